@@ -1,0 +1,35 @@
+# What a builder may choose, and the flags that every target shares.
+option(ATTUNE_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
+option(ATTUNE_BUILD_BENCH "Build the benchmarks" ${PROJECT_IS_TOP_LEVEL})
+option(ATTUNE_BUILD_CLI "Build the attune command" ON)
+option(ATTUNE_INSTALL "Make install rules" ${PROJECT_IS_TOP_LEVEL})
+option(ATTUNE_WERROR "Treat warnings as errors" ${PROJECT_IS_TOP_LEVEL})
+option(ATTUNE_FUZZ "Build the libFuzzer targets (needs clang)" OFF)
+set(ATTUNE_SANITIZE "" CACHE STRING "Sanitizers for every target, e.g. address,undefined or thread")
+set(ATTUNE_GRID_COUNT "" CACHE STRING "Problems in the test grid; empty is the grid's own default")
+
+if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+# One interface target carries the language level, warnings and sanitizers. Targets link it with
+# PRIVATE, so that none of it reaches a program that uses the installed library.
+add_library(attune_flags INTERFACE)
+target_compile_features(attune_flags INTERFACE cxx_std_20)
+target_compile_options(attune_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wno-psabi>
+  $<$<BOOL:${ATTUNE_WERROR}>:-Werror>)
+if(ATTUNE_SANITIZE)
+  # A finding ends the program: a test that prints one and passes would hide it.
+  set(sanitize -fsanitize=${ATTUNE_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_compile_options(attune_flags INTERFACE ${sanitize})
+  target_link_options(attune_flags INTERFACE ${sanitize})
+endif()
+if(ATTUNE_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "ATTUNE_FUZZ needs libFuzzer, which only clang has; this is "
+      "${CMAKE_CXX_COMPILER_ID}. Use: cmake --preset fuzz")
+  endif()
+  target_compile_options(attune_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()

@@ -1,0 +1,67 @@
+// The oracle: attention in float64 by plain loops, the contract read off line by line. Every kernel
+// is judged by it, and embedders may call it too. Slow on purpose: O(B Hq Sq Sk (D + Dv)) scalars.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <attune/arguments.hpp>
+#include <attune/export.h>
+#include <attune/problem.hpp>
+#include <attune/status.hpp>
+
+namespace attune::oracle {
+
+// Results as float64, each row-major in the logical shape of its tensor in Arguments (so o is
+// [B, Sq, Hq, Dv], or [1, total_q, Hq, Dv] when packed); empty where the Problem does not ask.
+// Rows that belong to no sequence (outside cu_seqlens) are 0 in o and gradients; +inf padding of
+// LseLayout::padded32 is present.
+struct Result {
+  std::vector<double> o, lse;
+  std::vector<double> grad_q, grad_k, grad_v, grad_bias, grad_sink, grad_alibi_slopes;
+};
+
+// How each step is rounded. `exact` is the oracle. `plain` is the yardstick of the tolerance rule:
+// the textbook eager computation in the Problem's dtype (every intermediate tensor - scores, P, dP,
+// dS - rounded to that dtype, matrix products accumulated in float32).
+enum class Rounding : std::uint8_t { exact, plain };
+
+// Computes what problem.kind asks: o and the LSE, or every gradient. Reads the inputs of
+// `arguments` only; backward recomputes its own o and LSE and does not read arguments.o / lse.
+// Both o and lse (in layout problem.lse, plain when none) are always filled.
+[[nodiscard]] ATTUNE_API Expected<Result> run(const Problem& problem, const Arguments& arguments,
+                                              Rounding rounding = Rounding::exact);
+
+// The tolerance rule. All over one tensor: max |got - exact| and the RMS of the same, for the kernel
+// and for the plain computation.
+struct Error {
+  double max = 0, rms = 0;
+  double plain_max = 0, plain_rms = 0;
+  double floor = 0;  // the dtype's rounding floor: one unit in the last place of max |exact|
+  // max / (2 plain_max + floor) and rms / (1.5 plain_rms + floor): at most 1 passes.
+  double max_ratio = 0, rms_ratio = 0;
+  bool same_nonfinite = true;  // NaN and infinities stand where the oracle's stand
+  std::string first_bad;       // "[1, 7, 0, 3]: got 0.5, want 0.25" of the worst element
+  [[nodiscard]] bool pass() const {
+    return same_nonfinite && max_ratio <= 1.0 && rms_ratio <= 1.0;
+  }
+};
+
+// Compares a computed tensor with the oracle's; `plain` may be empty (then only the floor counts).
+[[nodiscard]] ATTUNE_API Error compare(const TensorView& got, const std::vector<double>& exact,
+                                       const std::vector<double>& plain);
+
+// Keep decision of dropout for element `index` of the stream (seed, subsequence 0, offset + index):
+// Philox4x32-10 (Salmon et al., SC'11) and cuRAND's uniform in (0, 1]; kept iff u > probability.
+[[nodiscard]] ATTUNE_API bool dropout_keep(std::uint64_t seed, std::uint64_t offset,
+                                           std::uint64_t index, double probability);
+
+// The four words of Philox4x32-10.
+struct Philox {
+  std::uint32_t word[4];
+};
+[[nodiscard]] ATTUNE_API Philox philox4x32_10(const std::uint32_t counter[4],
+                                              const std::uint32_t key[2]);
+
+}  // namespace attune::oracle

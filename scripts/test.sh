@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Everything that must hold, as CI runs it. Each step stops the script when it fails; the last lines
+# are ctest's summary of the Release build.
+#
+# usage: scripts/test.sh [--quick]    --quick: the Release build and its tests only
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+quick=no
+case "${1:-}" in
+  '') ;;
+  --quick) quick=yes ;;
+  *)
+    echo "usage: scripts/test.sh [--quick]" >&2
+    exit 2
+    ;;
+esac
+
+jobs=$(nproc)
+launcher=()
+if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
+fuzz_seconds=30
+
+step() { printf '\n== [%3d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*"; }
+
+build() { # PRESET CONFIGURE_ARG...: quiet unless it fails
+  local preset=$1 log
+  shift
+  step "build: $preset"
+  log=$(mktemp)
+  if ! { cmake --preset "$preset" "${launcher[@]}" "$@" && cmake --build --preset "$preset" -j "$jobs"; } \
+    >"$log" 2>&1; then
+    tail -n 60 "$log" >&2
+    rm -f "$log"
+    echo "The $preset build failed." >&2
+    return 1
+  fi
+  rm -f "$log"
+}
+
+sanitized_tests() { # PRESET
+  build "$1"
+  step "test: $1"
+  ctest --preset "$1" -j "$jobs" --progress
+}
+
+check_format() {
+  step "clang-format"
+  local version
+  version=$(clang-format --version | sed 's/.*version \([0-9]*\).*/\1/')
+  if [ "$version" != 14 ]; then
+    # Every version lays out a few constructs differently; one has to be the judge.
+    echo "skipped: the layout is that of clang-format 14 (Debian 12); this is $version"
+    return
+  fi
+  git ls-files -z -- '*.c' '*.cpp' '*.h' '*.hpp' | xargs -0 -r clang-format --dry-run -Werror
+}
+
+check_lint() {
+  step "clang-tidy"
+  # The kernels of src/cpu/kernel are compiled five times and made of intrinsics: five readings of
+  # the same advice. Compilers' warnings and sanitizers watch over them.
+  local log
+  log=$(mktemp)
+  if ! run-clang-tidy -quiet -p build -j "$jobs" "$PWD/src/(?!cpu/kernel/).*\.cpp$" >"$log" 2>&1; then
+    grep -E '(warning|error):' -A 6 "$log" >&2 || cat "$log" >&2
+    rm -f "$log"
+    return 1
+  fi
+  rm -f "$log"
+}
+
+fuzz_one() { # TARGET
+  local corpus=build-fuzz/corpus/$1 log=build-fuzz/$1.log
+  mkdir -p "$corpus"
+  # New inputs go to the first folder, so the checkout stays as it is.
+  if ! "build-fuzz/tests/fuzz/$1" -max_total_time="$fuzz_seconds" -timeout=10 -rss_limit_mb=2048 \
+    -artifact_prefix="build-fuzz/$1-" "$corpus" "tests/fuzz/corpus/$1" >"$log" 2>&1; then
+    tail -n 40 "$log" >&2
+    echo "$1 found an input; it lies in build-fuzz/$1-*" >&2
+    return 1
+  fi
+  echo "$1: $(grep -E '^Done ' "$log")"
+}
+
+fuzz() {
+  build fuzz
+  step "fuzz: $fuzz_seconds s each"
+  local targets=() file
+  for file in tests/fuzz/*.cpp; do
+    file=$(basename "$file" .cpp)
+    if [ "$file" != replay_main ]; then targets+=("$file"); fi
+  done
+  export -f fuzz_one
+  export fuzz_seconds
+  printf '%s\n' "${targets[@]}" | xargs -P "$jobs" -I{} bash -c 'set -euo pipefail; fuzz_one {}'
+}
+
+scripts/setup.sh test
+if [ $quick = no ]; then check_format; fi
+build release -DATTUNE_BUILD_TESTS=ON -DATTUNE_BUILD_BENCH=ON
+if [ $quick = no ]; then
+  check_lint
+  fuzz
+  sanitized_tests asan
+  sanitized_tests tsan
+fi
+step "test: release"
+ctest --preset release -j "$jobs"

@@ -1,0 +1,214 @@
+// `attune list`: the table of kernels, and the support matrix made from it.
+#include <array>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <CLI/App.hpp>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include <attune/problem.hpp>
+#include "cli/command.h"
+#include "cli/format.h"
+#include "host/isa.h"
+#include "select/select.h"
+#include "spec/kernel_spec.h"
+
+namespace attune::cli {
+namespace {
+
+constexpr std::array kDTypes = {DType::f32, DType::f16, DType::bf16};
+constexpr std::array kKinds = {Kind::forward, Kind::backward};
+
+struct ListOptions {
+  bool json = false;
+  bool markdown = false;
+};
+
+std::string_view word(Kind kind) { return kind == Kind::forward ? "forward" : "backward"; }
+
+std::string_view word(Family family) {
+  switch (family) {
+    case Family::cpu:
+      return "cpu";
+  }
+  return "?";
+}
+
+void print_text() {
+  std::vector<std::vector<std::string>> rows = {
+      {"id", "family", "kind", "dtype", "instruction set", "here"}};
+  for (const KernelSpec& spec : kernel_table()) {
+    const std::string missing = missing_for(spec.isa);
+    rows.push_back({id_of(spec), std::string(word(spec.family)), std::string(word(spec.kind)),
+                    std::string(to_string(spec.dtype)), std::string(to_string(spec.isa)),
+                    missing.empty() ? "yes" : "no: " + missing});
+  }
+  fmt::print("{}\nIn order of preference: the first kernel that supports a problem is used.\n"
+             "`attune explain \"<problem>\"` says which one that is, and why not the others.\n",
+             table(rows));
+}
+
+void print_json() {
+  nlohmann::json json = nlohmann::json::array();
+  for (const KernelSpec& spec : kernel_table()) {
+    const std::string missing = missing_for(spec.isa);
+    json.push_back({{"id", id_of(spec)},
+                    {"family", word(spec.family)},
+                    {"kind", word(spec.kind)},
+                    {"dtype", to_string(spec.dtype)},
+                    {"isa", to_string(spec.isa)},
+                    {"available", missing.empty()},
+                    {"missing", missing}});
+  }
+  fmt::print("{}\n", json.dump(2));
+}
+
+// A feature of the contract: what it is called and a Problem that asks for it.
+struct Feature {
+  const char* name;
+  void (*ask)(Problem&);
+};
+
+constexpr std::array kFeatures = {
+    Feature{"causal, top-left or bottom-right, any diagonal offset",
+            [](Problem& p) {
+              p.mask.causal = true;
+              p.mask.offset = -3;
+            }},
+    Feature{"window (left, right), with or without causal",
+            [](Problem& p) {
+              p.mask.left = 16;
+              p.mask.right = 4;
+            }},
+    Feature{"head dims other than 64 and 128, from 1 to 65,536",
+            [](Problem& p) { p.d = p.dv = 65536; }},
+    Feature{"Dv unlike D", [](Problem& p) { p.dv = 24; }},
+    Feature{"grouped heads (GQA, MQA)", [](Problem& p) { p.hq = 8; p.hkv = 2; }},
+    Feature{"any strides", [](Problem& p) { p.q_strides = {1 << 20, 1, 1 << 14, 1 << 7}; }},
+    Feature{"key lengths", [](Problem& p) { p.key_lengths = true; }},
+    Feature{"packed sequences (cu_seqlens)",
+            [](Problem& p) {
+              p.packed_q = p.packed_k = true;
+              p.total_q = p.total_k = 100;
+            }},
+    Feature{"paged K and V",
+            [](Problem& p) {
+              p.page_size = 16;
+              p.pages = 64;
+            }},
+    Feature{"boolean mask of any broadcast shape",
+            [](Problem& p) {
+              p.bias.kind = BiasKind::boolean;
+              p.bias.dtype = DType::boolean;
+              p.bias.broadcast_h = true;
+            }},
+    Feature{"additive bias of any broadcast shape",
+            [](Problem& p) {
+              p.bias.kind = BiasKind::additive;
+              p.bias.broadcast_b = true;
+            }},
+    Feature{"gradient of the bias",
+            [](Problem& p) {
+              p.bias.kind = BiasKind::additive;
+              p.bias.grad = true;
+            }},
+    Feature{"ALiBi", [](Problem& p) { p.alibi = PerHead::head; }},
+    Feature{"gradient of the ALiBi slopes",
+            [](Problem& p) {
+              p.alibi = PerHead::head;
+              p.alibi_grad = true;
+            }},
+    Feature{"sink logits", [](Problem& p) { p.sink = true; }},
+    Feature{"gradient of the sinks",
+            [](Problem& p) {
+              p.sink = true;
+              p.sink_grad = true;
+            }},
+    Feature{"softcap", [](Problem& p) { p.softcap = 30; }},
+    Feature{"dropout (Philox4x32-10)", [](Problem& p) { p.dropout = 0.1; }},
+    Feature{"LSE", [](Problem& p) { p.lse = LseLayout::plain; }},
+    Feature{"LSE padded to 32 rows", [](Problem& p) { p.lse = LseLayout::padded32; }},
+    Feature{"gradient of the LSE", [](Problem& p) { p.lse_grad = true; }},
+    Feature{"deterministic", [](Problem& p) { p.deterministic = true; }},
+};
+
+// "all", the dtypes that have it, "no", or nothing to say: a forward pass has no gradients.
+std::string support(const Feature& feature, Kind kind) {
+  std::vector<std::string_view> dtypes;
+  bool meaningful = false;
+  for (const DType dtype : kDTypes) {
+    Problem problem;
+    problem.kind = kind;
+    problem.dtype = dtype;
+    problem.b = 2;
+    problem.hq = problem.hkv = 4;
+    problem.sq = 40;
+    problem.sk = 48;
+    if (kind == Kind::backward) problem.lse = LseLayout::plain;
+    feature.ask(problem);
+    if (!validate(problem).ok()) continue;
+    meaningful = true;
+    for (const Candidate& candidate : candidates(problem)) {
+      if (!candidate.reasons.empty()) continue;
+      dtypes.push_back(to_string(dtype));
+      break;
+    }
+  }
+  if (!meaningful) return "";
+  if (dtypes.size() == kDTypes.size()) return "all";
+  return dtypes.empty() ? "no" : fmt::format("{}", fmt::join(dtypes, ", "));
+}
+
+// Nothing here depends on the machine: the matrix stands in the README.
+void print_markdown() {
+  std::vector<std::vector<std::string>> kernels = {{"CPU kernels"}};
+  for (const DType dtype : kDTypes) kernels[0].emplace_back(to_string(dtype));
+  for (const Isa isa : kAllIsas) {
+    std::vector<std::string> row = {std::string(to_string(isa))};
+    for (const DType dtype : kDTypes) {
+      std::vector<std::string_view> kinds;
+      for (const Kind kind : kKinds) {
+        for (const KernelSpec& spec : kernel_table()) {
+          if (spec == KernelSpec{kind, Family::cpu, dtype, isa}) kinds.push_back(word(kind));
+        }
+      }
+      row.push_back(kinds.empty() ? "-" : fmt::format("{}", fmt::join(kinds, ", ")));
+    }
+    kernels.push_back(std::move(row));
+  }
+  std::vector<std::vector<std::string>> features = {{"Feature", "forward", "backward"}};
+  for (const Feature& feature : kFeatures) {
+    features.push_back(
+        {feature.name, support(feature, Kind::forward), support(feature, Kind::backward)});
+  }
+  fmt::print("{}\n{}", markdown_table(kernels), markdown_table(features));
+}
+
+int run(const ListOptions& options) {
+  if (options.json) {
+    print_json();
+  } else if (options.markdown) {
+    print_markdown();
+  } else {
+    print_text();
+  }
+  return kOk;
+}
+
+}  // namespace
+
+Command add_list(CLI::App& app) {
+  auto options = std::make_shared<ListOptions>();
+  CLI::App* sub = app.add_subcommand("list", "Print the table of kernels");
+  CLI::Option* json = sub->add_flag("--json", options->json, "Print JSON");
+  sub->add_flag("--markdown", options->markdown, "Print what is supported, as Markdown tables")
+      ->excludes(json);
+  sub->footer("Example:\n  attune list --markdown");
+  return {sub, [options] { return run(*options); }};
+}
+
+}  // namespace attune::cli

@@ -1,0 +1,36 @@
+// What this machine and this build are, in words; and the one table of environment variables.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace attune::cli {
+
+[[nodiscard]] std::string library_version();   // "0.1.0"
+[[nodiscard]] std::string compiler_version();  // "g++ 12.2.0"
+[[nodiscard]] std::string source_commit();     // "unknown" when the build had no git
+
+[[nodiscard]] std::string cpu_model();  // as the kernel names it
+// Cores that this process may use: its affinity mask, not the whole machine.
+[[nodiscard]] int usable_cores();
+
+struct EnvironmentVariable {
+  std::string_view name;
+  std::string_view values;
+  std::string_view meaning;
+};
+[[nodiscard]] std::span<const EnvironmentVariable> environment_variables();
+
+// A shared library that a GPU backend would open at run time.
+struct SharedLibrary {
+  std::string name;     // "libcuda"
+  std::string found;    // the file name that opened; empty when none did
+  std::string details;  // what it says about itself, e.g. the device's name; may be empty
+  std::string purpose;
+  std::string package;  // what to install where it is missing
+};
+[[nodiscard]] std::vector<SharedLibrary> gpu_libraries();
+
+}  // namespace attune::cli

@@ -1,0 +1,31 @@
+// The CPU backend: a chosen kernel and a Problem become tiles, tasks and a workspace, and run.
+#pragma once
+
+#include <attune/arguments.hpp>
+#include <attune/plan.hpp>
+#include <attune/problem.hpp>
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "spec/kernel_spec.h"
+
+namespace attune::cpu {
+
+class Execution {
+ public:
+  virtual ~Execution() = default;
+  [[nodiscard]] virtual std::size_t workspace_bytes() const = 0;
+  // "keys a block: 192 ..." one fact a line, for explain().
+  [[nodiscard]] virtual std::string describe() const = 0;
+  // Precondition: check(problem, arguments) passed; workspace is 64-byte aligned and large enough.
+  virtual void run(const Arguments& arguments, std::byte* workspace, const Executor& executor) const = 0;
+};
+
+// Precondition: the spec's instruction set is available and serves the Problem.
+[[nodiscard]] std::unique_ptr<Execution> prepare_forward(const Problem& problem, const KernelSpec& spec,
+                                                         int threads);
+[[nodiscard]] std::unique_ptr<Execution> prepare_backward(const Problem& problem,
+                                                          const KernelSpec& spec, int threads);
+
+}  // namespace attune::cpu

@@ -1,0 +1,138 @@
+// Forward on the CPU: how many panels a task, how many splits, and the two passes of a run.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "cpu/backend.h"
+#include "cpu/job_setup.h"
+
+namespace attune::cpu {
+
+namespace {
+
+// Tasks that keys are split for when batch, heads and queries give fewer. A constant, not the
+// number of threads: the same Problem must give the same bits on every machine width.
+constexpr std::int64_t kTasksWanted = 64;
+constexpr std::int64_t kMostPanels = 8;
+
+// Panels a task: many share the cost of packing a key block, few balance the threads. Any choice
+// gives the same bits.
+std::int64_t choose_panels(const Problem& problem, std::int64_t panels, int threads) {
+  constexpr double kPackCost = 0.12;  // packing a key block, in panels' worth of products
+  const double heads = static_cast<double>(problem.b * problem.hkv);
+  std::int64_t best = 1;
+  double best_cost = HUGE_VAL;
+  for (std::int64_t count = 1; count <= std::min(kMostPanels, panels); ++count) {
+    const double tasks = heads * static_cast<double>((panels + count - 1) / count);
+    const double size = static_cast<double>(count) + kPackCost;
+    // Causal tasks come longest first and pack well; equal ones come in rounds.
+    const double cost = problem.mask.causal ? tasks * size / threads + 0.3 * size
+                                            : std::ceil(tasks / threads) * size;
+    if (cost < best_cost * 0.999) {
+      best_cost = cost;
+      best = count;
+    }
+  }
+  return best;
+}
+
+class ForwardExecution final : public Execution {
+ public:
+  ForwardExecution(const Problem& problem, const KernelSpec& spec, int threads)
+      : problem_(problem),
+        kernel_(kernel_set(spec.isa)->forward[static_cast<int>(element_of(spec.dtype))]),
+        threads_(threads) {
+    fill_from_problem(problem, &job_);
+    job_.panels_per_task = 1;
+    KernelSizes sizes{};
+    kernel_.sizes(job_, &sizes);
+    const std::int64_t rows = job_.group * problem.sq;
+    const std::int64_t panels = (rows + sizes.panel - 1) / sizes.panel;
+    const std::int64_t heads = problem.b * problem.hkv;
+    job_.splits = 1;
+    job_.split_keys = problem.sk;
+    if (heads * panels > 0 && heads * panels < kTasksWanted) {
+      const std::int64_t least = 2 * job_.key_block;
+      const std::int64_t wanted = std::min((kTasksWanted + heads * panels - 1) / (heads * panels),
+                                           problem.sk / least);
+      if (wanted > 1) {
+        const std::int64_t blocks = (problem.sk + job_.key_block - 1) / job_.key_block;
+        job_.split_keys = (blocks + wanted - 1) / wanted * job_.key_block;
+        job_.splits = (problem.sk + job_.split_keys - 1) / job_.split_keys;
+      }
+    }
+    job_.panels_per_task = choose_panels(problem, std::max<std::int64_t>(1, panels), threads);
+    job_.row_blocks = (panels + job_.panels_per_task - 1) / job_.panels_per_task;
+    kernel_.sizes(job_, &sizes);
+    sizes_ = sizes;
+    tasks_ = heads * job_.row_blocks * job_.splits;
+    threads_ = static_cast<int>(std::clamp<std::int64_t>(tasks_, 1, threads));
+
+    Layout layout;
+    sequences_at_ = layout.add(problem.b, sizeof(Sequence));
+    if (job_.splits > 1) {
+      partials_at_ = layout.add(tasks_ * job_.panels_per_task * sizes.partial, sizeof(float));
+    }
+    scratch_at_ = layout.add(threads_ * round64(sizes.scratch), 1);
+    bytes_ = layout.bytes();
+  }
+
+  [[nodiscard]] std::size_t workspace_bytes() const override { return bytes_; }
+
+  [[nodiscard]] std::string describe() const override {
+    return fmt::format(
+        "  tile       {} query rows a panel ({} query head{} share keys), {} panel{} a task, "
+        "{} keys a step\n"
+        "  tasks      {} on {} thread{}{}\n"
+        "  workspace  {} bytes: {} a thread{}\n",
+        sizes_.panel, job_.group, job_.group == 1 ? "" : "s", job_.panels_per_task,
+        job_.panels_per_task == 1 ? "" : "s", job_.key_block, tasks_, threads_,
+        threads_ == 1 ? "" : "s",
+        job_.splits > 1 ? fmt::format("; keys split in {} ranges of {}, merged by their LSE",
+                                      job_.splits, job_.split_keys)
+                        : "",
+        bytes_, round64(sizes_.scratch),
+        job_.splits > 1 ? fmt::format(", {} for partial results", scratch_at_ - partials_at_) : "");
+  }
+
+  void run(const Arguments& arguments, std::byte* workspace, const Executor& executor) const override {
+    ForwardJob job = job_;
+    auto* sequences = reinterpret_cast<Sequence*>(workspace + sequences_at_);
+    fill_from_arguments(problem_, arguments, sequences, &job);
+    job.o = strided(arguments.o, problem_.packed_q);
+    job.partials = reinterpret_cast<float*>(workspace + partials_at_);
+    auto* scratch = reinterpret_cast<char*>(workspace + scratch_at_);
+    const std::int64_t each = round64(sizes_.scratch);
+
+    for_each_task(executor, threads_, tasks_, [&](std::int64_t task, int worker) {
+      kernel_.task(job, task, scratch + worker * each);
+    });
+    if (job.splits > 1) {
+      for_each_task(executor, threads_, tasks_ / job.splits, [&](std::int64_t task, int worker) {
+        kernel_.merge(job, task, scratch + worker * each);
+      });
+    }
+    fill_unowned_tokens(problem_, arguments.o, sequences);
+    if (problem_.lse != LseLayout::none) fill_unowned_lse(problem_, arguments.lse, sequences);
+  }
+
+ private:
+  static std::int64_t round64(std::int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+  Problem problem_;
+  ForwardKernel kernel_;
+  int threads_;
+  ForwardJob job_{};
+  KernelSizes sizes_{};
+  std::int64_t tasks_ = 0;
+  std::size_t sequences_at_ = 0, partials_at_ = 0, scratch_at_ = 0, bytes_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Execution> prepare_forward(const Problem& problem, const KernelSpec& spec, int threads) {
+  return std::make_unique<ForwardExecution>(problem, spec, threads);
+}
+
+}  // namespace attune::cpu

@@ -1,0 +1,203 @@
+// The two ways to multiply on vectors: floats, and pairs of bf16. An Arith says how operands are
+// packed and which product runs; the kernels above it are written once.
+//
+// Names of packed forms, for a matrix X of `rows` x `depth`:
+//   rows     [rows][words]        A operand of products over X's own columns (K in QK^T)
+//   columns  [words][panel]       B operand of the same, transposed (Q in QK^T: lanes are queries)
+//   deep     A operand of products over X's rows (V in PV)
+//   pairs    [rows / pair][cols]  B operand of products over X's rows (dO in P^T dO)
+#pragma once
+
+#include "cpu/kernel/element.h"
+#include "cpu/kernel/gemm.h"
+#include "cpu/kernel/transpose.h"
+
+namespace attune::cpu::ATTUNE_ISA {
+
+// Where row j of a tensor starts; null rows are packed as zeros.
+template <typename In>
+struct RowSource {
+  const In* const* rows;
+  std::int64_t stride;  // between elements of a row
+};
+
+// One row as floats, zero padded; returns whether anything in it is NaN or infinite.
+template <typename In>
+ATTUNE_INLINE bool widen_row(const In* row, std::int64_t stride, std::int64_t n, float* out,
+                             std::int64_t padded) {
+  I bad{};
+  std::int64_t i = 0;
+  if (row == nullptr) n = 0;
+  if (stride == 1) {
+    for (; i + kLanes <= n; i += kLanes) {
+      const F x = load_float(row + i);
+      bad |= nonfinite(x);
+      store(out + i, x);
+    }
+  }
+  bool bad_tail = false;
+  for (; i < n; ++i) {
+    out[i] = to_float(row[i * stride]);
+    bad_tail |= (bits_of(out[i]) & 0x7f800000u) == 0x7f800000u;
+  }
+  for (; i < padded; ++i) out[i] = 0.0f;
+  return any(bad) || bad_tail;
+}
+
+// One row of bf16 as words of two, zero padded.
+ATTUNE_INLINE bool copy_row(const bf16* row, std::int64_t stride, std::int64_t n, bf16* out,
+                            std::int64_t padded) {
+  I bad{};
+  std::int64_t i = 0;
+  if (row == nullptr) n = 0;
+  if (stride == 1) {
+    for (; i + kLanes <= n; i += kLanes) {
+      const H x = load<H>(row + i);
+      bad |= nonfinite(widen(x, bf16{}));
+      store(out + i, x);
+    }
+  }
+  bool bad_tail = false;
+  for (; i < n; ++i) {
+    out[i] = row[i * stride];
+    bad_tail |= (out[i].bits & 0x7f80u) == 0x7f80u;
+  }
+  for (; i < padded; ++i) out[i].bits = 0;
+  return any(bad) || bad_tail;
+}
+
+// [kLanes rows][words] -> [words][panel], `lane0` first; words is a multiple of kLanes.
+ATTUNE_INLINE void scatter_columns(const float* rows, std::int64_t ld, std::int64_t words,
+                                   float* columns, std::int64_t panel) {
+  for (std::int64_t w = 0; w < words; w += kLanes) {
+    F x[kLanes];
+#pragma GCC unroll 16
+    for (int r = 0; r < kLanes; ++r) x[r] = loadf(rows + r * ld + w);
+    transpose(x);
+#pragma GCC unroll 16
+    for (int r = 0; r < kLanes; ++r) store(columns + (w + r) * panel, x[r]);
+  }
+}
+
+template <typename InType>
+struct FloatArith {
+  using In = InType;
+  static constexpr int kPair = 1;
+  static constexpr int kPanel = kTileVectors * kLanes;
+  static constexpr int kRowMultiple = kTileRows;  // of A operands
+  static constexpr int kDepthMultiple = 1;        // of sums over keys or queries
+  static constexpr int kExpDegree = 6;
+  static constexpr bool kDeepIsTransposed = false;
+
+  // Words a row of `depth` elements takes; a multiple of kLanes so that rows transpose by squares.
+  static ATTUNE_INLINE std::int64_t words(std::int64_t depth) { return round_up(depth, kLanes); }
+
+  static ATTUNE_INLINE bool pack_row(const In* row, std::int64_t stride, std::int64_t n, float* out) {
+    return widen_row(row, stride, n, out, words(n));
+  }
+  // Row j of a [pair][cols] form: with pair 1, the same as a row.
+  static ATTUNE_INLINE void pack_pairs(const float* packed_rows, std::int64_t rows, std::int64_t n,
+                                       float* out, std::int64_t cols) {
+    for (std::int64_t r = 0; r < rows; ++r) {
+      for (std::int64_t i = 0; i < cols; i += kLanes) {
+        store(out + r * cols + i, loadf(packed_rows + r * words(n) + i));
+      }
+    }
+  }
+  static ATTUNE_INLINE std::int64_t columns_of(std::int64_t n) { return words(n); }
+
+  // The deep form of rows [count][words(n)] is the rows themselves.
+  static ATTUNE_INLINE std::int64_t deep_floats(std::int64_t /*count*/, std::int64_t /*n*/) { return 0; }
+  static ATTUNE_INLINE AOperand pack_deep(const float* packed_rows, std::int64_t /*count*/,
+                                          std::int64_t n, float* /*out*/) {
+    return {packed_rows, 1, words(n)};
+  }
+  static ATTUNE_INLINE AOperand deep_from(AOperand a, std::int64_t key) {
+    return {a.data + key * a.k_stride, a.m_stride, a.k_stride};
+  }
+
+  // P as B operand: the float tile itself.
+  static constexpr bool kStoresP = false;
+
+  static ATTUNE_INLINE void gemm_rows(std::int64_t rows, std::int64_t columns, std::int64_t words,
+                                      AOperand a, const float* b, std::int64_t ldb, float* c,
+                                      std::int64_t ldc, bool accumulate) {
+    gemm<FloatProduct, true>(rows, columns, words, a, b, ldb, c, ldc, accumulate);
+  }
+  static ATTUNE_INLINE void gemm_deep(std::int64_t rows, std::int64_t columns, std::int64_t depth,
+                                      AOperand a, const float* b, std::int64_t ldb, float* c,
+                                      std::int64_t ldc) {
+    gemm<FloatProduct, false>(rows, columns, depth, a, b, ldb, c, ldc, true);
+  }
+};
+
+#if defined(__AVX512BF16__)
+// Two rows of floats as words of two bf16: lane i is (low[i], high[i]).
+ATTUNE_INLINE F interleave(F low, F high) {
+  const U packed = reinterpret_cast<U>(_mm512_cvtne2ps_pbh(high, low));
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
+                                         23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return reinterpret_cast<F>(_mm512_permutexvar_epi16(order, reinterpret_cast<__m512i>(packed)));
+}
+
+// What vector and tile bf16 share.
+template <int kPanelQueries, int kRows, int kWords>
+struct Bf16Forms {
+  using In = bf16;
+  static constexpr int kPair = 2;
+  static constexpr int kPanel = kPanelQueries;
+  static constexpr int kRowMultiple = kRows;
+  static constexpr int kDepthMultiple = 2 * kWords;
+  static constexpr int kExpDegree = 4;  // P is rounded to 8 bits
+  static constexpr bool kStoresP = true;
+
+  static ATTUNE_INLINE std::int64_t words(std::int64_t depth) {
+    return round_up(depth, 2 * kLanes) / 2;
+  }
+  static ATTUNE_INLINE std::int64_t columns_of(std::int64_t n) { return round_up(n, 2 * kLanes); }
+
+  static ATTUNE_INLINE bool pack_row(const bf16* row, std::int64_t stride, std::int64_t n, float* out) {
+    return copy_row(row, stride, n, reinterpret_cast<bf16*>(out), 2 * words(n));
+  }
+  // rows is even; the bf16 of rows 2r and 2r + 1 are interleaved.
+  static ATTUNE_INLINE void pack_pairs(const float* packed_rows, std::int64_t rows, std::int64_t n,
+                                       float* out, std::int64_t cols) {
+    const auto* source = reinterpret_cast<const std::uint16_t*>(packed_rows);
+    const std::int64_t ld = 2 * words(n);
+    for (std::int64_t r = 0; r < rows; r += 2) {
+      for (std::int64_t i = 0; i < cols; i += kLanes) {
+        const U low = __builtin_convertvector(load<H>(source + r * ld + i), U);
+        const U high = __builtin_convertvector(load<H>(source + (r + 1) * ld + i), U);
+        store(out + r / 2 * cols + i, low | (high << 16));
+      }
+    }
+  }
+};
+
+struct Bf16Arith : Bf16Forms<kTileVectors * kLanes, kTileRows, 1> {
+  static constexpr bool kDeepIsTransposed = false;
+  static ATTUNE_INLINE std::int64_t deep_floats(std::int64_t count, std::int64_t n) {
+    return count / 2 * columns_of(n);
+  }
+  static ATTUNE_INLINE AOperand pack_deep(const float* packed_rows, std::int64_t count,
+                                          std::int64_t n, float* out) {
+    pack_pairs(packed_rows, count, n, out, columns_of(n));
+    return {out, 1, columns_of(n)};
+  }
+  static ATTUNE_INLINE AOperand deep_from(AOperand a, std::int64_t key) {
+    return {a.data + key / 2 * a.k_stride, a.m_stride, a.k_stride};
+  }
+  static ATTUNE_INLINE void gemm_rows(std::int64_t rows, std::int64_t columns, std::int64_t words,
+                                      AOperand a, const float* b, std::int64_t ldb, float* c,
+                                      std::int64_t ldc, bool accumulate) {
+    gemm<Bf16Product, true>(rows, columns, words, a, b, ldb, c, ldc, accumulate);
+  }
+  static ATTUNE_INLINE void gemm_deep(std::int64_t rows, std::int64_t columns, std::int64_t depth,
+                                      AOperand a, const float* b, std::int64_t ldb, float* c,
+                                      std::int64_t ldc) {
+    gemm<Bf16Product, false>(rows, columns, depth / 2, a, b, ldb, c, ldc, true);
+  }
+};
+#endif
+
+}  // namespace attune::cpu::ATTUNE_ISA

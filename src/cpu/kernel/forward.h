@@ -1,0 +1,405 @@
+// Forward attention on the CPU.
+//
+// Schedule. A task is a few panels of query rows of one KV head against its keys, block by block:
+//   S^T = K Q^T      [keys][queries]: K rows are broadcast, Q^T (packed once) fills the lanes
+//   online softmax   down the columns, so maxima and sums need no horizontal step
+//   O^T += V^T P^T   [dv][queries]: V rows are broadcast, P^T fills the lanes
+// so neither K nor V is transposed, only copied (and widened) into contiguous blocks. Blocks that no
+// row of a panel attends to are skipped; only partly attended ones pay for the mask.
+//
+// Scratch of a task: Q^T and O^T of each panel, one K and one V block, one score tile; about half
+// an L2 cache. With `splits` > 1 a task sees one range of keys and leaves (m, l, O^T) behind for
+// forward_merge.
+#pragma once
+
+#include "cpu/kernel/arith.h"
+#include "cpu/kernel/score.h"
+
+namespace attune::cpu::ATTUNE_ISA {
+
+struct Bump {  // hands out 64-byte aligned pieces of scratch memory; counts when base is null
+  char* base;
+  std::int64_t used;
+  template <typename T>
+  T* take(std::int64_t count) {
+    T* p = reinterpret_cast<T*>(base + used);
+    used = round_up(used + count * static_cast<std::int64_t>(sizeof(T)), 64);
+    return p;
+  }
+};
+
+template <typename Arith>
+struct Forward {
+  using In = typename Arith::In;
+  static constexpr int kPanel = Arith::kPanel;
+
+  struct Scratch {
+    Panel<kPanel>* panels;
+    float *q, *o;          // [panels][words][panel], [panels][dv rows][panel]
+    float *m, *l;          // [panels][panel]
+    float *k, *v, *v_deep;  // one key block
+    float *tile, *p;       // scores; P when the Arith stores it apart
+    float *bias, *keep;    // feature tiles
+    float* row;            // one widened row block
+    const In** rows;
+    std::int64_t q_size, o_size, o_rows;
+  };
+
+  static Scratch layout(const ForwardJob& job, char* base, std::int64_t* bytes) {
+    Bump bump{base, 0};
+    Scratch s{};
+    const std::int64_t kb = job.key_block;
+    s.o_rows = round_up(job.dv, Arith::kRowMultiple < kLanes ? kLanes : Arith::kRowMultiple);
+    s.q_size = Arith::words(job.d) * kPanel;
+    s.o_size = s.o_rows * kPanel;
+    s.panels = bump.take<Panel<kPanel>>(job.panels_per_task);
+    s.q = bump.take<float>(job.panels_per_task * s.q_size);
+    s.o = bump.take<float>(job.panels_per_task * s.o_size);
+    s.m = bump.take<float>(job.panels_per_task * kPanel);
+    s.l = bump.take<float>(job.panels_per_task * kPanel);
+    s.k = bump.take<float>(kb * Arith::words(job.d));
+    s.v = bump.take<float>(kb * Arith::words(job.dv));
+    s.v_deep = bump.take<float>(Arith::deep_floats(kb, job.dv));
+    s.tile = bump.take<float>(kb * kPanel);
+    s.p = bump.take<float>(Arith::kStoresP ? kb / 2 * kPanel : 0);
+    s.bias = bump.take<float>(job.bias.layout != BiasLayout::none ? kb * kPanel : 0);
+    s.keep = bump.take<float>(job.dropout ? kb * kPanel : 0);
+    s.row = bump.take<float>(kLanes * larger(Arith::words(job.d), round_up(job.dv, kLanes)));
+    if (bytes != nullptr) *bytes = bump.used;
+    return s;
+  }
+
+  static void sizes(const ForwardJob& job, KernelSizes* out) {
+    *out = {};
+    out->panel = kPanel;
+    layout(job, nullptr, &out->scratch);
+    out->partial = partial_floats(job);
+  }
+
+  static std::int64_t partial_floats(const ForwardJob& job) {
+    return 2 * kPanel + round_up(job.dv, larger<std::int64_t>(Arith::kRowMultiple, kLanes)) * kPanel;
+  }
+
+  // Q^T of a panel.
+  static void pack_q(const ForwardJob& job, const Panel<kPanel>& panel, std::int64_t b,
+                     const Scratch& s, float* out) {
+    const std::int64_t words = Arith::words(job.d);
+    for (std::int64_t r0 = 0; r0 < kPanel; r0 += kLanes) {
+      for (std::int64_t r = 0; r < kLanes; ++r) {
+        const In* row = r0 + r < panel.count
+                            ? query_row<In>(job, job.q, b, panel.query[r0 + r], panel.head[r0 + r])
+                            : nullptr;
+        Arith::pack_row(row, job.q.d_stride, job.d, s.row + r * words);
+      }
+      scatter_columns(s.row, words, words, out + r0, kPanel);
+    }
+  }
+
+  // Rows [keys.begin, keys.end) of K or V; zero rows up to a multiple of what products need.
+  static bool pack_block(const ForwardJob& job, const Strided& x, std::int64_t b, std::int64_t hkv,
+                         Range keys, std::int64_t n, float* out) {
+    const std::int64_t words = Arith::words(n);
+    const std::int64_t count = keys.end - keys.begin;
+    const std::int64_t padded = round_up(count, block_multiple());
+    bool bad = false;
+    for (std::int64_t j = 0; j < padded; ++j) {
+      const In* row = j < count ? key_row<In>(job, x, b, keys.begin + j, hkv) : nullptr;
+      bad |= Arith::pack_row(row, x.d_stride, n, out + j * words);
+    }
+    return bad;
+  }
+
+  static constexpr std::int64_t block_multiple() {
+    return Arith::kRowMultiple > Arith::kDepthMultiple ? Arith::kRowMultiple : Arith::kDepthMultiple;
+  }
+
+  // One panel against keys of the block that starts at block_begin.
+  static void visit(const ForwardJob& job, const Scratch& s, std::int64_t index, Range block, Range keys,
+                    AOperand v_deep, bool bad_values, std::int64_t b, std::int64_t hkv) {
+    Panel<kPanel>& panel = s.panels[index];
+    // Rows of the product come in multiples; widen to the left edge and zero P to the right.
+    keys.begin = block.begin + (keys.begin - block.begin) / block_multiple() * block_multiple();
+    const std::int64_t count = keys.end - keys.begin;
+    const std::int64_t padded = round_up(count, block_multiple());
+    const std::int64_t skip = keys.begin - block.begin;
+    const std::int64_t words = Arith::words(job.d);
+    float* tile = s.tile;
+    const std::int64_t columns = panel.vectors * kLanes;
+    Arith::gemm_rows(padded, columns, words, {s.k + skip * words, words, 1}, s.q + index * s.q_size,
+                     kPanel, tile, kPanel, false);
+
+    float factor = job.scale * kLog2E;
+    if (has_features(job)) {
+      feature_scores(job, panel, keys, tile, kPanel, s.bias, nullptr);
+      factor = 1.0f;
+    } else if (keys.begin < panel.common.begin || keys.end > panel.common.end) {
+      mask_scores(panel, keys, tile, kPanel);
+    }
+    if (job.dropout) dropout_tile(job, panel, keys, s.keep, kPanel);
+
+    bool moved = false;
+    F alphas[kPanel / kLanes];
+    for (int n = 0; n < panel.vectors; ++n) {
+      const std::int64_t lane = n * kLanes;
+      F top[4] = {splat(-kInfinity), splat(-kInfinity), splat(-kInfinity), splat(-kInfinity)};
+      std::int64_t j = 0;
+      for (; j + 4 <= count; j += 4) {
+#pragma GCC unroll 4
+        for (int u = 0; u < 4; ++u) top[u] = max(top[u], loadf(tile + (j + u) * kPanel + lane));
+      }
+      for (; j < count; ++j) top[0] = max(top[0], loadf(tile + j * kPanel + lane));
+      const F block_max = max(max(top[0], top[1]), max(top[2], top[3])) * factor;
+      const F old_max = loadf(s.m + index * kPanel + lane);
+      const F new_max = max(old_max, block_max);
+      // A row that has met no key yet keeps m = -inf; exponentials are then taken against 0.
+      const F base = select(new_max == splat(-kInfinity), F{}, new_max);
+      const F alpha = exp2(old_max - base);
+      alphas[n] = alpha;
+      moved |= any(~(alpha == splat(1.0f)));
+      const F sum = exponentials(tile + lane, s.p + lane, count, padded, factor, base,
+                                 job.dropout ? s.keep + lane : nullptr, bad_values);
+      store(s.m + index * kPanel + lane, new_max);
+      store(s.l + index * kPanel + lane, loadf(s.l + index * kPanel + lane) * alpha + sum);
+    }
+    float* o = s.o + index * s.o_size;
+    if (moved) {
+      for (std::int64_t r = 0; r < s.o_rows; ++r) {
+        for (int n = 0; n < panel.vectors; ++n) {
+          float* at = o + r * kPanel + n * kLanes;
+          store(at, loadf(at) * alphas[n]);
+        }
+      }
+    }
+    if (bad_values) {
+      add_values_one_by_one(job, s, panel, o, b, hkv, keys);
+      return;
+    }
+    const std::int64_t depth = round_up(count, Arith::kDepthMultiple);
+    Arith::gemm_deep(round_up(job.dv, Arith::kRowMultiple), columns, depth,
+                     Arith::deep_from(v_deep, skip), Arith::kStoresP ? s.p : tile, kPanel, o, kPanel);
+  }
+
+  // tile <- P (times the dropout tile), and P as the Arith wants it; returns the sum before dropout.
+  // mark: masked elements become -0, so that add_values_one_by_one can tell them from underflow.
+  static ATTUNE_INLINE F exponentials(float* tile, [[maybe_unused]] float* p, std::int64_t count,
+                                      [[maybe_unused]] std::int64_t padded,
+                                      float factor, F base, const float* keep, bool mark) {
+    F sum[2] = {F{}, F{}};
+    const F scale = splat(factor);
+    auto one = [&](std::int64_t j, F* total) ATTUNE_LAMBDA_INLINE {
+      const F s = loadf(tile + j * kPanel);
+      F x = exp2<Arith::kExpDegree>(s * scale - base);
+      *total += x;
+      if (keep != nullptr) x *= loadf(keep + j * kPanel);
+      if (mark) x = select(s == splat(-kInfinity), splat(-0.0f), x);
+      return x;
+    };
+    if constexpr (!Arith::kStoresP) {
+      std::int64_t j = 0;
+      for (; j + 2 <= count; j += 2) {
+        const F low = one(j, &sum[0]);
+        const F high = one(j + 1, &sum[1]);
+        store(tile + j * kPanel, low);
+        store(tile + (j + 1) * kPanel, high);
+      }
+      if (j < count) store(tile + j * kPanel, one(j, &sum[0]));
+    } else {
+#if defined(__AVX512BF16__)
+      std::int64_t j = 0;
+      for (; j + 2 <= count; j += 2) {
+        const F low = one(j, &sum[0]);
+        const F high = one(j + 1, &sum[1]);
+        if (mark) {
+          store(tile + j * kPanel, low);
+          store(tile + (j + 1) * kPanel, high);
+        }
+        store(p + j / 2 * kPanel, interleave(low, high));
+      }
+      if (j < count) {
+        const F low = one(j, &sum[0]);
+        if (mark) store(tile + j * kPanel, low);
+        store(p + j / 2 * kPanel, interleave(low, F{}));
+        j += 2;
+      }
+      for (; j < padded; j += 2) store(p + j / 2 * kPanel, F{});
+#endif
+    }
+    return sum[0] + sum[1];
+  }
+
+  // O^T += V^T P^T without letting a masked lane meet a NaN or an infinity.
+  static void add_values_one_by_one(const ForwardJob& job, const Scratch& s, const Panel<kPanel>& panel,
+                                    float* o, std::int64_t b, std::int64_t hkv, Range keys) {
+    for (std::int64_t j = keys.begin; j < keys.end; ++j) {
+      const In* row = key_row<In>(job, job.v, b, j, hkv);
+      const float* p = s.tile + (j - keys.begin) * kPanel;
+      for (std::int64_t c = 0; c < job.dv; ++c) {
+        const F value = splat(to_float(row[c * job.v.d_stride]));
+        for (int n = 0; n < panel.vectors; ++n) {
+          const F weight = loadf(p + n * kLanes);
+          const I masked = reinterpret_cast<I>(as_u(weight)) == splat(INT32_MIN);
+          float* at = o + c * kPanel + n * kLanes;
+          store(at, loadf(at) + select(masked, F{}, weight * value));
+        }
+      }
+    }
+  }
+
+  // Divides, writes O and the LSE of one panel.
+  static void finish(const ForwardJob& job, const Panel<kPanel>& panel, std::int64_t b, const float* m,
+                     const float* l, const float* o, float* rows) {
+    const std::int64_t width = round_up(job.dv, kLanes);
+    for (int n = 0; n < panel.vectors; ++n) {
+      const std::int64_t lane0 = n * kLanes;
+      F scale{};
+      for (int lane = 0; lane < kLanes && lane0 + lane < panel.count; ++lane) {
+        const std::int64_t r = lane0 + lane;
+        float top = m[r], sum = l[r];
+        float shrink = 1.0f;
+        if (job.sink != nullptr) {
+          const float sink = job.sink[panel.head[r] * job.sink_stride] * kLog2E;
+          const float with = top > sink ? top : sink;
+          const float base = with == -kInfinity ? 0.0f : with;
+          shrink = exp2(splat(top - base))[0];
+          sum = sum * shrink + exp2(splat(sink - base))[0];
+          top = with;
+        }
+        scale[lane] = sum == 0.0f ? 0.0f : shrink / sum;
+        if (job.lse != nullptr) {
+          const float lse = sum == 0.0f ? -kInfinity : (top + log2(sum)) * kLn2;
+          job.lse[lse_index(job, b, panel.head[r], panel.query[r], job.lse_b_stride, job.lse_h_stride,
+                            job.lse_stride)] = lse;
+        }
+      }
+      for (std::int64_t c = 0; c < width; c += kLanes) {
+        F x[kLanes];
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) x[i] = loadf(o + (c + i) * kPanel + lane0) * scale;
+        transpose(x);
+        for (int lane = 0; lane < kLanes && lane0 + lane < panel.count; ++lane) {
+          store(rows + lane * width + c, x[lane]);
+        }
+      }
+      for (int lane = 0; lane < kLanes && lane0 + lane < panel.count; ++lane) {
+        const std::int64_t r = lane0 + lane;
+        In* out = query_row<In>(job, job.o, b, panel.query[r], panel.head[r]);
+        const float* row = rows + lane * width;
+        std::int64_t c = 0;
+        if (job.o.d_stride == 1) {
+          for (; c + kLanes <= job.dv; c += kLanes) store_float(out + c, loadf(row + c));
+        }
+        for (; c < job.dv; ++c) from_float(row[c], out + c * job.o.d_stride);
+      }
+    }
+  }
+
+  struct Position {
+    std::int64_t row_block, b, hkv, split;
+  };
+  // Row blocks outermost and, under a causal mask, the longest first.
+  static Position decode(const ForwardJob& job, std::int64_t task) {
+    Position at{};
+    at.split = task % job.splits;
+    task /= job.splits;
+    at.hkv = task % job.hkv;
+    task /= job.hkv;
+    at.b = task % job.b;
+    const std::int64_t block = task / job.b;
+    at.row_block = job.causal ? job.row_blocks - 1 - block : block;
+    return at;
+  }
+
+  static float* partial(const ForwardJob& job, Position at, std::int64_t split, std::int64_t panel) {
+    const std::int64_t task = ((at.b * job.hkv + at.hkv) * job.row_blocks + at.row_block) * job.splits + split;
+    return job.partials + (task * job.panels_per_task + panel) * partial_floats(job);
+  }
+
+  static void task(const ForwardJob& job, std::int64_t number, char* scratch) {
+    const Position at = decode(job, number);
+    const Sequence& seq = job.sequences[at.b];
+    const std::int64_t first_row = at.row_block * job.panels_per_task * kPanel;
+    const std::int64_t rows = job.group * seq.sq - first_row;
+    if (rows <= 0) return;
+    const std::int64_t panels = smaller(job.panels_per_task, (rows + kPanel - 1) / kPanel);
+    const Scratch s = layout(job, scratch, nullptr);
+
+    Range reach{seq.sk, 0};
+    for (std::int64_t p = 0; p < panels; ++p) {
+      s.panels[p].set(job, at.b, at.hkv, first_row + p * kPanel);
+      reach.begin = smaller(reach.begin, s.panels[p].reach.begin);
+      reach.end = larger(reach.end, s.panels[p].reach.end);
+      pack_q(job, s.panels[p], at.b, s, s.q + p * s.q_size);
+    }
+    for (std::int64_t i = 0; i < panels * s.o_size; i += kLanes) store(s.o + i, F{});
+    for (std::int64_t i = 0; i < panels * kPanel; i += kLanes) {
+      store(s.m + i, splat(-kInfinity));
+      store(s.l + i, F{});
+    }
+    if (job.splits > 1) {
+      reach.begin = larger(reach.begin, at.split * job.split_keys);
+      reach.end = smaller(reach.end, (at.split + 1) * job.split_keys);
+    }
+    // Blocks lie on a fixed grid, so that a row's sums do not depend on which rows share its task.
+    for (std::int64_t j = reach.begin / job.key_block * job.key_block; j < reach.end; j += job.key_block) {
+      const Range grid{j, smaller(j + job.key_block, reach.end)};
+      // What no row reaches at the block's start is not packed either.
+      const std::int64_t lead = larger<std::int64_t>(0, reach.begin - j) / block_multiple() * block_multiple();
+      const Range block{j + lead, grid.end};
+      pack_block(job, job.k, at.b, at.hkv, block, job.d, s.k);
+      const bool bad = pack_block(job, job.v, at.b, at.hkv, block, job.dv, s.v);
+      const AOperand v_deep =
+          Arith::pack_deep(s.v, round_up(block.end - block.begin, block_multiple()), job.dv, s.v_deep);
+      for (std::int64_t p = 0; p < panels; ++p) {
+        const Range keys{larger(block.begin, s.panels[p].reach.begin),
+                         smaller(block.end, s.panels[p].reach.end)};
+        if (!keys.empty()) visit(job, s, p, block, keys, v_deep, bad, at.b, at.hkv);
+      }
+    }
+    for (std::int64_t p = 0; p < panels; ++p) {
+      if (job.splits == 1) {
+        finish(job, s.panels[p], at.b, s.m + p * kPanel, s.l + p * kPanel, s.o + p * s.o_size, s.row);
+        continue;
+      }
+      float* out = partial(job, at, at.split, p);
+      std::memcpy(out, s.m + p * kPanel, kPanel * sizeof(float));
+      std::memcpy(out + kPanel, s.l + p * kPanel, kPanel * sizeof(float));
+      std::memcpy(out + 2 * kPanel, s.o + p * s.o_size, static_cast<std::size_t>(s.o_size) * sizeof(float));
+    }
+  }
+
+  // Joins the splits of one task's rows, in the order of their keys: O = sum 2^(m_s - m) O_s.
+  static void merge(const ForwardJob& job, std::int64_t number, char* scratch) {
+    const Position at = decode(job, number * job.splits);
+    const Sequence& seq = job.sequences[at.b];
+    const Scratch s = layout(job, scratch, nullptr);
+    for (std::int64_t p = 0; p < job.panels_per_task; ++p) {
+      const std::int64_t row = (at.row_block * job.panels_per_task + p) * kPanel;
+      if (row >= job.group * seq.sq) return;
+      s.panels[0].set(job, at.b, at.hkv, row);
+      for (int n = 0; n < s.panels[0].vectors; ++n) {
+        const std::int64_t lane = n * kLanes;
+        F top = splat(-kInfinity);
+        for (std::int64_t i = 0; i < job.splits; ++i) top = max(top, loadf(partial(job, at, i, p) + lane));
+        const F base = select(top == splat(-kInfinity), F{}, top);
+        F sum{};
+        for (std::int64_t i = 0; i < job.splits; ++i) {
+          const float* part = partial(job, at, i, p);
+          const F weight = exp2(loadf(part + lane) - base);
+          sum += loadf(part + kPanel + lane) * weight;
+          for (std::int64_t r = 0; r < s.o_rows; ++r) {
+            float* o = s.o + r * kPanel + lane;
+            const F add = loadf(part + 2 * kPanel + r * kPanel + lane) * weight;
+            store(o, i == 0 ? add : loadf(o) + add);
+          }
+        }
+        store(s.m + lane, top);
+        store(s.l + lane, sum);
+      }
+      finish(job, s.panels[0], at.b, s.m, s.l, s.o, s.row);
+    }
+  }
+
+  static constexpr ForwardKernel kernel() { return {sizes, task, merge}; }
+};
+
+}  // namespace attune::cpu::ATTUNE_ISA

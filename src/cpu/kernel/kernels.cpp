@@ -1,0 +1,31 @@
+// The kernels of one instruction set, as a table of functions.
+#include "cpu/job.h"
+#include "cpu/kernel/forward.h"
+
+namespace attune::cpu::ATTUNE_ISA {
+
+namespace {
+
+#if defined(ATTUNE_ISA_avx512bf16)
+constexpr KernelSet kSet = {
+    {{}, {}, Forward<Bf16Arith>::kernel()},
+    {},
+};
+#elif defined(ATTUNE_ISA_amx)
+constexpr KernelSet kSet = {
+    {{}, {}, Forward<Bf16Arith>::kernel()},
+    {},
+};
+#else
+constexpr KernelSet kSet = {
+    {Forward<FloatArith<float>>::kernel(), Forward<FloatArith<f16>>::kernel(),
+     Forward<FloatArith<bf16>>::kernel()},
+    {},
+};
+#endif
+
+}  // namespace
+
+const KernelSet* kernels() { return &kSet; }
+
+}  // namespace attune::cpu::ATTUNE_ISA

@@ -1,0 +1,138 @@
+// From raw products to masked scores: softcap, bias, ALiBi, mask, and the dropout tile.
+//
+// A score tile is [keys][ld] floats, lanes are queries. Raw scores are q.k; the plain path folds
+// scale * log2(e) into the exponential, every other feature first turns the tile into scores in
+// units of log2(e).
+#pragma once
+
+#include "cpu/kernel/element.h"
+#include "cpu/kernel/math.h"
+#include "cpu/kernel/philox.h"
+#include "cpu/kernel/rows.h"
+
+namespace attune::cpu::ATTUNE_ISA {
+
+// Whether scores need more than scale and mask. A scale of 0 or less would break the running
+// maximum of raw scores, so it counts as a feature.
+ATTUNE_INLINE bool has_features(const AttentionJob& job) {
+  return job.softcap > 0 || job.bias.layout != BiasLayout::none || job.alibi != nullptr ||
+         !(job.scale > 0);
+}
+
+template <typename T, int kPanel>
+void gather_bias(const BiasView& bias, const Panel<kPanel>& panel, Range keys, float* tile,
+                 std::int64_t ld) {
+  const T* data = reinterpret_cast<const T*>(bias.data);
+  for (std::int64_t r = 0; r < panel.count; ++r) {
+    const T* row = data + panel.bias_row[r] + keys.begin * bias.k_stride;
+    for (std::int64_t j = 0; j < keys.end - keys.begin; ++j) {
+      tile[j * ld + r] = to_float(row[j * bias.k_stride]);
+    }
+  }
+}
+
+// The bias of keys x panel as floats; a boolean bias becomes 0 or -inf.
+template <int kPanel>
+void load_bias(const BiasView& bias, const Panel<kPanel>& panel, Range keys, float* tile,
+               std::int64_t ld) {
+  if (bias.layout == BiasLayout::boolean) {
+    for (std::int64_t r = 0; r < panel.count; ++r) {
+      const char* row = bias.data + panel.bias_row[r] + keys.begin * bias.k_stride;
+      for (std::int64_t j = 0; j < keys.end - keys.begin; ++j) {
+        tile[j * ld + r] = row[j * bias.k_stride] ? 0.0f : -kInfinity;
+      }
+    }
+  } else if (bias.element == Element::f32) {
+    gather_bias<float>(bias, panel, keys, tile, ld);
+  } else if (bias.element == Element::f16) {
+    gather_bias<f16>(bias, panel, keys, tile, ld);
+  } else {
+    gather_bias<bf16>(bias, panel, keys, tile, ld);
+  }
+}
+
+template <int kPanel>
+ATTUNE_INLINE I inside(const Panel<kPanel>& panel, int vector, std::int64_t key) {
+  const I j = splat(static_cast<std::int32_t>(key));
+  return (j >= load<I>(panel.begin + vector * kLanes)) & (j < load<I>(panel.end + vector * kLanes));
+}
+
+// Masks what lies outside each row's interval.
+template <int kPanel>
+void mask_scores(const Panel<kPanel>& panel, Range keys, float* tile, std::int64_t ld) {
+  for (std::int64_t j = keys.begin; j < keys.end; ++j) {
+    float* row = tile + (j - keys.begin) * ld;
+    for (int n = 0; n < panel.vectors; ++n) {
+      const F s = loadf(row + n * kLanes);
+      store(row + n * kLanes, select(inside(panel, n, j), s, splat(-kInfinity)));
+    }
+  }
+}
+
+// Raw products -> masked scores in units of log2(e). bias_tile: [keys][ld] of scratch when the job
+// has a bias. slope_tile, when not null, receives d(capped)/d(raw) (backward through the softcap).
+template <int kPanel>
+void feature_scores(const AttentionJob& job, const Panel<kPanel>& panel, Range keys, float* tile,
+                    std::int64_t ld, float* bias_tile, float* slope_tile) {
+  const bool biased = job.bias.layout != BiasLayout::none;
+  if (biased) load_bias(job.bias, panel, keys, bias_tile, ld);
+  for (std::int64_t j = keys.begin; j < keys.end; ++j) {
+    const std::int64_t at = (j - keys.begin) * ld;
+    for (int n = 0; n < panel.vectors; ++n) {
+      const std::int64_t lane = n * kLanes;
+      F s = loadf(tile + at + lane) * job.scale;
+      if (job.softcap > 0) {
+        const F t = tanh(s / job.softcap);
+        s = t * job.softcap;
+        if (slope_tile != nullptr) store(slope_tile + at + lane, 1.0f - t * t);
+      }
+      I keep = inside(panel, n, j);
+      if (biased) {
+        const F bias = loadf(bias_tile + at + lane);
+        keep &= ~(bias == splat(-kInfinity));
+        s += bias;
+      }
+      if (job.alibi != nullptr) {
+        const F distance = abs(loadf(panel.position + lane) - static_cast<float>(j));
+        s -= loadf(panel.slope + lane) * distance;
+      }
+      store(tile + at + lane, select(keep, s * kLog2E, splat(-kInfinity)));
+    }
+  }
+}
+
+// keep_scale where the element is kept, 0 where it is dropped. Neighbouring keys share a Philox
+// block of four; lanes whose blocks are cut differently draw one block a key.
+template <int kPanel>
+void dropout_tile(const AttentionJob& job, const Panel<kPanel>& panel, Range keys, float* tile,
+                  std::int64_t ld) {
+  for (int n = 0; n < panel.vectors; ++n) {
+    const std::uint64_t* base = panel.dropout_row + n * kLanes;
+    U phase{};
+    bool together = true;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      phase[lane] = static_cast<std::uint32_t>(base[lane]) & 3u;
+      together &= phase[lane] == phase[0];
+    }
+    PhiloxBlock block{};
+    for (std::int64_t j = keys.begin; j < keys.end; ++j) {
+      const std::uint32_t turn = (phase[0] + static_cast<std::uint32_t>(j)) & 3u;
+      if (!together || turn == 0 || j == keys.begin) {
+        const U64 index = load<U64>(base) + static_cast<std::uint64_t>(j);
+        block = philox(__builtin_convertvector(index >> 2, U), __builtin_convertvector(index >> 34, U),
+                       job.seed);
+      }
+      U word = block.word[turn];
+      if (!together) {
+        const U own = (phase + static_cast<std::uint32_t>(j)) & 3u;
+        word = block.word[0];
+        for (std::uint32_t w = 1; w < 4; ++w) word = (own == w) ? block.word[w] : word;
+      }
+      const I keep = reinterpret_cast<I>(word >= (job.keep_from - U{}));
+      const F scale = job.keep_none ? F{} : select(keep, splat(job.keep_scale), F{});
+      store(tile + (j - keys.begin) * ld + n * kLanes, scale);
+    }
+  }
+}
+
+}  // namespace attune::cpu::ATTUNE_ISA

@@ -1,0 +1,78 @@
+#include "problem/strides.h"
+
+#include <algorithm>
+#include <array>
+#include <attune/tensor.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <utility>
+
+namespace attune {
+namespace {
+
+// |INT64_MIN| has no int64: one less is as far out of reach.
+std::int64_t magnitude(std::int64_t stride) {
+  if (stride == std::numeric_limits<std::int64_t>::min()) {
+    return std::numeric_limits<std::int64_t>::max();
+  }
+  return stride < 0 ? -stride : stride;
+}
+
+}  // namespace
+
+std::optional<Reach> reach_of(const Extents& shape, const Extents& strides, int rank,
+                              std::int64_t element_bytes) {
+  Reach reach;
+  for (std::size_t axis = 0; axis < static_cast<std::size_t>(rank); ++axis) {
+    if (shape[axis] <= 1) continue;
+    std::int64_t step = 0;
+    if (__builtin_mul_overflow(shape[axis] - 1, strides[axis], &step)) return std::nullopt;
+    std::int64_t& end = step < 0 ? reach.first : reach.last;
+    if (__builtin_add_overflow(end, step, &end)) return std::nullopt;
+  }
+  std::int64_t span = 0;
+  std::int64_t bytes = 0;
+  if (__builtin_sub_overflow(reach.last, reach.first, &span) ||
+      __builtin_add_overflow(span, std::int64_t{1}, &span) ||
+      __builtin_mul_overflow(span, element_bytes, &bytes)) {
+    return std::nullopt;
+  }
+  return reach;
+}
+
+bool overlaps_itself(const Extents& shape, const Extents& strides, int rank) {
+  std::array<std::pair<std::int64_t, std::int64_t>, kMaxRank> dims{};  // |stride|, extent
+  std::size_t count = 0;
+  for (std::size_t axis = 0; axis < static_cast<std::size_t>(rank); ++axis) {
+    if (shape[axis] == 0) return false;
+    if (shape[axis] > 1) dims[count++] = {magnitude(strides[axis]), shape[axis]};
+  }
+  std::sort(dims.begin(), dims.begin() + static_cast<std::ptrdiff_t>(count));
+  std::int64_t span = 1;  // elements from the first to the last of the smaller strides
+  for (std::size_t n = 0; n < count; ++n) {
+    const auto [stride, extent] = dims[n];
+    if (stride < span) return true;
+    std::int64_t step = 0;
+    if (__builtin_mul_overflow(extent - 1, stride, &step) ||
+        __builtin_add_overflow(span, step, &span)) {
+      span = std::numeric_limits<std::int64_t>::max();
+    }
+  }
+  return false;
+}
+
+Extents resolve_strides(const Extents& shape, const Extents& strides, int rank) {
+  const bool unset = std::all_of(strides.begin(), strides.end(), [](auto s) { return s == 0; });
+  return unset ? contiguous_strides(shape, rank) : strides;
+}
+
+bool same_strides(const Extents& shape, const Extents& a, const Extents& b, int rank) {
+  for (std::size_t axis = 0; axis < static_cast<std::size_t>(rank); ++axis) {
+    if (shape[axis] > 1 && a[axis] != b[axis]) return false;
+  }
+  return true;
+}
+
+}  // namespace attune

@@ -1,0 +1,36 @@
+// Arithmetic on strides: how far a view reaches and whether it overlaps itself. Overflow-safe for
+// any values.
+#pragma once
+
+#include <array>
+#include <attune/tensor.hpp>
+#include <cstdint>
+#include <optional>
+
+namespace attune {
+
+using Extents = std::array<std::int64_t, kMaxRank>;
+
+// Elements reached before and after the first one, [first, last] with first <= 0 <= last, when
+// every extent is at least 1.
+struct Reach {
+  std::int64_t first = 0;
+  std::int64_t last = 0;
+};
+
+// Nothing when the reach in bytes does not fit 63 bits. Precondition: 0 <= rank <= kMaxRank.
+[[nodiscard]] std::optional<Reach> reach_of(const Extents& shape, const Extents& strides, int rank,
+                                            std::int64_t element_bytes);
+
+// True when two different indices may name the same element: some stride is 0 or smaller than what
+// the smaller strides span. Views that interleave without overlapping in a way that this rule
+// can't see are called overlapping too. Extents of 0 and 1 don't count.
+[[nodiscard]] bool overlaps_itself(const Extents& shape, const Extents& strides, int rank);
+
+// The strides meant: contiguous ones when all are zero.
+[[nodiscard]] Extents resolve_strides(const Extents& shape, const Extents& strides, int rank);
+
+// Same places in memory: extents of 0 and 1 don't count.
+[[nodiscard]] bool same_strides(const Extents& shape, const Extents& a, const Extents& b, int rank);
+
+}  // namespace attune

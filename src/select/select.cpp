@@ -1,0 +1,57 @@
+#include "select/select.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace attune {
+
+namespace {
+
+// Why this machine or its settings rule a spec out.
+void add_machine_reasons(const KernelSpec& spec, std::string_view forced,
+                         const std::string& variable, std::vector<std::string>* reasons) {
+  if (const std::string& missing = missing_for(spec.isa); !missing.empty()) {
+    reasons->push_back(missing);
+  }
+  if (!forced.empty() && forced != id_of(spec)) {
+    reasons->push_back("the caller asked for " + std::string(forced));
+  }
+  if (variable.empty() || !forced.empty()) return;
+  const std::optional<Isa> limit = isa_from(variable);
+  if (!limit) {
+    reasons->push_back("ATTUNE_CPU_ISA=" + variable +
+                       " names no instruction set; known: generic, avx2, avx512, avx512bf16, amx");
+  } else if (spec.isa > *limit) {
+    reasons->push_back("ATTUNE_CPU_ISA=" + variable + " allows no higher set");
+  }
+}
+
+}  // namespace
+
+std::vector<Candidate> candidates(const Problem& problem, std::string_view forced) {
+  const std::string variable = cpu_isa_variable();
+  std::vector<Candidate> list;
+  for (const KernelSpec& spec : kernel_table()) {
+    if (spec.kind != problem.kind || spec.dtype != problem.dtype) continue;
+    Candidate candidate{spec, {}, {}};
+    if (problem.device == Device::cuda) {
+      candidate.reasons.emplace_back(
+          "the problem asks for device=cuda; this version has CPU kernels only: use device=cpu");
+    }
+    add_machine_reasons(spec, forced, variable, &candidate.reasons);
+    list.push_back(std::move(candidate));
+  }
+  // Only where nobody chose a set by name: the bf16 dot product goes behind plain AVX-512 where it
+  // is the slower of the two.
+  if (bf16_dot_is_slow() && variable.empty()) {
+    const auto dot = std::find_if(list.begin(), list.end(),
+                                  [](const Candidate& c) { return c.spec.isa == Isa::avx512bf16; });
+    if (dot != list.end() && std::next(dot) != list.end()) {
+      dot->note = "this CPU's vdpbf16ps is no faster than two float products";
+      std::iter_swap(dot, std::next(dot));
+    }
+  }
+  return list;
+}
+
+}  // namespace attune

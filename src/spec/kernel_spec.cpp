@@ -1,0 +1,56 @@
+#include "spec/kernel_spec.h"
+
+#include <array>
+
+namespace attune {
+
+namespace {
+
+constexpr std::array kKinds = {std::pair{Kind::forward, std::string_view{"fwd"}},
+                               std::pair{Kind::backward, std::string_view{"bwd"}}};
+constexpr std::array kDTypes = {DType::f32, DType::f16, DType::bf16};
+
+// Which sets have a kernel of their own for a dtype, best first.
+std::vector<Isa> sets_for(DType dtype) {
+  switch (dtype) {
+    case DType::bf16:
+      return {Isa::amx, Isa::avx512bf16, Isa::avx512, Isa::avx2, Isa::generic};
+    default:
+      return {Isa::avx512, Isa::avx2, Isa::generic};
+  }
+}
+
+std::vector<KernelSpec> make_table() {
+  std::vector<KernelSpec> table;
+  for (const auto& [kind, name] : kKinds) {
+    for (const DType dtype : kDTypes) {
+      for (const Isa isa : sets_for(dtype)) table.push_back({kind, Family::cpu, dtype, isa});
+    }
+  }
+  return table;
+}
+
+}  // namespace
+
+std::string id_of(const KernelSpec& spec) {
+  std::string id{kKinds[static_cast<std::size_t>(spec.kind)].second};
+  id += ".cpu.";
+  id += to_string(spec.dtype);
+  id += '.';
+  id += to_string(spec.isa);
+  return id;
+}
+
+std::optional<KernelSpec> spec_from(std::string_view id) {
+  for (const KernelSpec& spec : kernel_table()) {
+    if (id_of(spec) == id) return spec;
+  }
+  return std::nullopt;
+}
+
+const std::vector<KernelSpec>& kernel_table() {
+  static const std::vector<KernelSpec> table = make_table();
+  return table;
+}
+
+}  // namespace attune

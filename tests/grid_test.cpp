@@ -1,0 +1,105 @@
+// The numeric grid: thousands of random Problems, each on every kernel that this machine can run,
+// judged by the oracle. Repeat one with
+//   attune_tests --gtest_filter='*KernelGrid*' --grid-first=SEED --grid-count=1
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+
+#include <attune/arguments.hpp>
+#include <attune/problem.hpp>
+
+#include "tests/support/flags.h"
+#include "tests/support/judge.h"
+#include "tests/support/random.h"
+#include "tests/support/random_problem.h"
+#include "tests/support/scalar.h"
+#include "tests/support/tensors.h"
+
+namespace attune::testing {
+namespace {
+
+constexpr std::uint64_t kChunk = 100;
+constexpr int kMostFailures = 5;  // in one chunk, then it stops
+
+Distribution distribution_for(std::uint64_t seed) {
+  Random random(seed ^ 0xD157B0u);
+  return random.pick<Distribution>({Distribution::normal, Distribution::normal,
+                                    Distribution::outliers, Distribution::equal,
+                                    Distribution::large, Distribution::masked, Distribution::masked,
+                                    Distribution::poison, Distribution::poison});
+}
+
+// Whether a result is too large for its dtype: then nobody can store it.
+bool overflows(const Tensors& tensors, const oracle::Result& exact) {
+  for (const Tensors::Output& output : tensors.outputs()) {
+    const double limit = 0.9 * largest(output.memory->view().dtype);
+    for (const double value : exact.*output.result) {
+      if (std::isfinite(value) && std::fabs(value) > limit) return true;
+    }
+  }
+  return false;
+}
+
+// Empty, or everything that is wrong with this seed.
+std::string check_seed(std::uint64_t seed) {
+  const Problem problem = random_problem(seed);
+  const std::string text = print(problem);
+  if (const Status status = validate(problem); !status.ok()) {
+    return fmt::format("{}\n    validate: {}", text, status.message());
+  }
+  const Expected<Problem> parsed = parse(text);
+  if (!parsed || !(*parsed == problem)) return text + "\n    parse(print(p)) is another Problem";
+
+  Distribution distribution = distribution_for(seed);
+  for (int attempt = 0;; ++attempt) {
+    const std::string title = fmt::format("seed {} {}: {}", seed, to_string(distribution), text);
+    set_current_case(title);
+    Tensors tensors(problem, distribution, seed);
+    if (const Status status = check(problem, tensors.arguments()); !status.ok()) {
+      return fmt::format("{}\n    check: {}", title, status.message());
+    }
+    const Expected<Reference> reference = make_reference(problem, tensors);
+    if (!reference) return fmt::format("{}\n    oracle: {}", title, reference.status().message());
+    if (attempt == 0 && overflows(tensors, reference->exact)) {
+      distribution = Distribution::normal;
+      continue;
+    }
+    const int threads = 1 + static_cast<int>(seed % 3);
+    const std::string wrong = judge_all(problem, tensors, *reference, threads);
+    return wrong.empty() ? wrong : title + wrong;
+  }
+}
+
+std::uint64_t chunks() { return (flags().grid_count + kChunk - 1) / kChunk; }
+
+class KernelGrid : public ::testing::TestWithParam<std::uint64_t> {};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(KernelGrid);
+
+TEST_P(KernelGrid, MatchesTheOracle) {
+  const std::uint64_t first = flags().grid_first + GetParam() * kChunk;
+  const std::uint64_t end = std::min(first + kChunk, flags().grid_first + flags().grid_count);
+  int failures = 0;
+  for (std::uint64_t seed = first; seed < end && failures < kMostFailures; ++seed) {
+    const std::string wrong = check_seed(seed);
+    if (wrong.empty()) continue;
+    ++failures;
+    ADD_FAILURE() << wrong;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Chunk, KernelGrid, ::testing::Range(std::uint64_t{0}, chunks()));
+
+TEST(KernelGridItself, HasAKernelOfEveryKindAndDType) {
+  for (const Kind kind : {Kind::forward, Kind::backward}) {
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+      EXPECT_FALSE(available_kernels(kind, dtype).empty()) << to_string(dtype);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace attune::testing

@@ -1,0 +1,121 @@
+#include "tests/support/judge.h"
+
+#include <fmt/format.h>
+
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include <attune/plan.hpp>
+
+#include "host/isa.h"
+#include "tests/support/flags.h"
+
+namespace attune::testing {
+namespace {
+
+bool allowed(Isa isa) {
+  if (!missing_for(isa).empty()) return false;
+  const std::optional<Isa> highest = isa_from(cpu_isa_variable());
+  return !highest || isa <= *highest;
+}
+
+}  // namespace
+
+std::vector<KernelSpec> available_kernels() {
+  std::vector<KernelSpec> found;
+  for (const KernelSpec& spec : kernel_table()) {
+    if (spec.family == Family::cpu && allowed(spec.isa)) found.push_back(spec);
+  }
+  return found;
+}
+
+std::vector<KernelSpec> available_kernels(Kind kind, DType dtype) {
+  std::vector<KernelSpec> found;
+  for (const KernelSpec& spec : available_kernels()) {
+    if (spec.kind == kind && spec.dtype == dtype) found.push_back(spec);
+  }
+  return found;
+}
+
+Expected<Reference> make_reference(const Problem& problem, Tensors& tensors) {
+  Expected<oracle::Result> exact =
+      oracle::run(problem, tensors.arguments(), oracle::Rounding::exact);
+  if (!exact) return exact.status();
+  Expected<oracle::Result> plain =
+      oracle::run(problem, tensors.arguments(), oracle::Rounding::plain);
+  if (!plain) return plain.status();
+  if (problem.kind == Kind::backward) tensors.set_forward(*exact);
+  return Reference{std::move(*exact), std::move(*plain)};
+}
+
+std::string compare_tensor(std::string_view name, const TensorView& got,
+                           const std::vector<double>& exact, const std::vector<double>& plain) {
+  if (static_cast<std::int64_t>(exact.size()) != got.elements()) {
+    return fmt::format("{}: the oracle has {} elements, the tensor {}", name, exact.size(),
+                       got.elements());
+  }
+  const oracle::Error error = oracle::compare(got, exact, plain);
+  if (error.pass()) return {};
+  return fmt::format(
+      "{} {}: max {:.3g} (plain {:.3g}, floor {:.3g}, ratio {:.3g}), rms {:.3g} (plain {:.3g}, ratio "
+      "{:.3g}), {}worst {}",
+      name, to_string(got), error.max, error.plain_max, error.floor, error.max_ratio, error.rms,
+      error.plain_rms, error.rms_ratio,
+      error.same_nonfinite ? "" : "NaN or infinity where the oracle has none or the reverse, ",
+      error.first_bad);
+}
+
+std::string run_and_compare(const Problem& problem, Tensors& tensors, const Reference& reference,
+                            const KernelSpec& kernel, int threads) {
+  const Expected<Plan> plan =
+      make_plan(problem, {.threads = threads, .kernel = id_of(kernel), .executor = {}});
+  if (!plan) return "make_plan: " + plan.status().message();
+  tensors.poison_outputs();
+  const Status status = plan->run(tensors.arguments());
+  if (!status.ok()) return "run: " + status.message();
+  std::string wrong = tensors.damage();
+  for (const Tensors::Output& output : tensors.outputs()) {
+    const std::string found =
+        compare_tensor(output.name, output.memory->view(), reference.exact.*output.result,
+                       reference.plain.*output.result);
+    if (found.empty()) continue;
+    if (!wrong.empty()) wrong += "\n    ";
+    wrong += found;
+  }
+  return wrong;
+}
+
+std::string judge_all(const Problem& problem, Tensors& tensors, const Reference& reference,
+                      int threads) {
+  std::string wrong;
+  for (const KernelSpec& kernel : available_kernels(problem.kind, problem.dtype)) {
+    const std::string id = id_of(kernel);
+    set_current_case(fmt::format("{}, {} threads: {}", id, threads, print(problem)));
+    const std::string found = run_and_compare(problem, tensors, reference, kernel, threads);
+    if (!found.empty()) wrong += fmt::format("\n  {}, {} threads\n    {}", id, threads, found);
+  }
+  return wrong;
+}
+
+std::string judge_problem(const Problem& problem, Tensors& tensors, int threads) {
+  const std::string text = print(problem);
+  if (const Status status = validate(problem); !status.ok()) {
+    return fmt::format("{}\n  validate: {}", text, status.message());
+  }
+  if (const Status status = check(problem, tensors.arguments()); !status.ok()) {
+    return fmt::format("{}\n  check: {}", text, status.message());
+  }
+  const Expected<Reference> reference = make_reference(problem, tensors);
+  if (!reference) return fmt::format("{}\n  oracle: {}", text, reference.status().message());
+  const std::string wrong = judge_all(problem, tensors, *reference, threads);
+  return wrong.empty() ? wrong : text + wrong;
+}
+
+std::string judge_problem(const Problem& problem, Distribution distribution, std::uint64_t seed,
+                          int threads) {
+  Tensors tensors(problem, distribution, seed);
+  return judge_problem(problem, tensors, threads);
+}
+
+}  // namespace attune::testing

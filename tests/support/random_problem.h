@@ -1,0 +1,28 @@
+// A seed -> a Problem, so that a failure is one number.
+#pragma once
+
+#include <cstdint>
+
+#include <attune/problem.hpp>
+
+#include "tests/support/tensor_memory.h"
+
+namespace attune::testing {
+
+// A valid Problem: every feature of the contract, alone and together, at sizes that the oracle
+// computes in a fraction of a second.
+[[nodiscard]] Problem random_problem(std::uint64_t seed);
+
+// Shapes of a Problem's tensors, as Arguments lists them.
+[[nodiscard]] Shape shape_of_q(const Problem& problem);
+[[nodiscard]] Shape shape_of_k(const Problem& problem);
+[[nodiscard]] Shape shape_of_v(const Problem& problem);
+[[nodiscard]] Shape shape_of_o(const Problem& problem);
+[[nodiscard]] Shape shape_of_bias(const Problem& problem);
+[[nodiscard]] Shape shape_of_slopes(const Problem& problem);
+[[nodiscard]] Shape shape_of_lse(const Problem& problem);  // plain when problem.lse is none
+
+// Strides as a Problem states them: all zero means row-major.
+[[nodiscard]] Shape strides_from(const Problem::Strides& strides);
+
+}  // namespace attune::testing
