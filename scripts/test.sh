@@ -70,11 +70,11 @@ check_lint() {
   rm -f "$log"
 }
 
-fuzz_one() { # TARGET
+fuzz_one() { # NAME
   local corpus=build-fuzz/corpus/$1 log=build-fuzz/$1.log
   mkdir -p "$corpus"
   # New inputs go to the first folder, so the checkout stays as it is.
-  if ! "build-fuzz/tests/fuzz/$1" -max_total_time="$fuzz_seconds" -timeout=10 -rss_limit_mb=2048 \
+  if ! "build-fuzz/tests/fuzz/$1_fuzz" -max_total_time="$fuzz_seconds" -timeout=10 -rss_limit_mb=2048 \
     -artifact_prefix="build-fuzz/$1-" "$corpus" "tests/fuzz/corpus/$1" >"$log" 2>&1; then
     tail -n 40 "$log" >&2
     echo "$1 found an input; it lies in build-fuzz/$1-*" >&2
@@ -86,14 +86,10 @@ fuzz_one() { # TARGET
 fuzz() {
   build fuzz
   step "fuzz: $fuzz_seconds s each"
-  local targets=() file
-  for file in tests/fuzz/*.cpp; do
-    file=$(basename "$file" .cpp)
-    if [ "$file" != replay_main ]; then targets+=("$file"); fi
-  done
   export -f fuzz_one
   export fuzz_seconds
-  printf '%s\n' "${targets[@]}" | xargs -P "$jobs" -I{} bash -c 'set -euo pipefail; fuzz_one {}'
+  find tests/fuzz -name "*_fuzz.cpp" -printf "%f\n" | sed "s/_fuzz\.cpp$//" |
+    xargs -P "$jobs" -I{} bash -c "set -euo pipefail; fuzz_one {}"
 }
 
 scripts/setup.sh test

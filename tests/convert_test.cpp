@@ -178,8 +178,8 @@ TEST_P(CastTo, DoublesAreRoundedOnce) {
   EXPECT_EQ(half.decode(bits[0]), 1.0 + std::ldexp(1.0, -half.mantissa));
 }
 
-INSTANTIATE_TEST_SUITE_P(Halves, CastTo, testing::Values(kF16, kBF16), [](const auto& info) {
-  return info.param.dtype == DType::f16 ? "f16" : "bf16";
+INSTANTIATE_TEST_SUITE_P(Halves, CastTo, testing::Values(kF16, kBF16), [](const auto& half) {
+  return half.param.dtype == DType::f16 ? "f16" : "bf16";
 });
 
 TEST(Cast, BetweenTheHalves) {

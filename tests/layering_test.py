@@ -28,6 +28,7 @@ PUBLIC = {
     "tensor.hpp": "problem",
     "problem.hpp": "problem",
     "arguments.hpp": "problem",
+    "executor.hpp": "host",
     "oracle.hpp": "oracle",
     "plan.hpp": "plan",
     "attention.hpp": "plan",

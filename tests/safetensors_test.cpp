@@ -207,8 +207,9 @@ TEST(SafetensorsRefuses, WhatIsNotAnObject) {
 }
 
 TEST(SafetensorsRefuses, MalformedJson) {
-  for (const char* json : {"{", "{\"a\"", "{\"a\":", "{\"a\":{", "{,}", "{}}", "{} x", "{'a':1}",
-                           "{\"a\":{}, }", "{\"\xFF\":{}}", "{}// note", "{\"a\":1e999}"}) {
+  for (const char* json :
+       {"{", "{\"a\"", "{\"a\":", "{\"a\":{", "{,}", "{}}", "{} x", "{'a':1}",
+        "{\"__metadata__\":{}, }", "{\"\xFF\":{}}", "{}// note", "{\"a\":1e999}"}) {
     expect_refused(parse(json), Code::io_error, "malformed");
   }
   // The parser takes a zero byte for the end; what follows must not be ignored.
@@ -301,10 +302,10 @@ TEST(SafetensorsRefuses, BadOffsets) {
   expect_refused(one("[0,4]", 8), Code::io_error, "has 4 bytes, but its shape [2] of f32 takes 8");
   expect_refused(one("[8,0]", 8), Code::io_error, "backwards");
   expect_refused(one("[-8,0]", 8), Code::io_error, "negative number -8");
-  expect_refused(one("[0]", 8), Code::io_error, "has 1 numbers instead of 2");
-  expect_refused(one("[0,8,8]", 8), Code::io_error, "has 3 numbers instead of 2");
+  expect_refused(one("[0]", 8), Code::io_error, "takes 2 numbers, begin and end, not 1");
+  expect_refused(one("[0,8,8]", 8), Code::io_error, "takes 2 numbers, begin and end, not 3");
   expect_refused(one("[0,8]", 9), Code::io_error,
-                 "the last 1 bytes of the data belong to no tensor");
+                 "the data from byte 8 to its end at 9 belongs to no tensor");
   expect_refused(one("[4,12]", 12), Code::io_error, "bytes 0 to 4 of the data");
   expect_refused(one("[18446744073709551608,18446744073709551615]", 8), Code::io_error,
                  "ends at byte 18446744073709551615");
@@ -332,7 +333,7 @@ TEST(SafetensorsRefuses, OverlapsAndHoles) {
       parse("{" + entry("a", "U8", "[4]", "[0,4]") + "," + entry("b", "U8", "[0]", "[2,2]") + "}",
             4),
       Code::io_error, "overlap");
-  expect_refused(parse("{}", 3), Code::io_error, "the last 3 bytes");
+  expect_refused(parse("{}", 3), Code::io_error, "the data from byte 0 to its end at 3");
 }
 
 TEST(SafetensorsRefuses, MessagesStayShortAndPrintable) {

@@ -2,13 +2,13 @@
 // from the views, make a Plan (or find it among the last 64) and run it.
 #pragma once
 
-#include <cstdint>
-#include <optional>
-
 #include <attune/export.h>
+
 #include <attune/problem.hpp>
 #include <attune/status.hpp>
 #include <attune/tensor.hpp>
+#include <cstdint>
+#include <optional>
 
 namespace attune {
 

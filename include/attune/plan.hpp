@@ -2,22 +2,18 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include <attune/arguments.hpp>
+#include <attune/executor.hpp>
 #include <attune/export.h>
 #include <attune/problem.hpp>
 #include <attune/status.hpp>
 
 namespace attune {
-
-// Runs body(0) ... body(workers - 1), all of them, and returns when all have returned. The calls
-// may be concurrent or one after another. Give your own to keep Attune off its own thread pool.
-using Executor = std::function<void(int workers, const std::function<void(int worker)>& body)>;
 
 struct PlanOptions {
   int threads = 0;          // 0: every core this process may use

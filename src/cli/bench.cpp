@@ -1,21 +1,21 @@
 // `attune bench`: how fast the CPU kernels are here, as a table and as JSON.
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Validators.hpp>
 #include <algorithm>
 #include <array>
+#include <attune/plan.hpp>
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include <CLI/App.hpp>
-#include <CLI/Validators.hpp>
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
-
-#include <attune/plan.hpp>
 #include "cli/command.h"
 #include "cli/format.h"
 #include "cli/machine.h"
@@ -43,8 +43,8 @@ struct Shape {
   std::int64_t heads, s, d;
 };
 // With B = 1. The first three are the ones that docs/performance compares with other libraries.
-constexpr std::array kShapes = {Shape{8, 512, 64},    Shape{8, 2048, 64},  Shape{8, 2048, 128},
-                                Shape{16, 1024, 64},  Shape{16, 4096, 64}, Shape{16, 1024, 128},
+constexpr std::array kShapes = {Shape{8, 512, 64},   Shape{8, 2048, 64},  Shape{8, 2048, 128},
+                                Shape{16, 1024, 64}, Shape{16, 4096, 64}, Shape{16, 1024, 128},
                                 Shape{16, 4096, 128}};
 constexpr std::array kQuickShapes = {Shape{8, 512, 64}, Shape{8, 1024, 128}};
 
@@ -211,16 +211,17 @@ int run(const BenchOptions& options) {
   const auto threads = integers_from(options.threads);
   if (!threads.ok() || threads->empty() ||
       std::any_of(threads->begin(), threads->end(),
-                  [](std::int64_t n) { return n < 0 || n > 1 << 16; })) {
-    return bad_usage(fmt::format("--threads {}: numbers from 0 (every core) to {} are wanted, e.g. "
-                                 "1,2",
-                                 options.threads, 1 << 16));
+                  [](std::int64_t n) { return n < 0 || n > kMostThreads; })) {
+    return bad_usage(
+        fmt::format("--threads {}: numbers from 0 (every core) to {} are wanted, e.g. "
+                    "1,2",
+                    options.threads, kMostThreads));
   }
   const auto problems = problems_of(options);
   if (!problems.ok()) return bad_usage(problems.status().message());
-  nlohmann::json json = {{"device", cpu_model()},           {"cores", usable_cores()},
-                         {"compiler", compiler_version()},  {"version", library_version()},
-                         {"commit", source_commit()},       {"rows", nlohmann::json::array()}};
+  nlohmann::json json = {{"device", cpu_model()},          {"cores", usable_cores()},
+                         {"compiler", compiler_version()}, {"version", library_version()},
+                         {"commit", source_commit()},      {"rows", nlohmann::json::array()}};
   // With JSON on stdout, the table is for the person who waits.
   std::FILE* out = options.json == "-" ? stderr : stdout;
   fmt::print(out, "{}, {} cores; Attune {} (commit {}), {}\n", cpu_model(), usable_cores(),

@@ -1,12 +1,10 @@
 // What the subcommands share: how each joins the program, and what its exit code means.
 #pragma once
 
+#include <CLI/App.hpp>
+#include <attune/status.hpp>
 #include <functional>
 #include <string_view>
-
-#include <CLI/App.hpp>
-
-#include <attune/status.hpp>
 
 namespace attune::cli {
 
@@ -14,6 +12,9 @@ namespace attune::cli {
 inline constexpr int kOk = 0;
 inline constexpr int kFailed = 1;    // a check failed, or Attune refused
 inline constexpr int kBadUsage = 2;  // the command line itself makes no sense
+
+// What --threads takes; more is a typing error.
+inline constexpr int kMostThreads = 4096;
 
 // A subcommand: CLI11's object, and what to do when it was named. The action returns the exit code.
 struct Command {

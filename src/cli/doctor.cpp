@@ -1,12 +1,12 @@
 // `attune doctor`: what this machine and this build offer, and what is missing.
-#include <cstdlib>
-#include <memory>
-#include <string>
-#include <vector>
+#include <fmt/format.h>
 
 #include <CLI/App.hpp>
-#include <fmt/format.h>
+#include <cstdlib>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "cli/command.h"
 #include "cli/format.h"
@@ -21,11 +21,15 @@ struct DoctorOptions {
 };
 
 // Table names are literals, so that they end with a 0.
-const char* value_of(const EnvironmentVariable& variable) { return std::getenv(variable.name.data()); }
+const char* value_of(const EnvironmentVariable& variable) {
+  return std::getenv(variable.name.data());
+}
 
 nlohmann::json to_json(const std::vector<SharedLibrary>& libraries) {
-  nlohmann::json json = {{"version", library_version()}, {"commit", source_commit()},
-                         {"compiler", compiler_version()}, {"cpu", cpu_model()},
+  nlohmann::json json = {{"version", library_version()},
+                         {"commit", source_commit()},
+                         {"compiler", compiler_version()},
+                         {"cpu", cpu_model()},
                          {"cores", usable_cores()}};
   for (const Isa isa : kAllIsas) {
     const std::string missing = missing_for(isa);
@@ -56,7 +60,8 @@ void print_text(const std::vector<SharedLibrary>& libraries) {
   std::vector<std::vector<std::string>> sets;
   for (const Isa isa : kAllIsas) {
     const std::string missing = missing_for(isa);
-    sets.push_back({"  " + std::string(to_string(isa)), missing.empty() ? "yes" : "no: " + missing});
+    sets.push_back(
+        {"  " + std::string(to_string(isa)), missing.empty() ? "yes" : "no: " + missing});
   }
   fmt::print("{}\n", table(sets));
   fmt::print("GPU: this version computes on the CPU. What a GPU would need:\n");
@@ -82,7 +87,8 @@ void print_text(const std::vector<SharedLibrary>& libraries) {
 int run(const DoctorOptions& options) {
   const std::vector<SharedLibrary> libraries = gpu_libraries();
   if (options.json) {
-    fmt::print("{}\n", to_json(libraries).dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n",
+               to_json(libraries).dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
   } else {
     print_text(libraries);
   }
@@ -93,8 +99,7 @@ int run(const DoctorOptions& options) {
 
 Command add_doctor(CLI::App& app) {
   auto options = std::make_shared<DoctorOptions>();
-  CLI::App* sub =
-      app.add_subcommand("doctor", "Say what this machine offers and what is missing");
+  CLI::App* sub = app.add_subcommand("doctor", "Say what this machine offers and what is missing");
   sub->add_flag("--json", options->json, "Print JSON");
   sub->footer("Example:\n  attune doctor");
   return {sub, [options] { return run(*options); }};

@@ -1,16 +1,16 @@
 // `attune explain`: which kernel a Problem gets, and why not the others.
-#include <memory>
-#include <string>
-#include <vector>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/App.hpp>
 #include <CLI/Validators.hpp>
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <nlohmann/json.hpp>
-
 #include <attune/plan.hpp>
 #include <attune/problem.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
 #include "cli/command.h"
 #include "select/select.h"
 
@@ -30,7 +30,8 @@ nlohmann::json to_json(const Problem& problem, const std::string& kernel,
   for (const Candidate& candidate : candidates(problem, kernel)) {
     json["candidates"].push_back({{"id", id_of(candidate.spec)},
                                   {"supported", candidate.reasons.empty()},
-                                  {"reasons", candidate.reasons}});
+                                  {"reasons", candidate.reasons},
+                                  {"note", candidate.note}});
   }
   if (plan.ok()) {
     json["chosen"] = plan->kernel();
@@ -74,7 +75,7 @@ Command add_explain(CLI::App& app) {
   sub->add_option("--kernel", options->kernel, "As if this kernel had been asked for")
       ->type_name("ID");
   sub->add_option("--threads", options->threads, "Threads; 0 takes every core at hand")
-      ->check(CLI::Range(0, 1 << 16))
+      ->check(CLI::Range(0, kMostThreads))
       ->type_name("N");
   sub->add_flag("--json", options->json, "Print JSON");
   sub->footer(

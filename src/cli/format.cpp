@@ -1,11 +1,11 @@
 #include "cli/format.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <string_view>
-
-#include <fmt/format.h>
 
 namespace attune::cli {
 namespace {

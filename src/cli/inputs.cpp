@@ -1,5 +1,8 @@
 #include "cli/inputs.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -10,9 +13,6 @@
 #include <tuple>
 #include <utility>
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include "io/convert.h"
 #include "io/tensor_file.h"
 #include "problem/text.h"
@@ -20,9 +20,18 @@
 namespace attune::cli {
 namespace {
 
-constexpr std::array<std::string_view, 12> kRoles = {
-    "q",           "k",            "v",            "bias",       "alibi_slopes", "sink",
-    "key_lengths", "cu_seqlens_q", "cu_seqlens_k", "page_table", "grad_o",       "grad_lse"};
+constexpr std::array<std::string_view, 12> kRoles = {"q",
+                                                     "k",
+                                                     "v",
+                                                     "bias",
+                                                     "alibi_slopes",
+                                                     "sink",
+                                                     "key_lengths",
+                                                     "cu_seqlens_q",
+                                                     "cu_seqlens_k",
+                                                     "page_table",
+                                                     "grad_o",
+                                                     "grad_lse"};
 // Results of an earlier call may lie in the same file; they are no surprise and are not read.
 constexpr std::array<std::string_view, 8> kResults = {
     "o", "lse", "grad_q", "grad_k", "grad_v", "grad_bias", "grad_sink", "grad_alibi_slopes"};
@@ -42,9 +51,9 @@ bool is_float(DType dtype) {
 std::string prefix_hint(const std::set<std::string>& names) {
   std::set<std::string> prefixes;
   for (const std::string& name : names) {
-    if (name.size() > 1 && name.back() == 'q' && (name[name.size() - 2] == '.' ||
-                                                  name[name.size() - 2] == '_' ||
-                                                  name[name.size() - 2] == '/')) {
+    if (name.size() > 1 && name.back() == 'q' &&
+        (name[name.size() - 2] == '.' || name[name.size() - 2] == '_' ||
+         name[name.size() - 2] == '/')) {
       prefixes.insert(name.substr(0, name.size() - 1));
     }
   }
@@ -76,9 +85,10 @@ Status collect(const AttentionOptions& options, Inputs& inputs) {
       if (prefixed) role.erase(0, options.prefix.size());
       if (!contains(kRoles, role)) {
         if (npy) {
-          return invalid(fmt::format("{}: the stem of a .npy file says what it holds, and '{}' is "
-                                     "none of {}",
-                                     file, role, fmt::join(kRoles, ", ")));
+          return invalid(
+              fmt::format("{}: the stem of a .npy file says what it holds, and '{}' is "
+                          "none of {}",
+                          file, role, fmt::join(kRoles, ", ")));
         }
         if (!contains(kResults, role)) left.push_back(attune::quoted(tensor.name));
         continue;
@@ -110,8 +120,8 @@ Status cast_to(Tensor& tensor, DType dtype) {
 Status narrow_to_i32(Tensor& tensor) {
   if (tensor.dtype == DType::i32) return {};
   if (tensor.dtype != DType::i64) {
-    return invalid(fmt::format("{} is {}, but has to be i32 or i64", tensor.name,
-                               to_string(tensor.dtype)));
+    return invalid(
+        fmt::format("{} is {}, but has to be i32 or i64", tensor.name, to_string(tensor.dtype)));
   }
   auto narrow = make_tensor(tensor.name, DType::i32, tensor.shape);
   if (!narrow.ok()) return narrow.status();
@@ -135,9 +145,10 @@ Status settle_main_tensors(const AttentionOptions& options, Inputs& inputs) {
   const DType given = tensors.at("q").dtype;
   const DType target = options.dtype.empty() ? given : *float_dtype_from(options.dtype);
   if (!is_float(target) || target == DType::f64) {
-    return invalid(fmt::format("q is {}; attention is computed in f32, f16 or bf16: choose one with "
-                               "--dtype",
-                               to_string(target)));
+    return invalid(
+        fmt::format("q is {}; attention is computed in f32, f16 or bf16: choose one with "
+                    "--dtype",
+                    to_string(target)));
   }
   inputs.rank_three = tensors.at("q").rank() == 3;
   for (const char* role : {"q", "k", "v", "grad_o"}) {
@@ -156,8 +167,7 @@ Status settle_main_tensors(const AttentionOptions& options, Inputs& inputs) {
     }
   }
   if (target != given) {
-    inputs.notes.push_back(
-        fmt::format("cast from {} to {}", to_string(given), to_string(target)));
+    inputs.notes.push_back(fmt::format("cast from {} to {}", to_string(given), to_string(target)));
   }
   return {};
 }

@@ -1,13 +1,13 @@
 // From files to a Problem and its Arguments.
 #pragma once
 
+#include <attune/arguments.hpp>
+#include <attune/problem.hpp>
+#include <attune/status.hpp>
 #include <map>
 #include <string>
 #include <vector>
 
-#include <attune/arguments.hpp>
-#include <attune/problem.hpp>
-#include <attune/status.hpp>
 #include "cli/options.h"
 #include "io/tensor.h"
 
@@ -19,8 +19,8 @@ struct Inputs {
   std::map<std::string, Tensor> tensors;  // by role: "q", "bias", ...
   Problem problem;
   Arguments arguments;
-  bool bhsd = false;      // the files' order of dimensions, and so that of the results
-  bool rank_three = false;  // q came without a batch dimension; o leaves without one too
+  bool bhsd = false;               // the files' order of dimensions, and so that of the results
+  bool rank_three = false;         // q came without a batch dimension; o leaves without one too
   std::vector<std::string> notes;  // what a person should know: casts, tensors left unread
 };
 

@@ -1,16 +1,16 @@
 // `attune list`: the table of kernels, and the support matrix made from it.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <CLI/App.hpp>
 #include <array>
+#include <attune/problem.hpp>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include <CLI/App.hpp>
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <nlohmann/json.hpp>
-
-#include <attune/problem.hpp>
 #include "cli/command.h"
 #include "cli/format.h"
 #include "host/isa.h"
@@ -47,9 +47,10 @@ void print_text() {
                     std::string(to_string(spec.dtype)), std::string(to_string(spec.isa)),
                     missing.empty() ? "yes" : "no: " + missing});
   }
-  fmt::print("{}\nIn order of preference: the first kernel that supports a problem is used.\n"
-             "`attune explain \"<problem>\"` says which one that is, and why not the others.\n",
-             table(rows));
+  fmt::print(
+      "{}\nIn order of preference: the first kernel that supports a problem is used.\n"
+      "`attune explain \"<problem>\"` says which one that is, and why not the others.\n",
+      table(rows));
 }
 
 void print_json() {
@@ -87,8 +88,15 @@ constexpr std::array kFeatures = {
     Feature{"head dims other than 64 and 128, from 1 to 65,536",
             [](Problem& p) { p.d = p.dv = 65536; }},
     Feature{"Dv unlike D", [](Problem& p) { p.dv = 24; }},
-    Feature{"grouped heads (GQA, MQA)", [](Problem& p) { p.hq = 8; p.hkv = 2; }},
-    Feature{"any strides", [](Problem& p) { p.q_strides = {1 << 20, 1, 1 << 14, 1 << 7}; }},
+    Feature{"grouped heads (GQA, MQA)",
+            [](Problem& p) {
+              p.hq = 8;
+              p.hkv = 2;
+            }},
+    Feature{"any strides",
+            [](Problem& p) {
+              p.q_strides = {1 << 20, 1, 1 << 14, 1 << 7};
+            }},
     Feature{"key lengths", [](Problem& p) { p.key_lengths = true; }},
     Feature{"packed sequences (cu_seqlens)",
             [](Problem& p) {

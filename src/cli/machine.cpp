@@ -1,6 +1,7 @@
 #include "cli/machine.h"
 
 #include <dlfcn.h>
+#include <fmt/format.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -8,8 +9,6 @@
 #include <fstream>
 #include <initializer_list>
 #include <thread>
-
-#include <fmt/format.h>
 
 #ifndef ATTUNE_VERSION
 #define ATTUNE_VERSION "unknown"
@@ -130,14 +129,14 @@ std::vector<SharedLibrary> gpu_libraries() {
   if (void* handle = open_first({"libcuda.so.1", "libcuda.so"}, driver.found)) {
     driver.details = driver_details(handle);
   }
-  SharedLibrary nvrtc{.name = "libnvrtc",
-                      .found = {},
-                      .details = {},
-                      .purpose = "the run-time compiler: compiles kernels on first use",
-                      .package = "pip install nvidia-cuda-nvrtc, or on Debian: nvidia-cuda-toolkit"};
-  if (void* handle = open_first({"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2",
-                                 "libnvrtc.so"},
-                                nvrtc.found)) {
+  SharedLibrary nvrtc{
+      .name = "libnvrtc",
+      .found = {},
+      .details = {},
+      .purpose = "the run-time compiler: compiles kernels on first use",
+      .package = "pip install nvidia-cuda-nvrtc, or on Debian: nvidia-cuda-toolkit"};
+  if (void* handle = open_first(
+          {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2", "libnvrtc.so"}, nvrtc.found)) {
     nvrtc.details = nvrtc_details(handle);
   }
   return {driver, nvrtc};

@@ -1,14 +1,14 @@
 // The `attune` command: names the subcommands and turns every outcome into an exit code.
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
 #include <array>
 #include <cstdio>
 #include <exception>
 #include <iostream>
 #include <new>
-
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
-#include <fmt/format.h>
 
 #include "cli/command.h"
 #include "cli/machine.h"

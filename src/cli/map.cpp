@@ -1,18 +1,18 @@
 // `attune map`: the attention probabilities of one head as a picture.
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Validators.hpp>
 #include <algorithm>
+#include <attune/arguments.hpp>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
-#include <CLI/App.hpp>
-#include <CLI/Validators.hpp>
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
-
-#include <attune/arguments.hpp>
 #include "cli/command.h"
 #include "cli/inputs.h"
 #include "cli/options.h"
@@ -43,7 +43,7 @@ struct MapOptions {
 // How one side of the matrix is drawn: several keys a cell when there are more keys than pixels,
 // several pixels a cell when there are fewer.
 struct Side {
-  std::int64_t count = 0;      // queries or keys
+  std::int64_t count = 0;  // queries or keys
   std::int64_t per_cell = 1;
   int cells = 0;
   int pixels_per_cell = 1;
@@ -66,8 +66,7 @@ void make_alike(Side& a, Side& b) {
   Side& shorter = a.count >= b.count ? b : a;
   if (longer.count > shorter.count * 4) return;
   shorter.per_cell = longer.per_cell;
-  shorter.cells =
-      static_cast<int>((shorter.count + shorter.per_cell - 1) / shorter.per_cell);
+  shorter.cells = static_cast<int>((shorter.count + shorter.per_cell - 1) / shorter.per_cell);
   shorter.pixels_per_cell = longer.pixels_per_cell;
 }
 
@@ -84,9 +83,9 @@ Heatmap probabilities(const oracle::Layout& layout, std::int64_t b, std::int64_t
   map.queries = make_side(layout.queries(b));
   map.keys = make_side(layout.keys(b));
   make_alike(map.queries, map.keys);
-  map.cells.assign(static_cast<std::size_t>(map.queries.cells) *
-                       static_cast<std::size_t>(map.keys.cells),
-                   kMasked);
+  map.cells.assign(
+      static_cast<std::size_t>(map.queries.cells) * static_cast<std::size_t>(map.keys.cells),
+      kMasked);
   const auto keys_values =
       oracle::gather<oracle::Exact>(layout, b, head / (problem.hq / problem.hkv));
   Progress progress("attention map", map.queries.count);
@@ -95,8 +94,8 @@ Heatmap probabilities(const oracle::Layout& layout, std::int64_t b, std::int64_t
   row.h = head;
   for (row.i = 0; row.i < map.queries.count; ++row.i) {
     oracle::forward_row<oracle::Exact>(layout, keys_values, row);
-    double* cells = map.cells.data() + static_cast<std::int64_t>(map.queries.cell_of(row.i)) *
-                                           map.keys.cells;
+    double* cells =
+        map.cells.data() + static_cast<std::int64_t>(map.queries.cell_of(row.i)) * map.keys.cells;
     double sum = 0;
     for (std::size_t n = 0; n < row.keys.size(); ++n) {
       double& cell = cells[map.keys.cell_of(row.keys[n])];
@@ -189,9 +188,9 @@ Picture draw(const Heatmap& map, const Scale& scale, std::int64_t head) {
   picture.fill(kLeft - 1, kTop - 1, width + 2, height + 2, kInk);
   for (int y = 0; y < map.queries.cells; ++y) {
     for (int x = 0; x < map.keys.cells; ++x) {
-      const double p = map.cells[static_cast<std::size_t>(y) *
-                                     static_cast<std::size_t>(map.keys.cells) +
-                                 static_cast<std::size_t>(x)];
+      const double p =
+          map.cells[static_cast<std::size_t>(y) * static_cast<std::size_t>(map.keys.cells) +
+                    static_cast<std::size_t>(x)];
       picture.fill(kLeft + x * map.keys.pixels_per_cell, kTop + y * map.queries.pixels_per_cell,
                    map.keys.pixels_per_cell, map.queries.pixels_per_cell,
                    p == kMasked ? kNothing : scale_colour(scale.place(p)));
@@ -229,18 +228,18 @@ Expected<Heatmap> compute(const MapOptions& options, Inputs& inputs) {
   const auto layout = oracle::make_layout(problem, arguments);
   if (!layout.ok()) return layout.status();
   if (layout->queries(options.batch) == 0 || layout->keys(options.batch) == 0) {
-    return Status(Code::invalid_argument,
-                  fmt::format("sequence {} has {} queries and {} keys: there is nothing to draw",
-                              options.batch, layout->queries(options.batch),
-                              layout->keys(options.batch)));
+    return Status(
+        Code::invalid_argument,
+        fmt::format("sequence {} has {} queries and {} keys: there is nothing to draw",
+                    options.batch, layout->queries(options.batch), layout->keys(options.batch)));
   }
   return probabilities(*layout, options.batch, options.head);
 }
 
 int run(const MapOptions& options) {
   if (options.out.size() < 4 || options.out.compare(options.out.size() - 4, 4, ".png") != 0) {
-    return bad_usage(fmt::format("-o {}: the picture is a PNG, so its name has to end in .png",
-                                 options.out));
+    return bad_usage(
+        fmt::format("-o {}: the picture is a PNG, so its name has to end in .png", options.out));
   }
   if (const auto mask = mask_from(options.attention); !mask.ok()) {
     return bad_usage(mask.status().message());
@@ -270,9 +269,10 @@ int run(const MapOptions& options) {
     return kOk;
   }
   fmt::print("{}\n", print(inputs->problem));
-  fmt::print("  map        head {} of sequence {}, {} queries x {} keys; the largest probability is "
-             "{:.3g}\n",
-             options.head, options.batch, map->queries.count, map->keys.count, map->largest);
+  fmt::print(
+      "  map        head {} of sequence {}, {} queries x {} keys; the largest probability is "
+      "{:.3g}\n",
+      options.head, options.batch, map->queries.count, map->keys.count, map->largest);
   if (map->keys.per_cell > 1 || map->queries.per_cell > 1) {
     fmt::print("  cells      {} queries x {} keys each, coloured by their largest probability\n",
                map->queries.per_cell, map->keys.per_cell);

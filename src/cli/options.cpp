@@ -1,18 +1,19 @@
 #include "cli/options.h"
 
-#include <charconv>
-#include <system_error>
+#include <fmt/format.h>
 
 #include <CLI/Validators.hpp>
-#include <fmt/format.h>
+#include <charconv>
+#include <system_error>
 
 namespace attune::cli {
 
 void add_attention_options(CLI::App& app, AttentionOptions& options) {
-  app.add_option("INPUT", options.files,
-                 "One .safetensors file that holds q, k, v, or .npy files named q.npy, k.npy, v.npy; "
-                 "[B,S,H,D], or [S,H,D] for B = 1. Also read where present: bias, alibi_slopes, "
-                 "sink, key_lengths, cu_seqlens_q, cu_seqlens_k, page_table, grad_o, grad_lse")
+  app.add_option(
+         "INPUT", options.files,
+         "One .safetensors file that holds q, k, v, or .npy files named q.npy, k.npy, v.npy; "
+         "[B,S,H,D], or [S,H,D] for B = 1. Also read where present: bias, alibi_slopes, "
+         "sink, key_lengths, cu_seqlens_q, cu_seqlens_k, page_table, grad_o, grad_lse")
       ->required();
   app.add_option("--prefix,--layer-prefix", options.prefix,
                  "Take the tensors whose names start so, e.g. layer0.")
@@ -74,8 +75,8 @@ std::optional<DType> float_dtype_from(std::string_view text) {
 Expected<Mask> mask_from(const AttentionOptions& options) {
   Mask mask;
   mask.causal = options.mask != "none";
-  const std::string_view corner = mask.causal ? std::string_view(options.mask).substr(7)
-                                              : std::string_view(options.diagonal);
+  const std::string_view corner =
+      mask.causal ? std::string_view(options.mask).substr(7) : std::string_view(options.diagonal);
   mask.diagonal = corner == "top-left" ? Diagonal::top_left : Diagonal::bottom_right;
   mask.offset = options.offset;
   const auto sides = integers_from(options.window);

@@ -2,23 +2,21 @@
 // them.
 #pragma once
 
+#include <CLI/App.hpp>
+#include <attune/problem.hpp>
+#include <attune/status.hpp>
+#include <attune/tensor.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include <CLI/App.hpp>
-
-#include <attune/problem.hpp>
-#include <attune/status.hpp>
-#include <attune/tensor.hpp>
-
 namespace attune::cli {
 
 struct AttentionOptions {
   std::vector<std::string> files;
-  std::string prefix;           // selects tensors of a .safetensors file by the start of their names
+  std::string prefix;  // selects tensors of a .safetensors file by the start of their names
   std::string layout = "bshd";  // or "bhsd"
   std::string dtype;            // cast q, k, v and grad_o; empty: as they are
   std::string mask = "none";

@@ -1,9 +1,9 @@
 #include "cli/outputs.h"
 
+#include <fmt/format.h>
+
 #include <string_view>
 #include <utility>
-
-#include <fmt/format.h>
 
 #include "cli/inputs.h"
 #include "io/tensor_file.h"

@@ -1,13 +1,13 @@
 // Room for the results of a call, and the files they end in.
 #pragma once
 
+#include <attune/arguments.hpp>
+#include <attune/problem.hpp>
+#include <attune/status.hpp>
 #include <filesystem>
 #include <string>
 #include <vector>
 
-#include <attune/arguments.hpp>
-#include <attune/problem.hpp>
-#include <attune/status.hpp>
 #include "io/tensor.h"
 
 namespace attune::cli {

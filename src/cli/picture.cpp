@@ -93,10 +93,10 @@ void Picture::fill(int x, int y, int width, int height, Colour colour) {
   const int bottom = std::min(height_, y + height);
   for (int row = std::max(0, y); row < bottom; ++row) {
     for (int column = std::max(0, x); column < right; ++column) {
-      std::uint8_t* pixel = pixels_.data() + (static_cast<std::size_t>(row) *
-                                                  static_cast<std::size_t>(width_) +
-                                              static_cast<std::size_t>(column)) *
-                                                 3;
+      std::uint8_t* pixel =
+          pixels_.data() + (static_cast<std::size_t>(row) * static_cast<std::size_t>(width_) +
+                            static_cast<std::size_t>(column)) *
+                               3;
       pixel[0] = colour.r;
       pixel[1] = colour.g;
       pixel[2] = colour.b;

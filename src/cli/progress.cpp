@@ -1,12 +1,11 @@
 #include "cli/progress.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <utility>
-
-#include <fmt/format.h>
 
 #include "cli/format.h"
 
@@ -48,12 +47,11 @@ void Progress::tick() {
   auto wake = start_ + kPatience;
   while (!changed_.wait_until(lock, wake, [this] { return finished_; })) {
     const auto now = std::chrono::steady_clock::now();
-    const std::string elapsed =
-        say_seconds(static_cast<double>(
-            std::chrono::duration_cast<std::chrono::seconds>(now - start_).count()));
+    const std::string elapsed = say_seconds(static_cast<double>(
+        std::chrono::duration_cast<std::chrono::seconds>(now - start_).count()));
     if (total_ > 1) {
-      const int filled = static_cast<int>(kBarWidth * static_cast<double>(done_) /
-                                          static_cast<double>(total_));
+      const int filled =
+          static_cast<int>(kBarWidth * static_cast<double>(done_) / static_cast<double>(total_));
       fmt::print(stderr, "\r\x1b[K{} [{:=<{}}{:<{}}] {}/{}, {}", label_, "", filled, "",
                  kBarWidth - filled, done_, total_, elapsed);
     } else {

@@ -1,13 +1,13 @@
 #include "cli/random.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <random>
 #include <string_view>
 #include <utility>
-
-#include <fmt/format.h>
 
 #include "io/convert.h"
 #include "problem/shapes.h"

@@ -1,14 +1,14 @@
 // Random normal numbers for tensors that nobody gave.
 #pragma once
 
-#include <cstdint>
-#include <string>
-#include <vector>
-
 #include <attune/arguments.hpp>
 #include <attune/problem.hpp>
 #include <attune/status.hpp>
 #include <attune/tensor.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
 #include "io/tensor.h"
 
 namespace attune::cli {

@@ -21,7 +21,8 @@ namespace {
 // The part [start, start + length) of one dimension.
 TensorView part(TensorView view, int axis, std::int64_t start, std::int64_t length) {
   const auto a = static_cast<std::size_t>(axis);
-  const std::int64_t bytes = start * view.strides[a] * static_cast<std::int64_t>(size_of(view.dtype));
+  const std::int64_t bytes =
+      start * view.strides[a] * static_cast<std::int64_t>(size_of(view.dtype));
   if (view.data != nullptr) view.data = static_cast<std::byte*>(view.data) + bytes;
   view.shape[a] = length;
   return view;

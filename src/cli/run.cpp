@@ -1,19 +1,19 @@
 // `attune run`: reads tensors, computes attention, writes and judges the results.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Validators.hpp>
+#include <attune/plan.hpp>
 #include <cstdint>
 #include <cstdio>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include <CLI/App.hpp>
-#include <CLI/Validators.hpp>
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <nlohmann/json.hpp>
-
-#include <attune/plan.hpp>
 #include "cli/command.h"
 #include "cli/format.h"
 #include "cli/inputs.h"
@@ -137,13 +137,14 @@ Problem backward_problem(const Problem& forward, bool lse_grad) {
 Status add_backward(const RunOptions& options, const Problem& forward, Outcome& outcome) {
   Inputs& inputs = outcome.inputs;
   if (inputs.arguments.grad_o.empty()) {
-    auto made = normal_tensor("grad_o", forward.dtype, outcome.results.front().shape, kGradientSeed);
+    auto made =
+        normal_tensor("grad_o", forward.dtype, outcome.results.front().shape, kGradientSeed);
     if (!made.ok()) return made.status();
     outcome.made_up_grad_o = *std::move(made);
     inputs.arguments.grad_o = logical_view(outcome.made_up_grad_o, inputs.bhsd);
-    inputs.notes.push_back(fmt::format(
-        "there is no grad_o, so the gradients are for a random normal one (seed {})",
-        kGradientSeed));
+    inputs.notes.push_back(
+        fmt::format("there is no grad_o, so the gradients are for a random normal one (seed {})",
+                    kGradientSeed));
   }
   outcome.arguments.grad_o = inputs.arguments.grad_o;
   outcome.arguments.grad_lse = inputs.arguments.grad_lse;
@@ -209,10 +210,10 @@ void print_text(const Outcome& outcome) {
   }
   if (!outcome.verdicts) return;
   fmt::print("{}", to_text(*outcome.verdicts, outcome.inputs.problem.dtype));
-  fmt::print("{}: limits are 2 times the largest and 1.5 times the RMS error of a plain {} "
-             "computation, plus its rounding\n",
-             all_pass(*outcome.verdicts) ? "PASS" : "FAIL",
-             to_string(outcome.inputs.problem.dtype));
+  fmt::print(
+      "{}: limits are 2 times the largest and 1.5 times the RMS error of a plain {} "
+      "computation, plus its rounding\n",
+      all_pass(*outcome.verdicts) ? "PASS" : "FAIL", to_string(outcome.inputs.problem.dtype));
 }
 
 nlohmann::json to_json(const Pass& pass) {
@@ -275,7 +276,7 @@ Command add_run(CLI::App& app) {
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   sub->add_option("--threads", options->threads, "Threads; 0 takes every core at hand")
-      ->check(CLI::Range(0, 1 << 16))
+      ->check(CLI::Range(0, kMostThreads))
       ->type_name("N");
   sub->add_option("--kernel", options->kernel, "Use this kernel of `attune list`, or say why not")
       ->type_name("ID");

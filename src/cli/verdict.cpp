@@ -1,12 +1,12 @@
 #include "cli/verdict.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdio>
 #include <limits>
 #include <utility>
-
-#include <fmt/format.h>
 
 #include "cli/format.h"
 #include "cli/machine.h"
@@ -90,7 +90,8 @@ std::string to_text(const std::vector<Verdict>& verdicts, DType dtype) {
                     e.pass() ? "pass" : "FAIL"});
     if (e.pass()) continue;
     if (!e.same_nonfinite) {
-      details += fmt::format("  {}: NaN or infinity does not stand where the oracle's does\n", tensor);
+      details +=
+          fmt::format("  {}: NaN or infinity does not stand where the oracle's does\n", tensor);
     }
     details += fmt::format("  {}: worst at {}\n", tensor, e.first_bad);
   }

@@ -1,15 +1,13 @@
 // Results against the oracle, tensor by tensor, as a table or as JSON.
 #pragma once
 
-#include <string>
-#include <vector>
-
-#include <nlohmann/json.hpp>
-
 #include <attune/arguments.hpp>
 #include <attune/oracle.hpp>
 #include <attune/problem.hpp>
 #include <attune/status.hpp>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 namespace attune::cli {
 

@@ -1,12 +1,12 @@
 // How much a Problem computes, and how long a Plan takes for it.
 #pragma once
 
-#include <vector>
-
 #include <attune/arguments.hpp>
 #include <attune/plan.hpp>
 #include <attune/problem.hpp>
 #include <attune/status.hpp>
+#include <vector>
+
 #include "cli/progress.h"
 
 namespace attune::cli {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <attune/arguments.hpp>
-#include <attune/plan.hpp>
+#include <attune/executor.hpp>
 #include <attune/problem.hpp>
 #include <cstddef>
 #include <memory>

@@ -147,7 +147,7 @@ class HeaderEvents {
     if (where_ == Where::offsets) {
       where_ = Where::tensor;
       if (offsets_ == 2) return true;
-      return fail(fmt::format("data_offsets of tensor {} has {} numbers instead of 2",
+      return fail(fmt::format("data_offsets of tensor {} takes 2 numbers, begin and end, not {}",
                               in_quotes(entry().name), offsets_));
     }
     return true;
@@ -317,7 +317,8 @@ Status check_cover(const std::vector<SafetensorsEntry>& entries, std::uint64_t d
   }
   if (covered != data_size) {
     return {Code::io_error,
-            fmt::format("the last {} bytes of the data belong to no tensor", data_size - covered)};
+            fmt::format("the data from byte {} to its end at {} belongs to no tensor", covered,
+                        data_size)};
   }
   return {};
 }

@@ -1,8 +1,14 @@
 // From views to a Problem. What contradicts itself is left to check(), which names it.
-#include <attune/attention.hpp>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
+#include <attune/arguments.hpp>
+#include <attune/attention.hpp>
+#include <attune/plan.hpp>
+#include <attune/problem.hpp>
+#include <attune/status.hpp>
+#include <attune/tensor.hpp>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -11,12 +17,6 @@
 #include <string>
 #include <utility>
 
-#include <attune/arguments.hpp>
-#include <attune/plan.hpp>
-#include <attune/problem.hpp>
-#include <attune/status.hpp>
-#include <attune/tensor.hpp>
-#include <fmt/format.h>
 #include "plan/plan_cache.h"
 #include "problem/strides.h"
 
@@ -45,9 +45,10 @@ Problem::Strides canonical(const TensorView& view) {
 Status take_bias(const TensorView& view, Problem& p) {
   if (view.empty()) return {};
   if (view.rank != 4) {
-    return refuse(fmt::format("bias has {} dimensions; it takes 4, [B, Hq, Sq, Sk] with 1 in place "
-                              "of each broadcast one",
-                              view.rank));
+    return refuse(
+        fmt::format("bias has {} dimensions; it takes 4, [B, Hq, Sq, Sk] with 1 in place "
+                    "of each broadcast one",
+                    view.rank));
   }
   p.bias.kind = view.dtype == DType::boolean ? BiasKind::boolean : BiasKind::additive;
   p.bias.dtype = view.dtype;
@@ -62,20 +63,28 @@ Status take_bias(const TensorView& view, Problem& p) {
 Status take_alibi(const TensorView& view, Problem& p) {
   if (view.empty()) return {};
   if (view.rank != 1 && view.rank != 2) {
-    return refuse(fmt::format("alibi_slopes has {} dimensions; it takes 1 ([Hq]) or 2 ([B, Hq])",
-                              view.rank));
+    return refuse(
+        fmt::format("alibi_slopes has {} dimensions; it takes 1 ([Hq]) or 2 ([B, Hq])", view.rank));
   }
   p.alibi = view.rank == 1 ? PerHead::head : PerHead::batch_head;
   return {};
+}
+
+// Whether a tensor of indices has the rank that its extents are about to be read from.
+Status check_indices(const char* name, const TensorView& view, int rank, const char* takes) {
+  const bool readable = view.rank == rank && view.shape[0] >= (rank == 1 ? 1 : 0);
+  if (view.empty() || readable) return {};
+  return refuse(fmt::format("{} is {}; it takes {}", name, to_string(view), takes));
 }
 
 Status take_queries(const TensorView& q, const AttentionOptions& options, Problem& p) {
   p.packed_q = !options.cu_seqlens_q.empty();
   if (!p.packed_q) {
     if (options.max_seqlen_q && *options.max_seqlen_q != q.shape[1]) {
-      return refuse(fmt::format("max_seqlen_q = {}, but q has Sq = {} and is not packed (there is "
-                                "no cu_seqlens_q)",
-                                *options.max_seqlen_q, q.shape[1]));
+      return refuse(
+          fmt::format("max_seqlen_q = {}, but q has Sq = {} and is not packed (there is "
+                      "no cu_seqlens_q)",
+                      *options.max_seqlen_q, q.shape[1]));
     }
     p.b = q.shape[0];
     p.sq = q.shape[1];
@@ -120,8 +129,9 @@ Status take_keys(const TensorView& k, const AttentionOptions& options, Call& cal
     table.shape[1] = std::min(table.shape[1], columns);
   }
   if (!p.packed_k && !paged && options.max_seqlen_k && *options.max_seqlen_k != p.sk) {
-    return refuse(fmt::format("max_seqlen_k = {}, but k has Sk = {} and is neither packed nor paged",
-                              *options.max_seqlen_k, p.sk));
+    return refuse(
+        fmt::format("max_seqlen_k = {}, but k has Sk = {} and is neither packed nor paged",
+                    *options.max_seqlen_k, p.sk));
   }
   return {};
 }
@@ -164,6 +174,14 @@ Expected<Call> build(const TensorView& q, const TensorView& k, const TensorView&
   call.arguments.k = k;
   call.arguments.v = v;
   call.arguments.o = o;
+
+  for (const Status& status : {
+           check_indices("cu_seqlens_q", options.cu_seqlens_q, 1, "i32[B + 1]"),
+           check_indices("cu_seqlens_k", options.cu_seqlens_k, 1, "i32[B + 1]"),
+           check_indices("page_table", options.page_table, 2, "i32[B, columns]"),
+       }) {
+    if (!status.ok()) return status;
+  }
 
   Problem& p = call.problem;
   p.dtype = q.dtype;

@@ -1,6 +1,9 @@
 #include "plan/plan_cache.h"
 
 #include <algorithm>
+#include <attune/plan.hpp>
+#include <attune/problem.hpp>
+#include <attune/status.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -9,9 +12,6 @@
 #include <utility>
 #include <vector>
 
-#include <attune/plan.hpp>
-#include <attune/problem.hpp>
-#include <attune/status.hpp>
 #include "host/isa.h"
 
 namespace attune {

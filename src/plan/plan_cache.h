@@ -1,11 +1,10 @@
 // The plans of the last few Problems, so that one-call attention decides only once.
 #pragma once
 
-#include <memory>
-
 #include <attune/plan.hpp>
 #include <attune/problem.hpp>
 #include <attune/status.hpp>
+#include <memory>
 
 namespace attune {
 
@@ -13,7 +12,8 @@ inline constexpr int kCachedPlans = 64;
 
 // The plan for a Problem, from the cache or made now. The least recently used one gives way. Safe
 // to call from several threads; two that miss at once may both make the plan.
-[[nodiscard]] Expected<std::shared_ptr<const Plan>> cached_plan(const Problem& problem, int threads);
+[[nodiscard]] Expected<std::shared_ptr<const Plan>> cached_plan(const Problem& problem,
+                                                                int threads);
 
 // How many plans are kept, for tests.
 [[nodiscard]] int cached_plan_count();

@@ -44,15 +44,14 @@ std::optional<Reach> reach_of(const Extents& shape, const Extents& strides, int 
 
 bool overlaps_itself(const Extents& shape, const Extents& strides, int rank) {
   std::array<std::pair<std::int64_t, std::int64_t>, kMaxRank> dims{};  // |stride|, extent
-  std::size_t count = 0;
   for (std::size_t axis = 0; axis < static_cast<std::size_t>(rank); ++axis) {
     if (shape[axis] == 0) return false;
-    if (shape[axis] > 1) dims[count++] = {magnitude(strides[axis]), shape[axis]};
+    if (shape[axis] > 1) dims[axis] = {magnitude(strides[axis]), shape[axis]};
   }
-  std::sort(dims.begin(), dims.begin() + static_cast<std::ptrdiff_t>(count));
+  std::sort(dims.begin(), dims.end());
   std::int64_t span = 1;  // elements from the first to the last of the smaller strides
-  for (std::size_t n = 0; n < count; ++n) {
-    const auto [stride, extent] = dims[n];
+  for (const auto& [stride, extent] : dims) {
+    if (extent <= 1) continue;  // unused, or never stepped along
     if (stride < span) return true;
     std::int64_t step = 0;
     if (__builtin_mul_overflow(extent - 1, stride, &step) ||

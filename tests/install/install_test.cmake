@@ -51,13 +51,13 @@ set(ENV{PKG_CONFIG_PATH} ${prefix}/${LIBDIR}/pkgconfig)
 step("pkg-config" ${PKG_CONFIG} --cflags --libs attune)
 separate_arguments(flags UNIX_COMMAND "${text}")
 step("build C" ${C_COMPILER} -std=c99 -Wall -Wextra -Wpedantic -Werror ${source}/c/main.c -o ${WORK_DIR}/outside_c
-     ${flags} -Wl,-rpath,${prefix}/${LIBDIR})
+     ${flags} -lm -Wl,-rpath,${prefix}/${LIBDIR})
 step("run C against the shared library" ${WORK_DIR}/outside_c)
 
 step("pkg-config, static" ${PKG_CONFIG} --static --cflags --libs attune)
 string(REPLACE "-lattune" "-l:libattune.a" text "${text}")
 separate_arguments(flags UNIX_COMMAND "${text}")
-step("build C, static" ${C_COMPILER} -std=c99 ${source}/c/main.c -o ${WORK_DIR}/outside_c_static ${flags})
+step("build C, static" ${C_COMPILER} -std=c99 ${source}/c/main.c -o ${WORK_DIR}/outside_c_static ${flags} -lm)
 step("run C against the static library" ${WORK_DIR}/outside_c_static)
 
 step("run the command" ${prefix}/bin/attune --version)

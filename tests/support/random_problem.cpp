@@ -47,27 +47,28 @@ std::int64_t smaller(const Sizes& choices, std::int64_t value) {
   return best;
 }
 
-// Cuts sizes at random until the work fits. Whatever is left large stays at an odd size.
+// Cuts sizes at random until the work fits: counts and lengths sooner than head dims.
 void bound_work(Problem& p, double budget, Random& random) {
   Sizes lengths = kLengths;
   lengths.insert(lengths.end(), kLong.begin(), kLong.end());
   lengths.insert(lengths.end(), kVeryLong.begin(), kVeryLong.end());
   while (work(p) > budget) {
     const std::int64_t group = p.hq / p.hkv;
-    switch (random.integer(0, 6)) {
-      case 0: p.b = std::max<std::int64_t>(1, p.b - 1); break;
-      case 1: p.hkv = std::max<std::int64_t>(1, p.hkv - 1); break;
-      case 2: p.sq = smaller(lengths, p.sq); break;
-      case 3: p.sk = smaller(lengths, p.sk); break;
-      case 4: p.d = smaller(kHeadDims, p.d); break;
-      case 5: p.dv = smaller(kHeadDims, p.dv); break;
-      default: {
-        const std::int64_t fewer = group > 4 ? 4 : std::max<std::int64_t>(1, group - 1);
-        p.hq = p.hkv * fewer;
-        continue;
-      }
+    switch (random.integer(0, 9)) {
+      case 0:
+      case 1: p.b = std::max<std::int64_t>(1, p.b - 1); break;
+      case 2:
+      case 3:
+        p.hkv = std::max<std::int64_t>(1, p.hkv - 1);
+        p.hq = p.hkv * group;
+        break;
+      case 4:
+      case 5: p.hq = p.hkv * (group > 4 ? 4 : std::max<std::int64_t>(1, group - 1)); break;
+      case 6: p.sq = smaller(lengths, p.sq); break;
+      case 7: p.sk = smaller(lengths, p.sk); break;
+      case 8: p.d = smaller(kHeadDims, p.d); break;
+      default: p.dv = smaller(kHeadDims, p.dv); break;
     }
-    p.hq = p.hkv * group;
   }
 }
 
@@ -81,9 +82,9 @@ void random_sizes(Problem& p, Random& random) {
   p.dv = random.chance(0.6) ? p.d : random.pick(kHeadDims);
   if (random.chance(0.01)) p.dv = 0;
   if (random.chance(0.01)) p.d = 0;
-  // Most Problems are small, a few are large: the backward oracle costs about three times as much.
-  const double budget = random.pick<double>({1e5, 3e5, 1e6, 1e6, 3e6, 3e6, 1e7, 3e7});
-  bound_work(p, p.kind == Kind::backward ? budget / 3 : budget, random);
+  // The backward oracle costs about three times as much.
+  const double budget = random.pick<double>({3e5, 1e6, 3e6, 3e6, 1e7, 1e7, 2e7, 3e7});
+  bound_work(p, p.kind == Kind::backward ? budget / 2 : budget, random);
 }
 
 void random_mask(Problem& p, Random& random) {

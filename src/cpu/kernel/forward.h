@@ -130,7 +130,7 @@ struct Forward {
 
     float factor = job.scale * kLog2E;
     if (has_features(job)) {
-      feature_scores(job, panel, keys, tile, kPanel, s.bias, nullptr);
+      feature_scores(job, panel, keys, tile, kPanel, s.bias, kPanel, nullptr, 0);
       factor = 1.0f;
     } else if (keys.begin < panel.common.begin || keys.end > panel.common.end) {
       mask_scores(panel, keys, tile, kPanel);

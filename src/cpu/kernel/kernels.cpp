@@ -1,5 +1,6 @@
 // The kernels of one instruction set, as a table of functions.
 #include "cpu/job.h"
+#include "cpu/kernel/backward.h"
 #include "cpu/kernel/forward.h"
 
 namespace attune::cpu::ATTUNE_ISA {
@@ -9,18 +10,19 @@ namespace {
 #if defined(ATTUNE_ISA_avx512bf16)
 constexpr KernelSet kSet = {
     {{}, {}, Forward<Bf16Arith>::kernel()},
-    {},
+    {{}, {}, Backward<Bf16Arith>::kernel()},
 };
 #elif defined(ATTUNE_ISA_amx)
 constexpr KernelSet kSet = {
     {{}, {}, Forward<Bf16Arith>::kernel()},
-    {},
+    {{}, {}, Backward<Bf16Arith>::kernel()},
 };
 #else
 constexpr KernelSet kSet = {
     {Forward<FloatArith<float>>::kernel(), Forward<FloatArith<f16>>::kernel(),
      Forward<FloatArith<bf16>>::kernel()},
-    {},
+    {Backward<FloatArith<float>>::kernel(), Backward<FloatArith<f16>>::kernel(),
+     Backward<FloatArith<bf16>>::kernel()},
 };
 #endif
 

@@ -69,26 +69,28 @@ void mask_scores(const Panel<kPanel>& panel, Range keys, float* tile, std::int64
   }
 }
 
-// Raw products -> masked scores in units of log2(e). bias_tile: [keys][ld] of scratch when the job
-// has a bias. slope_tile, when not null, receives d(capped)/d(raw) (backward through the softcap).
+// Raw products -> masked scores in units of log2(e). bias_tile: [keys][bias_ld] of scratch when the
+// job has a bias. slope_tile [keys][slope_ld], when not null, receives d(capped)/d(raw), which
+// backward needs to pass through the softcap.
 template <int kPanel>
 void feature_scores(const AttentionJob& job, const Panel<kPanel>& panel, Range keys, float* tile,
-                    std::int64_t ld, float* bias_tile, float* slope_tile) {
+                    std::int64_t ld, float* bias_tile, std::int64_t bias_ld, float* slope_tile,
+                    std::int64_t slope_ld) {
   const bool biased = job.bias.layout != BiasLayout::none;
-  if (biased) load_bias(job.bias, panel, keys, bias_tile, ld);
+  if (biased) load_bias(job.bias, panel, keys, bias_tile, bias_ld);
   for (std::int64_t j = keys.begin; j < keys.end; ++j) {
-    const std::int64_t at = (j - keys.begin) * ld;
+    const std::int64_t row = j - keys.begin;
     for (int n = 0; n < panel.vectors; ++n) {
       const std::int64_t lane = n * kLanes;
-      F s = loadf(tile + at + lane) * job.scale;
+      F s = loadf(tile + row * ld + lane) * job.scale;
       if (job.softcap > 0) {
         const F t = tanh(s / job.softcap);
         s = t * job.softcap;
-        if (slope_tile != nullptr) store(slope_tile + at + lane, 1.0f - t * t);
+        if (slope_tile != nullptr) store(slope_tile + row * slope_ld + lane, 1.0f - t * t);
       }
       I keep = inside(panel, n, j);
       if (biased) {
-        const F bias = loadf(bias_tile + at + lane);
+        const F bias = loadf(bias_tile + row * bias_ld + lane);
         keep &= ~(bias == splat(-kInfinity));
         s += bias;
       }
@@ -96,7 +98,7 @@ void feature_scores(const AttentionJob& job, const Panel<kPanel>& panel, Range k
         const F distance = abs(loadf(panel.position + lane) - static_cast<float>(j));
         s -= loadf(panel.slope + lane) * distance;
       }
-      store(tile + at + lane, select(keep, s * kLog2E, splat(-kInfinity)));
+      store(tile + row * ld + lane, select(keep, s * kLog2E, splat(-kInfinity)));
     }
   }
 }

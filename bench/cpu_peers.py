@@ -1,0 +1,349 @@
+#!/usr/bin/env python3
+"""Times Attune's CPU kernels beside PyTorch's scaled_dot_product_attention, in one process.
+
+Both get the same numbers: Attune through the C ABI of libattune.so as [B, S, H, D], PyTorch as the
+[B, H, S, D] that it prefers. They take turns (A B A B ...) and the medians are compared, so that
+what the machine does meanwhile hits both. The rate of torch.mm stands beside them as what the
+machine can do at most: float32 for f32 and f16 inputs, bfloat16 for bf16.
+
+Rates count the products of attention only: 4 B H S^2 D forward (half when causal), 2.5 times that
+backward. Every result is judged on one head against float64: the error ratio is the share of what
+the tolerance rule of docs/architecture.md allows, so at most 1 is fine.
+
+usage: cpu_peers.py [--threads 1,2] [--dtypes f32,bf16,f16] [--quick] [--lib libattune.so] [-o OUT]
+"""
+
+import argparse
+import ctypes
+import json
+import math
+import os
+import pathlib
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DTYPES = {"f32": 0, "f16": 1, "bf16": 2}  # names in problems, and attune.h's numbers
+SHAPES = [(8, 512, 64), (8, 2048, 64), (8, 2048, 128),
+          (16, 1024, 64), (16, 1024, 128), (16, 4096, 64), (16, 4096, 128)]  # heads, S, D
+QUICK_SHAPES = [(8, 512, 64), (8, 1024, 128)]
+
+
+class Tensor(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("dtype", ctypes.c_int32), ("rank", ctypes.c_int32),
+                ("shape", ctypes.c_int64 * 4), ("strides", ctypes.c_int64 * 4)]
+
+
+class Arguments(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t)]
+    _fields_ += [(name, Tensor) for name in (
+        "q", "k", "v", "bias", "alibi_slopes", "sink", "key_lengths", "cu_seqlens_q",
+        "cu_seqlens_k", "page_table")]
+    _fields_ += [("dropout_seed", ctypes.c_uint64), ("dropout_offset", ctypes.c_uint64)]
+    _fields_ += [(name, Tensor) for name in (
+        "o", "lse", "grad_o", "grad_lse", "grad_q", "grad_k", "grad_v", "grad_bias", "grad_sink",
+        "grad_alibi_slopes")]
+
+
+class PlanOptions(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t), ("threads", ctypes.c_int32),
+                ("kernel", ctypes.c_char_p), ("executor", ctypes.c_void_p),
+                ("executor_context", ctypes.c_void_p)]
+
+
+class Library:
+    """libattune.so by its C ABI."""
+
+    def __init__(self, path):
+        self.path = path
+        self.c = ctypes.CDLL(str(path))
+        self.c.attune_version.restype = ctypes.c_char_p
+        self.c.attune_last_error.restype = ctypes.c_char_p
+        self.c.attune_plan_kernel.restype = ctypes.c_char_p
+        self.c.attune_plan_kernel.argtypes = [ctypes.c_void_p]
+        self.c.attune_plan_workspace_bytes.restype = ctypes.c_size_t
+        self.c.attune_plan_workspace_bytes.argtypes = [ctypes.c_void_p]
+        self.c.attune_plan_destroy.restype = None
+        self.c.attune_plan_destroy.argtypes = [ctypes.c_void_p]
+        self.c.attune_plan_create.argtypes = [
+            ctypes.c_char_p, ctypes.POINTER(PlanOptions), ctypes.POINTER(ctypes.c_void_p)]
+        self.c.attune_plan_run.argtypes = [
+            ctypes.c_void_p, ctypes.POINTER(Arguments), ctypes.c_void_p, ctypes.c_size_t]
+
+    def check(self, status):
+        if status != 0:
+            raise RuntimeError(self.c.attune_last_error().decode())
+
+    def version(self):
+        return self.c.attune_version().decode()
+
+    def compiler(self):
+        """The compiler that left its name in the file."""
+        found = re.search(rb"GCC: \([^)]*\) [\d.]+|clang version [\d.]+", self.path.read_bytes())
+        return found.group().decode() if found else "unknown"
+
+
+class Plan:
+    def __init__(self, library, problem, threads):
+        self.library = library
+        self.handle = ctypes.c_void_p()
+        options = PlanOptions(struct_size=ctypes.sizeof(PlanOptions), threads=threads)
+        library.check(library.c.attune_plan_create(problem.encode(), options,
+                                                   ctypes.byref(self.handle)))
+        self.kernel = library.c.attune_plan_kernel(self.handle).decode()
+        self.workspace_bytes = library.c.attune_plan_workspace_bytes(self.handle)
+        self.workspace = ctypes.create_string_buffer(max(1, self.workspace_bytes))
+
+    def __del__(self):
+        self.library.c.attune_plan_destroy(self.handle)
+
+    def run(self, arguments):
+        self.library.check(self.library.c.attune_plan_run(
+            self.handle, arguments, self.workspace, self.workspace_bytes))
+
+
+def view(tensor, dtype):
+    """What Attune sees of a PyTorch tensor; the tensor has to stay alive."""
+    rank = tensor.dim()
+    return Tensor(tensor.data_ptr(), DTYPES[dtype], rank,
+                  (ctypes.c_int64 * 4)(*tensor.shape), (ctypes.c_int64 * 4)(*tensor.stride()))
+
+
+def cpu_model():
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit():
+    try:
+        return subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], check=True,
+                              capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def seconds_of(function, calls):
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) / calls
+
+
+def take_turns(functions, budget):
+    """Median seconds a call of each function. Each turn lasts at least 20 ms and comes after a pause
+    in which the other one's threads stop looking for work."""
+    calls = []
+    for function in functions:
+        function()
+        calls.append(max(1, math.ceil(0.02 / max(seconds_of(function, 1), 1e-7))))
+    seconds = [[] for _ in functions]
+    start = time.perf_counter()
+    while len(seconds[0]) < 3 or (time.perf_counter() - start < budget and len(seconds[0]) < 50):
+        for index, function in enumerate(functions):
+            time.sleep(0.01)
+            seconds[index].append(seconds_of(function, calls[index]))
+    return [statistics.median(times) for times in seconds]
+
+
+def matrix_rate(torch, dtype, quick):
+    """The best GFLOP/s of torch.mm over a few sizes."""
+    best = 0.0
+    for size in (1024, 2048) if quick else (1024, 2048, 4096):
+        a = torch.randn(size, size).to(dtype)
+        b = torch.randn(size, size).to(dtype)
+        out = torch.empty(size, size, dtype=dtype)
+        torch.mm(a, b, out=out)
+        start, least = time.perf_counter(), math.inf
+        while time.perf_counter() - start < (0.3 if quick else 1.0):
+            least = min(least, seconds_of(lambda: torch.mm(a, b, out=out), 1))
+        best = max(best, 2 * size**3 / least * 1e-9)
+    return best
+
+
+def textbook(torch, q, k, v, grad, causal):
+    """Attention of one head [S, D] by the book, in the dtype of its inputs; o, or the gradients."""
+    scale = 1 / math.sqrt(q.shape[1])
+    s = (q @ k.T) * scale
+    if causal:
+        s = s.masked_fill(torch.ones(s.shape, dtype=torch.bool).triu(1), -math.inf)
+    p = torch.softmax(s, dim=1)
+    o = p @ v
+    if grad is None:
+        return [o]
+    dp = grad @ v.T
+    delta = (grad * o).sum(1, keepdim=True)
+    ds = p * (dp - delta)
+    return [(ds @ k) * scale, (ds.T @ q) * scale, p.T @ grad]
+
+
+def error_ratio(torch, inputs, results, causal):
+    """The largest share of the tolerance that head 0 of any result takes."""
+    heads = [None if x is None else x[0, :, 0, :] for x in inputs]
+    exact = textbook(torch, *[None if x is None else x.double() for x in heads], causal)
+    plain = textbook(torch, *heads, causal)
+    worst = 0.0
+    for result, want, yardstick in zip(results, exact, plain):
+        got = (result[0, :, 0, :].double() - want).abs()
+        ref = (yardstick.double() - want).abs()
+        floor = want.abs().max().item() * torch.finfo(result.dtype).eps
+        worst = max(worst, got.max().item() / (2 * ref.max().item() + floor),
+                    got.square().mean().sqrt().item()
+                    / (1.5 * ref.square().mean().sqrt().item() + floor))
+    return worst
+
+
+def measure(torch, library, row, budget):
+    """Fills a row with what both did."""
+    h, s, d, threads = row["h"], row["s"], row["d"], row["threads"]
+    causal, backward = row["mask"] == "causal", row["direction"] == "backward"
+    kind = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[row["dtype"]]
+    torch.manual_seed(20)
+    q, k, v, grad = (torch.randn(1, s, h, d).to(kind) for _ in range(4))
+    o = torch.empty_like(q)
+    lse = torch.empty(1, h, s)
+    grads = [torch.empty_like(q) for _ in range(3)]
+
+    text = f"forward dtype={row['dtype']} b=1 hq={h} hkv={h} sq={s} sk={s} d={d}"
+    if causal:
+        text += " mask=causal-top-left"
+    if backward:
+        text += " lse"
+    text += " device=cpu"
+    arguments = Arguments(struct_size=ctypes.sizeof(Arguments))
+    for name, tensor in (("q", q), ("k", k), ("v", v), ("o", o)):
+        setattr(arguments, name, view(tensor, row["dtype"]))
+    plan = Plan(library, text, threads)
+    if backward:
+        arguments.lse = view(lse, "f32")
+        plan.run(arguments)
+        arguments.grad_o = view(grad, row["dtype"])
+        for name, tensor in zip(("grad_q", "grad_k", "grad_v"), grads):
+            setattr(arguments, name, view(tensor, row["dtype"]))
+        plan = Plan(library, text.replace("forward", "backward", 1), threads)
+    row["problem"] = text.replace("forward", row["direction"], 1)
+    row["attune_kernel"] = plan.kernel
+    row["workspace_bytes"] = plan.workspace_bytes
+
+    leaves = [x.transpose(1, 2).contiguous().requires_grad_(backward) for x in (q, k, v)]
+    outer = grad.transpose(1, 2).contiguous()
+    attention = torch.nn.functional.scaled_dot_product_attention
+    torch.set_num_threads(threads)
+
+    def ours():
+        plan.run(arguments)
+
+    if backward:
+        theirs_o = attention(*leaves, is_causal=causal)
+
+        def theirs():
+            torch.autograd.grad(theirs_o, leaves, outer, retain_graph=True)
+    else:
+
+        def theirs():
+            attention(*leaves, is_causal=causal)
+
+    times = take_turns([ours, theirs], budget)
+    work = 4 * h * s * s * d * (0.5 if causal else 1) * (2.5 if backward else 1) * 1e-9
+    row["attune_seconds"], row["torch_seconds"] = times
+    row["attune_gflops"], row["torch_gflops"] = (work / t for t in times)
+    row["ratio"] = row["attune_gflops"] / row["torch_gflops"]
+    row["fraction_of_matrix_rate"] = row["attune_gflops"] / row["matrix_rate_gflops"]
+    row["error_ratio"] = error_ratio(torch, (q, k, v, grad if backward else None),
+                                     grads if backward else [o], causal)
+    return row
+
+
+def shapes_from(text):
+    return [tuple(int(n) for n in part.split("x")) for part in text.split(",")]
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        epilog="example: cpu_peers.py --threads 1,2 --lib build/src/libattune.so -o bench.json")
+    parser.add_argument("--threads", default=str(len(os.sched_getaffinity(0))), metavar="N,...",
+                        type=lambda text: [int(n) for n in text.split(",")])
+    parser.add_argument("--dtypes", default=list(DTYPES), metavar="DTYPE,...",
+                        type=lambda text: text.split(","))
+    parser.add_argument("--shapes", type=shapes_from, metavar="HxSxD,...",
+                        help="heads, queries (and keys) and head dim, instead of the standard list")
+    parser.add_argument("--masks", default=["full", "causal"], type=lambda text: text.split(","))
+    parser.add_argument("--directions", default=["forward", "backward"],
+                        type=lambda text: text.split(","))
+    parser.add_argument("--quick", action="store_true", help="two small shapes, short measurements")
+    parser.add_argument("--lib", type=pathlib.Path, default=ROOT / "build" / "src" / "libattune.so",
+                        help="libattune.so; default %(default)s")
+    parser.add_argument("-o", "--output", type=pathlib.Path, help="write JSON here, row by row")
+    arguments = parser.parse_args()
+    for dtype in arguments.dtypes:
+        if dtype not in DTYPES:
+            parser.error(f"--dtypes: {dtype} is none of {', '.join(DTYPES)}")
+    if not arguments.lib.is_file():
+        parser.error(f"{arguments.lib} is not there; build it, or say where it is with --lib")
+    return arguments
+
+
+def main():
+    arguments = parse_arguments()
+    try:
+        import torch
+    except ImportError:
+        sys.exit("cpu_peers.py needs PyTorch: pip install torch")
+    library = Library(arguments.lib)
+    report = {"machine": cpu_model(), "cores": len(os.sched_getaffinity(0)),
+              "torch": torch.__version__, "compiler": library.compiler(),
+              "version": library.version(), "commit": commit(), "matrix_rates": [], "rows": []}
+
+    def save():
+        if arguments.output:
+            arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+
+    print(f"{report['machine']}, {report['cores']} cores; PyTorch {report['torch']}; Attune "
+          f"{report['version']} ({report['commit']}), {report['compiler']}")
+    print(f"{'direction':9} {'dtype':5} {'mask':6} {'H':>3} {'S':>5} {'D':>4} {'thr':>3} "
+          f"{'Attune':>8} {'PyTorch':>8} {'ratio':>6} {'of mm':>6} {'error':>6}  kernel")
+    failed = False
+    for threads in arguments.threads:
+        torch.set_num_threads(threads)
+        rates = {}
+        for dtype in arguments.dtypes:
+            kind = "bf16" if dtype == "bf16" else "f32"
+            if kind not in rates:
+                rates[kind] = matrix_rate(
+                    torch, torch.bfloat16 if kind == "bf16" else torch.float32, arguments.quick)
+                report["matrix_rates"].append(
+                    {"threads": threads, "dtype": kind, "gflops": rates[kind]})
+                print(f"matrix product {kind}, {threads} threads: {rates[kind]:.0f} GFLOP/s")
+        shapes = arguments.shapes or (QUICK_SHAPES if arguments.quick else SHAPES)
+        rows = [(dtype, direction, h, s, d, mask) for dtype in arguments.dtypes
+                for direction in arguments.directions for h, s, d in shapes
+                for mask in arguments.masks]
+        for dtype, direction, h, s, d, mask in rows:
+            row = {"direction": direction, "dtype": dtype, "mask": mask, "b": 1, "h": h, "s": s,
+                   "d": d, "threads": threads,
+                   "matrix_rate_gflops": rates["bf16" if dtype == "bf16" else "f32"]}
+            try:
+                measure(torch, library, row, 0.3 if arguments.quick else 1.5)
+            except RuntimeError as error:
+                failed = True
+                print(f"{direction} {dtype} {mask} {h}x{s}x{d}: {error}", file=sys.stderr)
+                continue
+            failed = failed or row["error_ratio"] > 1
+            report["rows"].append(row)
+            save()
+            print(f"{direction:9} {dtype:5} {mask:6} {h:3} {s:5} {d:4} {threads:3} "
+                  f"{row['attune_gflops']:8.0f} {row['torch_gflops']:8.0f} {row['ratio']:6.2f} "
+                  f"{row['fraction_of_matrix_rate']:6.2f} {row['error_ratio']:6.2f}  "
+                  f"{row['attune_kernel']}", flush=True)
+    save()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

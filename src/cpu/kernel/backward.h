@@ -1,0 +1,539 @@
+// Backward attention on the CPU: every gradient in one walk over the scores.
+//
+// prepare  packs Q and dO of each panel once, in both forms that products need, and computes
+//          delta = sum dO o O - dLSE of each row.
+// task     owns one block of keys. For each step of query panels that reaches it, in order:
+//            S^T = K Q^T, dP^T = V dO^T          [keys][queries], lanes are queries
+//            P = 2^(S - LSE), dS = P (dP - delta)
+//            dV += P^T dO, dK += dS^T Q          sums of this task alone
+//            dQ^T += K^T dS^T                    shared: key blocks add in turn, lowest first
+// finish   scales, transposes and rounds dQ of each panel.
+//
+// Waiting for the turn is what makes the sums independent of threads. Tasks are handed out with
+// lower key blocks first, so the one that is waited for has always started.
+#pragma once
+
+#include <sched.h>
+
+#include "cpu/kernel/forward.h"
+
+namespace attune::cpu::ATTUNE_ISA {
+
+template <typename Arith>
+struct Backward {
+  using In = typename Arith::In;
+  static constexpr int kPanel = Arith::kPanel;
+  static constexpr int kStepPanels = 2;
+  static constexpr std::int64_t kStep = kStepPanels * kPanel;  // queries a step
+
+  struct Scratch {
+    float *k, *v;            // rows form
+    float* k_deep;           // K as the sum over keys wants it
+    float *dk, *dv;          // [keys][columns_of(d)], [keys][columns_of(dv)]
+    float *p, *ds;           // [keys][kStep] floats: scores then P; dP then dS
+    float *p_rows, *ds_rows;  // A operands with queries along a row, when the Arith stores P apart
+    float* ds_pairs;          // B operand [keys / 2][kStep]
+    float *bias, *slope, *keep;
+    float* row;
+    Panel<kPanel>* panels;
+    double* alibi;  // [group]
+    std::int64_t d_cols, dv_cols;
+  };
+
+  static std::int64_t key_multiple() { return Forward<Arith>::block_multiple(); }
+  static std::int64_t d_rows(std::int64_t d) {
+    return round_up(d, larger<std::int64_t>(Arith::kRowMultiple, kLanes));
+  }
+
+  static Scratch layout(const BackwardJob& job, char* base, std::int64_t* bytes) {
+    Bump bump{base, 0};
+    Scratch s{};
+    const std::int64_t kb = job.key_block;
+    s.d_cols = Arith::columns_of(job.d);
+    s.dv_cols = Arith::columns_of(job.dv);
+    s.k = bump.take<float>(kb * Arith::words(job.d));
+    s.v = bump.take<float>(kb * Arith::words(job.dv));
+    s.k_deep = bump.take<float>(Arith::deep_floats(kb, job.d));
+    s.dk = bump.take<float>(kb * s.d_cols);
+    s.dv = bump.take<float>(kb * s.dv_cols);
+    s.p = bump.take<float>(kb * kStep);
+    s.ds = bump.take<float>(kb * kStep);
+    if (Arith::kStoresP) {
+      s.p_rows = bump.take<float>(kb * kStep / 2);
+      s.ds_rows = bump.take<float>(kb * kStep / 2);
+      s.ds_pairs = bump.take<float>(kb / 2 * kStep);
+    }
+    const bool features = has_features(job);
+    s.bias = bump.take<float>(features ? kb * kPanel : 0);
+    s.slope = bump.take<float>(job.softcap > 0 ? kb * kPanel : 0);
+    s.keep = bump.take<float>(job.dropout ? kb * kPanel : 0);
+    const std::int64_t wide = larger(larger(Arith::words(job.d), Arith::words(job.dv)),
+                                     larger(d_rows(job.d), d_rows(job.dv)));
+    s.row = bump.take<float>(kPanel * wide);
+    s.panels = bump.take<Panel<kPanel>>(kStepPanels);
+    s.alibi = bump.take<double>(job.group);
+    if (bytes != nullptr) *bytes = bump.used;
+    return s;
+  }
+
+  static void sizes(const BackwardJob& job, KernelSizes* out) {
+    *out = {};
+    out->panel = kPanel;
+    out->step_panels = kStepPanels;
+    layout(job, nullptr, &out->scratch);
+    out->panel_q = Arith::words(job.d) * kPanel * 4;
+    out->panel_o = Arith::words(job.dv) * kPanel * 4;
+    out->panel_q_rows = kPanel / Arith::kPair * Arith::columns_of(job.d) * 4;
+    out->panel_o_rows = kPanel / Arith::kPair * Arith::columns_of(job.dv) * 4;
+    out->partial = d_rows(job.d) * kPanel;  // floats of dQ of one panel
+  }
+
+  // ---- prepare -------------------------------------------------------------------------------
+
+  // Both packed forms of one panel of Q or dO.
+  static bool pack_queries(const BackwardJob& job, const Strided& x, std::int64_t b, std::int64_t n,
+                           const Panel<kPanel>& panel, float* rows, char* columns_out, char* rows_out) {
+    const std::int64_t words = Arith::words(n);
+    bool bad = false;
+    for (std::int64_t r = 0; r < kPanel; ++r) {
+      const In* row = r < panel.count ? query_row<In>(job, x, b, panel.query[r], panel.head[r]) : nullptr;
+      bad |= Arith::pack_row(row, x.d_stride, n, rows + r * words);
+    }
+    for (std::int64_t r = 0; r < kPanel; r += kLanes) {
+      scatter_columns(rows + r * words, words, words, reinterpret_cast<float*>(columns_out) + r, kPanel);
+    }
+    Arith::pack_pairs(rows, kPanel, n, reinterpret_cast<float*>(rows_out), Arith::columns_of(n));
+    return bad;
+  }
+
+  static void prepare(const BackwardJob& job, std::int64_t number, char* scratch) {
+    const std::int64_t p = number % job.panels;
+    const std::int64_t unit = number / job.panels;
+    const std::int64_t b = unit / job.hkv, hkv = unit % job.hkv;
+    const Scratch s = layout(job, scratch, nullptr);
+    Panel<kPanel>& panel = s.panels[0];
+    panel.set(job, b, hkv, p * kPanel);
+    const std::int64_t at = unit * job.panels + p;
+    KernelSizes z{};
+    sizes(job, &z);
+    bool bad = pack_queries(job, job.q, b, job.d, panel, s.row, job.q_columns + at * z.panel_q,
+                            job.q_rows + at * z.panel_q_rows);
+    bad |= pack_queries(job, job.grad_o, b, job.dv, panel, s.row, job.o_columns + at * z.panel_o,
+                        job.o_rows + at * z.panel_o_rows);
+    float* sum = job.grad_q_sum + at * z.partial;
+    for (std::int64_t i = 0; i < z.partial; i += kLanes) store(sum + i, F{});
+    for (std::int64_t r = 0; r < kPanel; ++r) {
+      float lse2 = kInfinity, delta = 0.0f;
+      if (r < panel.count) {
+        const std::int64_t i = panel.query[r], h = panel.head[r];
+        const float lse = job.lse[lse_index(job, b, h, i, job.lse_b_stride, job.lse_h_stride, job.lse_stride)];
+        // A row without keys has LSE -inf; +inf makes each of its probabilities exactly 0.
+        lse2 = lse == -kInfinity ? kInfinity : lse * kLog2E;
+        delta = lse == -kInfinity ? 0.0f : row_delta(job, b, h, i);
+        bad |= !(lse < kInfinity) || !(delta - delta == 0.0f);
+      }
+      job.lse2[at * kPanel + r] = lse2;
+      job.delta[at * kPanel + r] = delta;
+    }
+    job.bad_rows[at] = bad ? 1 : 0;
+  }
+
+  static float row_delta(const BackwardJob& job, std::int64_t b, std::int64_t h, std::int64_t i) {
+    const In* o = query_row<In>(job, job.o, b, i, h);
+    const In* grad = query_row<In>(job, job.grad_o, b, i, h);
+    F sums{};
+    std::int64_t c = 0;
+    if (job.o.d_stride == 1 && job.grad_o.d_stride == 1) {
+      for (; c + kLanes <= job.dv; c += kLanes) sums += load_float(o + c) * load_float(grad + c);
+    }
+    float delta = 0.0f;
+    for (; c < job.dv; ++c) delta += to_float(o[c * job.o.d_stride]) * to_float(grad[c * job.grad_o.d_stride]);
+    for (int lane = 0; lane < kLanes; ++lane) delta += sums[lane];
+    if (job.grad_lse != nullptr) {
+      const float incoming = job.grad_lse[lse_index(job, b, h, i, job.grad_lse_b_stride,
+                                                    job.grad_lse_h_stride, job.grad_lse_stride)];
+      delta -= incoming;
+    }
+    return delta;
+  }
+
+  // ---- task ----------------------------------------------------------------------------------
+
+  // Keys that any row of a step reaches, as a range of key blocks: the turns of that step.
+  static Range step_reach(const BackwardJob& job, const Sequence& seq, std::int64_t step) {
+    const std::int64_t rows = job.group * seq.sq;
+    const std::int64_t first = step * kStep / job.group;
+    const std::int64_t last = smaller((step + 1) * kStep, rows) - 1;
+    if (last < step * kStep) return {0, 0};
+    // Intervals move right as i grows, so the ends bound everything between.
+    const Range low = attended_keys(job, seq, first);
+    const Range high = attended_keys(job, seq, last / job.group);
+    if (low.begin >= high.end) return {0, 0};
+    return {low.begin, high.end};
+  }
+
+  static void task(const BackwardJob& job, std::int64_t number, char* scratch) {
+    const Scratch s = layout(job, scratch, nullptr);
+    // Key blocks outermost, so that concurrent tasks mostly belong to different heads.
+    const std::int64_t units_b = job.serial_b ? 1 : job.b;
+    const std::int64_t units_h = job.serial_h ? 1 : job.hkv;
+    const std::int64_t units = units_b * units_h;
+    const std::int64_t unit = units == 0 ? 0 : number % units;
+    const std::int64_t first_block = job.serial_k ? 0 : number / units;
+    const std::int64_t last_block = job.serial_k ? job.key_blocks : first_block + 1;
+    const std::int64_t b0 = job.serial_b ? 0 : unit / units_h, b1 = job.serial_b ? job.b : b0 + 1;
+    const std::int64_t h0 = job.serial_h ? 0 : unit % units_h, h1 = job.serial_h ? job.hkv : h0 + 1;
+    for (std::int64_t block = first_block; block < last_block; ++block) {
+      for (std::int64_t b = b0; b < b1; ++b) {
+        for (std::int64_t h = h0; h < h1; ++h) one_block(job, s, b, h, block);
+      }
+    }
+  }
+
+  static void one_block(const BackwardJob& job, const Scratch& s, std::int64_t b, std::int64_t hkv,
+                        std::int64_t block) {
+    const Sequence& seq = job.sequences[b];
+    const Range keys{block * job.key_block, smaller((block + 1) * job.key_block, seq.sk)};
+    if (keys.empty()) return;
+    const std::int64_t count = keys.end - keys.begin;
+    bool bad = pack(job, job.k, b, hkv, keys, job.d, s.k);
+    bad |= pack(job, job.v, b, hkv, keys, job.dv, s.v);
+    const std::int64_t padded = round_up(count, key_multiple());
+    const AOperand k_deep = Arith::pack_deep(s.k, padded, job.d, s.k_deep);
+    for (std::int64_t i = 0; i < padded * s.d_cols; i += kLanes) store(s.dk + i, F{});
+    for (std::int64_t i = 0; i < padded * s.dv_cols; i += kLanes) store(s.dv + i, F{});
+    for (std::int64_t g = 0; g < job.group; ++g) s.alibi[g] = 0;
+
+    const std::int64_t unit = b * job.hkv + hkv;
+    const std::int64_t steps = (job.group * seq.sq + kStep - 1) / kStep;
+    for (std::int64_t step = 0; step < steps; ++step) {
+      const Range reach = step_reach(job, seq, step);
+      if (reach.empty() || reach.end <= keys.begin || reach.begin >= keys.end) continue;
+      const auto turn = static_cast<std::int32_t>(block - reach.begin / job.key_block);
+      one_step(job, s, b, hkv, keys, k_deep, bad, step, job.turns + unit * job.steps + step, turn);
+    }
+    write_keys(job, s, b, hkv, keys);
+    if (job.alibi_parts != nullptr) {
+      double* parts = job.alibi_parts + (block * job.b + b) * job.hq + hkv * job.group;
+      for (std::int64_t g = 0; g < job.group; ++g) parts[g] = s.alibi[g];
+    }
+  }
+
+  static bool pack(const BackwardJob& job, const Strided& x, std::int64_t b, std::int64_t hkv, Range keys,
+                   std::int64_t n, float* out) {
+    const std::int64_t words = Arith::words(n);
+    const std::int64_t count = keys.end - keys.begin;
+    bool bad = false;
+    for (std::int64_t j = 0; j < round_up(count, key_multiple()); ++j) {
+      const In* row = j < count ? key_row<In>(job, x, b, keys.begin + j, hkv) : nullptr;
+      bad |= Arith::pack_row(row, x.d_stride, n, out + j * words);
+    }
+    return bad;
+  }
+
+  static void one_step(const BackwardJob& job, const Scratch& s, std::int64_t b, std::int64_t hkv,
+                       Range block, AOperand k_deep, bool bad, std::int64_t step, std::int32_t* turns,
+                       std::int32_t turn) {
+    KernelSizes z{};
+    sizes(job, &z);
+    const Sequence& seq = job.sequences[b];
+    const std::int64_t unit = b * job.hkv + hkv;
+    const std::int64_t rows = job.group * seq.sq;
+    const std::int64_t first = step * kStepPanels;
+    const std::int64_t panels =
+        smaller<std::int64_t>(kStepPanels, (rows - first * kPanel + kPanel - 1) / kPanel);
+
+    // The keys of this block that the step reaches, widened to whole tiles.
+    Range reach{block.end, block.begin};
+    for (std::int64_t p = 0; p < panels; ++p) {
+      Panel<kPanel>& panel = s.panels[p];
+      panel.set(job, b, hkv, (first + p) * kPanel);
+      reach.begin = smaller(reach.begin, larger(block.begin, panel.reach.begin));
+      reach.end = larger(reach.end, smaller(block.end, panel.reach.end));
+      bad |= job.bad_rows[unit * job.panels + first + p] != 0;
+    }
+    if (reach.empty()) {
+      take_turn(turns, turn);
+      pass_turn(turns, turn);
+      return;
+    }
+    const std::int64_t skip = (reach.begin - block.begin) / key_multiple() * key_multiple();
+    const Range keys{block.begin + skip, reach.end};
+    const std::int64_t count = keys.end - keys.begin;
+    const std::int64_t padded = round_up(count, key_multiple());
+    const std::int64_t k_words = Arith::words(job.d), v_words = Arith::words(job.dv);
+
+    for (std::int64_t p = 0; p < panels; ++p) {
+      const Panel<kPanel>& panel = s.panels[p];
+      const std::int64_t at = unit * job.panels + first + p;
+      float* scores = s.p + p * kPanel;
+      float* ds = s.ds + p * kPanel;
+      Arith::gemm_rows(padded, kPanel, k_words, {s.k + skip * k_words, k_words, 1},
+                       reinterpret_cast<const float*>(job.q_columns + at * z.panel_q), kPanel, scores,
+                       kStep, false);
+      Arith::gemm_rows(padded, kPanel, v_words, {s.v + skip * v_words, v_words, 1},
+                       reinterpret_cast<const float*>(job.o_columns + at * z.panel_o), kPanel, ds,
+                       kStep, false);
+      gradients_of_scores(job, s, panel, keys, at, scores, ds, bad, b);
+    }
+    const std::int64_t queries = panels * kPanel;
+    if (bad) {
+      take_turn(turns, turn);
+      add_one_by_one(job, s, b, hkv, block, keys, first, panels, z);
+      pass_turn(turns, turn);
+      return;
+    }
+    AOperand p_rows{s.p, kStep, 1}, ds_rows{s.ds, kStep, 1};
+    const float* ds_pairs = s.ds;
+    if constexpr (Arith::kStoresP) {
+      store_rows(s.p, count, padded, queries, s.p_rows);
+      store_rows(s.ds, count, padded, queries, s.ds_rows);
+      store_pairs(s.ds, count, padded, queries, s.ds_pairs);
+      p_rows = {s.p_rows, kStep / 2, 1};
+      ds_rows = {s.ds_rows, kStep / 2, 1};
+      ds_pairs = s.ds_pairs;
+    } else {
+      for (std::int64_t j = count; j < padded; ++j) {
+        for (std::int64_t i = 0; i < queries; i += kLanes) {
+          store(s.p + j * kStep + i, F{});
+          store(s.ds + j * kStep + i, F{});
+        }
+      }
+    }
+    const std::int64_t at = unit * job.panels + first;
+    Arith::gemm_rows(padded, s.dv_cols, queries / Arith::kPair, p_rows,
+                     reinterpret_cast<const float*>(job.o_rows + at * z.panel_o_rows), s.dv_cols,
+                     s.dv + skip * s.dv_cols, s.dv_cols, true);
+    Arith::gemm_rows(padded, s.d_cols, queries / Arith::kPair, ds_rows,
+                     reinterpret_cast<const float*>(job.q_rows + at * z.panel_q_rows), s.d_cols,
+                     s.dk + skip * s.d_cols, s.d_cols, true);
+    take_turn(turns, turn);
+    for (std::int64_t p = 0; p < panels; ++p) {
+      Arith::gemm_deep(round_up(job.d, Arith::kRowMultiple), kPanel, round_up(count, Arith::kDepthMultiple),
+                       Arith::deep_from(k_deep, skip), ds_pairs + p * kPanel, kStep,
+                       job.grad_q_sum + (at + p) * z.partial, kPanel);
+    }
+    pass_turn(turns, turn);
+  }
+
+  static void take_turn(std::int32_t* turns, std::int32_t turn) {
+    // Short waits are the rule; a long one means more threads than cores, so give the core away.
+    for (int tries = 0; __atomic_load_n(turns, __ATOMIC_ACQUIRE) != turn; ++tries) {
+      if (tries > 1000) sched_yield();
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+  }
+  static void pass_turn(std::int32_t* turns, std::int32_t turn) {
+    __atomic_store_n(turns, turn + 1, __ATOMIC_RELEASE);
+  }
+
+  // scores -> P (after dropout), dP -> dS. mark: masked elements of P become -0.
+  static void gradients_of_scores(const BackwardJob& job, const Scratch& s, const Panel<kPanel>& panel,
+                                  Range keys, std::int64_t at, float* scores, float* ds, bool mark,
+                                  std::int64_t b) {
+    float factor = job.scale * kLog2E;
+    float* slopes = job.softcap > 0 ? s.slope : nullptr;
+    if (has_features(job)) {
+      // The score tile is wider than a panel; bias and slope tiles share its row pitch.
+      feature_scores(job, panel, keys, scores, kStep, s.bias, kPanel, slopes, kPanel);
+      factor = 1.0f;
+    } else if (keys.begin < panel.common.begin || keys.end > panel.common.end) {
+      mask_scores(panel, keys, scores, kStep);
+    }
+    if (job.dropout) dropout_tile(job, panel, keys, s.keep, kPanel);
+    const std::int64_t count = keys.end - keys.begin;
+    const F scale = splat(factor);
+    for (int n = 0; n < kPanel / kLanes; ++n) {
+      const std::int64_t lane = n * kLanes;
+      if (n >= panel.vectors) {
+        for (std::int64_t j = 0; j < count; ++j) {
+          store(scores + j * kStep + lane, F{});
+          store(ds + j * kStep + lane, F{});
+        }
+        continue;
+      }
+      const F lse2 = loadf(job.lse2 + at * kPanel + lane);
+      const F delta = loadf(job.delta + at * kPanel + lane);
+      for (std::int64_t j = 0; j < count; ++j) {
+        const F raw = loadf(scores + j * kStep + lane);
+        F p = exp2<Arith::kExpDegree>(raw * scale - lse2);
+        F dp = loadf(ds + j * kStep + lane);
+        F kept = p;
+        if (job.dropout) {
+          const F keep = loadf(s.keep + j * kPanel + lane);
+          dp *= keep;
+          kept *= keep;
+        }
+        F grad = p * (dp - delta);
+        if (mark) {
+          const I masked = raw == splat(-kInfinity);
+          kept = select(masked, splat(-0.0f), kept);
+          grad = select(masked, F{}, grad);
+        }
+        store(scores + j * kStep + lane, kept);
+        store(ds + j * kStep + lane, grad);
+      }
+    }
+    if (job.grad_bias != nullptr) add_bias_gradient(job, panel, keys, ds, b);
+    if (job.alibi_parts != nullptr) add_slope_gradient(job, s, panel, keys, ds);
+    if (slopes != nullptr) {
+      for (std::int64_t j = 0; j < count; ++j) {
+        for (int n = 0; n < panel.vectors; ++n) {
+          float* x = ds + j * kStep + n * kLanes;
+          const F raw_gradient = loadf(x);
+          // Masked elements may carry the slope of a NaN; their gradient is 0 and stays it.
+          const F scaled = raw_gradient * loadf(slopes + j * kPanel + n * kLanes);
+          store(x, select(raw_gradient == F{}, F{}, scaled));
+        }
+      }
+    }
+  }
+
+  static void add_bias_gradient(const BackwardJob& job, const Panel<kPanel>& panel, Range keys,
+                                const float* ds, std::int64_t b) {
+    for (std::int64_t r = 0; r < panel.count; ++r) {
+      float* out = job.grad_bias + b * job.grad_bias_b_stride + panel.head[r] * job.grad_bias_h_stride +
+                   panel.query[r] * job.grad_bias_q_stride + keys.begin * job.grad_bias_k_stride;
+      for (std::int64_t j = 0; j < keys.end - keys.begin; ++j) {
+        out[j * job.grad_bias_k_stride] += ds[j * kStep + r];
+      }
+    }
+  }
+
+  static void add_slope_gradient(const BackwardJob& job, const Scratch& s, const Panel<kPanel>& panel,
+                                 Range keys, const float* ds) {
+    for (int n = 0; n < panel.vectors; ++n) {
+      F sum{};
+      const F position = loadf(panel.position + n * kLanes);
+      for (std::int64_t j = keys.begin; j < keys.end; ++j) {
+        const F distance = abs(position - static_cast<float>(j));
+        sum -= distance * loadf(ds + (j - keys.begin) * kStep + n * kLanes);
+      }
+      for (int lane = 0; lane < kLanes && n * kLanes + lane < panel.count; ++lane) {
+        s.alibi[panel.head[n * kLanes + lane] % job.group] += static_cast<double>(sum[lane]);
+      }
+    }
+  }
+
+  // [keys][queries] floats as rows of bf16 pairs along queries; zero rows up to `padded`.
+  static void store_rows([[maybe_unused]] const float* x, std::int64_t count, std::int64_t padded,
+                         std::int64_t queries, float* out) {
+    auto* to = reinterpret_cast<std::uint16_t*>(out);
+    for (std::int64_t j = 0; j < padded; ++j) {
+      for (std::int64_t i = 0; i < queries; i += kLanes) {
+        store(to + j * kStep + i, j < count ? narrow(loadf(x + j * kStep + i), bf16{}) : H{});
+      }
+    }
+  }
+
+  // [keys][queries] floats as words of two keys, lanes are queries.
+  static void store_pairs([[maybe_unused]] const float* x, [[maybe_unused]] std::int64_t count,
+                          [[maybe_unused]] std::int64_t padded, [[maybe_unused]] std::int64_t queries,
+                          [[maybe_unused]] float* out) {
+#if defined(__AVX512BF16__)
+    for (std::int64_t j = 0; j < padded; j += 2) {
+      for (std::int64_t i = 0; i < queries; i += kLanes) {
+        const F low = j < count ? loadf(x + j * kStep + i) : F{};
+        const F high = j + 1 < count ? loadf(x + (j + 1) * kStep + i) : F{};
+        store(out + j / 2 * kStep + i, interleave(low, high));
+      }
+    }
+#endif
+  }
+
+  // The five products element by element, skipping what is masked: only where a NaN or an infinity
+  // could otherwise reach a sum through a zero.
+  static void add_one_by_one(const BackwardJob& job, const Scratch& s, std::int64_t b, std::int64_t hkv,
+                             Range block, Range keys, std::int64_t first, std::int64_t panels,
+                             const KernelSizes& z) {
+    const std::int64_t unit = b * job.hkv + hkv;
+    for (std::int64_t p = 0; p < panels; ++p) {
+      const Panel<kPanel>& panel = s.panels[p];
+      float* dq = job.grad_q_sum + (unit * job.panels + first + p) * z.partial;
+      for (std::int64_t j = keys.begin; j < keys.end; ++j) {
+        const In* k = key_row<In>(job, job.k, b, j, hkv);
+        float* dk = s.dk + (j - block.begin) * s.d_cols;
+        float* dv = s.dv + (j - block.begin) * s.dv_cols;
+        for (std::int64_t r = 0; r < panel.count; ++r) {
+          const float weight = s.p[(j - keys.begin) * kStep + p * kPanel + r];
+          const float ds = s.ds[(j - keys.begin) * kStep + p * kPanel + r];
+          if (bits_of(weight) == 0x80000000u) continue;
+          const In* q = query_row<In>(job, job.q, b, panel.query[r], panel.head[r]);
+          const In* grad_o = query_row<In>(job, job.grad_o, b, panel.query[r], panel.head[r]);
+          for (std::int64_t c = 0; c < job.dv; ++c) {
+            dv[c] += weight * to_float(grad_o[c * job.grad_o.d_stride]);
+          }
+          for (std::int64_t c = 0; c < job.d; ++c) {
+            dk[c] += ds * to_float(q[c * job.q.d_stride]);
+            dq[c * kPanel + r] += ds * to_float(k[c * job.k.d_stride]);
+          }
+        }
+      }
+    }
+  }
+
+  // Rounds dK and dV of a block; paged keys add into shared sums instead, since sequences may
+  // share a page.
+  static void write_keys(const BackwardJob& job, const Scratch& s, std::int64_t b, std::int64_t hkv,
+                         Range keys) {
+    for (std::int64_t j = keys.begin; j < keys.end; ++j) {
+      const float* dk = s.dk + (j - keys.begin) * s.d_cols;
+      const float* dv = s.dv + (j - keys.begin) * s.dv_cols;
+      if (job.page_sum != nullptr) {
+        const std::int64_t page = job.page_table[b * job.page_table_stride +
+                                                 j / job.page_size * job.page_table_k_stride];
+        const std::int64_t tokens = job.pages * job.page_size;
+        const std::int64_t token = hkv * tokens + page * job.page_size + j % job.page_size;
+        float* k_sum = job.page_sum + token * job.d;
+        float* v_sum = job.page_sum + job.hkv * tokens * job.d + token * job.dv;
+        for (std::int64_t c = 0; c < job.d; ++c) k_sum[c] += dk[c] * job.scale;
+        for (std::int64_t c = 0; c < job.dv; ++c) v_sum[c] += dv[c];
+        continue;
+      }
+      write_row(dk, job.scale, job.d, key_row<In>(job, job.grad_k, b, j, hkv), job.grad_k.d_stride);
+      write_row(dv, 1.0f, job.dv, key_row<In>(job, job.grad_v, b, j, hkv), job.grad_v.d_stride);
+    }
+  }
+
+  static void write_row(const float* x, float scale, std::int64_t n, In* out, std::int64_t stride) {
+    std::int64_t c = 0;
+    if (stride == 1) {
+      for (; c + kLanes <= n; c += kLanes) store_float(out + c, loadf(x + c) * scale);
+    }
+    for (; c < n; ++c) from_float(x[c] * scale, out + c * stride);
+  }
+
+  // ---- finish --------------------------------------------------------------------------------
+
+  static void finish(const BackwardJob& job, std::int64_t number, char* scratch) {
+    const std::int64_t p = number % job.panels;
+    const std::int64_t unit = number / job.panels;
+    const std::int64_t b = unit / job.hkv, hkv = unit % job.hkv;
+    const Scratch s = layout(job, scratch, nullptr);
+    Panel<kPanel>& panel = s.panels[0];
+    panel.set(job, b, hkv, p * kPanel);
+    const float* sum = job.grad_q_sum + (unit * job.panels + p) * d_rows(job.d) * kPanel;
+    const std::int64_t width = round_up(job.d, kLanes);
+    for (int n = 0; n < panel.vectors; ++n) {
+      for (std::int64_t c = 0; c < width; c += kLanes) {
+        F x[kLanes];
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) x[i] = loadf(sum + (c + i) * kPanel + n * kLanes);
+        transpose(x);
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) store(s.row + i * width + c, x[i]);
+      }
+      for (int lane = 0; lane < kLanes && n * kLanes + lane < panel.count; ++lane) {
+        const std::int64_t r = n * kLanes + lane;
+        write_row(s.row + lane * width, job.scale, job.d,
+                  query_row<In>(job, job.grad_q, b, panel.query[r], panel.head[r]), job.grad_q.d_stride);
+      }
+    }
+  }
+
+  static constexpr BackwardKernel kernel() { return {sizes, prepare, task, finish}; }
+};
+
+}  // namespace attune::cpu::ATTUNE_ISA
