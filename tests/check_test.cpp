@@ -1,14 +1,15 @@
 // check(): every way in which tensors can fail to be what their Problem says.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <attune/arguments.hpp>
 #include <attune/problem.hpp>
 #include <attune/tensor.hpp>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <limits>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -38,10 +39,8 @@ class Call {
     }
   }
 
-  void* memory(std::size_t bytes) {
-    buffers_.push_back(std::make_unique<std::max_align_t[]>(bytes / sizeof(std::max_align_t) + 1));
-    return buffers_.back().get();
-  }
+  // Zeroed, and aligned for every dtype.
+  void* memory(std::size_t bytes) { return buffers_.emplace_back(bytes + 1).data(); }
 
   static void fill(const TensorView& view, const std::vector<std::int32_t>& values) {
     ASSERT_EQ(static_cast<std::size_t>(view.elements()), values.size());
@@ -52,7 +51,7 @@ class Call {
   Arguments args;
 
  private:
-  std::vector<std::unique_ptr<std::max_align_t[]>> buffers_;
+  std::deque<std::vector<std::byte>> buffers_;
 };
 
 void expect_ok(const Call& call) {

@@ -69,7 +69,7 @@ std::string check_seed(std::uint64_t seed) {
       continue;
     }
     const int threads = 1 + static_cast<int>(seed % 3);
-    const std::string wrong = judge_all(problem, tensors, *reference, threads);
+    const std::string wrong = judge_all(problem, tensors, *reference, threads, title);
     return wrong.empty() ? wrong : title + wrong;
   }
 }

@@ -2,12 +2,16 @@
 // differences and identities hold to about 1e-10. Plain row-major memory, filled from a seed.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <attune/arguments.hpp>
+#include <attune/oracle.hpp>
 #include <attune/problem.hpp>
 #include <attune/tensor.hpp>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "tests/support/random.h"
@@ -111,5 +115,34 @@ struct OracleCase {
     return a;
   }
 };
+
+// 2 sequences of 6 queries and 9 keys; 4 query heads on 2 KV heads; every extent differs.
+inline Problem small_problem() {
+  Problem p;
+  p.b = 2;
+  p.hq = 4;
+  p.hkv = 2;
+  p.sq = 6;
+  p.sk = 9;
+  p.d = 5;
+  p.dv = 3;
+  p.lse = LseLayout::plain;
+  return p;
+}
+
+// What the oracle makes of a case; a refusal fails the test.
+inline oracle::Result compute(const OracleCase& c) {
+  Expected<oracle::Result> result = oracle::run(c.problem, c.arguments());
+  EXPECT_TRUE(result.ok()) << print(c.problem) << ": " << result.status().message();
+  return result ? *std::move(result) : oracle::Result{};
+}
+
+inline std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
+
+// Row-major position in a dense [B, S, H, D] tensor.
+inline std::size_t dense(std::int64_t s, std::int64_t h, std::int64_t d, std::int64_t b_,
+                         std::int64_t s_, std::int64_t h_, std::int64_t d_) {
+  return at(((b_ * s + s_) * h + h_) * d + d_);
+}
 
 }  // namespace attune::testing

@@ -30,6 +30,8 @@ enum class Rounding : std::uint8_t { exact, plain };
 // Computes what problem.kind asks: o and the LSE, or every gradient. Reads the inputs of
 // `arguments` only; backward recomputes its own o and LSE and does not read arguments.o / lse.
 // Both o and lse (in layout problem.lse, plain when none) are always filled.
+// Expects what validate() and check() accept, and refuses only what it can't read; f64 tensors are
+// welcome as well (Rounding::exact). Query heads run one after another on the calling thread.
 [[nodiscard]] ATTUNE_API Expected<Result> run(const Problem& problem, const Arguments& arguments,
                                               Rounding rounding = Rounding::exact);
 
@@ -49,6 +51,9 @@ struct Error {
 };
 
 // Compares a computed tensor with the oracle's; `plain` may be empty (then only the floor counts).
+// An exact value past the range of got's dtype (or within the tolerance of it) may be infinite there;
+// the largest finite value that counts for the floor is one that the dtype can hold. A tensor of
+// zeros has to be zero exactly.
 [[nodiscard]] ATTUNE_API Error compare(const TensorView& got, const std::vector<double>& exact,
                                        const std::vector<double>& plain);
 

@@ -32,6 +32,9 @@ struct BiasView {
 struct AttentionJob {
   std::int64_t b, hq, hkv, group, sq, sk, d, dv;  // group = hq / hkv
   float scale, softcap;                           // softcap 0 = none
+  // Scores need more than a positive scale and the mask: softcap, bias, ALiBi, or a scale of 0 or
+  // less, which would break the running maximum of raw scores.
+  bool features;
   Strided q, k, v;
   const Sequence* sequences;  // [b]
 

@@ -55,6 +55,18 @@ std::int64_t cut(std::int64_t value) {
   return std::clamp(value, -kFar, kFar);
 }
 
+BiasLayout bias_layout(const Problem& problem) {
+  switch (problem.bias.kind) {
+    case BiasKind::boolean:
+      return BiasLayout::boolean;
+    case BiasKind::additive:
+      return BiasLayout::additive;
+    case BiasKind::none:
+      break;
+  }
+  return BiasLayout::none;
+}
+
 }  // namespace
 
 DropoutThreshold dropout_threshold(double probability) {
@@ -85,6 +97,9 @@ void fill_from_problem(const Problem& problem, AttentionJob* job) {
   job->dv = problem.dv;
   job->scale = static_cast<float>(problem.effective_scale());
   job->softcap = static_cast<float>(problem.softcap);
+  job->features = problem.softcap > 0 || problem.bias.kind != BiasKind::none ||
+                  problem.alibi != PerHead::none || !(job->scale > 0);
+  job->bias.layout = bias_layout(problem);
   job->causal = problem.mask.causal;
   job->bottom_right = problem.mask.diagonal == Diagonal::bottom_right;
   job->offset = cut(problem.mask.offset);
@@ -119,8 +134,7 @@ void fill_from_arguments(const Problem& problem, const Arguments& arguments, Seq
   job->bias = {};
   if (problem.bias.kind != BiasKind::none) {
     const TensorView& bias = arguments.bias;
-    job->bias.layout =
-        problem.bias.kind == BiasKind::boolean ? BiasLayout::boolean : BiasLayout::additive;
+    job->bias.layout = bias_layout(problem);
     job->bias.element = element_of(bias.dtype);
     job->bias.data = static_cast<const char*>(bias.data);
     job->bias.b_stride = problem.bias.broadcast_b ? 0 : bias.strides[0];

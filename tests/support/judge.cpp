@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -10,6 +12,7 @@
 
 #include "host/isa.h"
 #include "tests/support/flags.h"
+#include "tests/support/tensor_memory.h"
 
 namespace attune::testing {
 namespace {
@@ -72,7 +75,12 @@ std::string run_and_compare(const Problem& problem, Tensors& tensors, const Refe
       make_plan(problem, {.threads = threads, .kernel = id_of(kernel), .executor = {}});
   if (!plan) return "make_plan: " + plan.status().message();
   tensors.poison_outputs();
-  const Status status = plan->run(tensors.arguments());
+  // The workspace ends at a forbidden page too, and holds garbage at first.
+  const auto bytes = static_cast<std::int64_t>(plan->workspace_bytes());
+  const TensorMemory workspace(DType::u8, {bytes});
+  const Status status =
+      plan->run(tensors.arguments(), {static_cast<std::byte*>(workspace.view().data),
+                                      static_cast<std::size_t>(bytes)});
   if (!status.ok()) return "run: " + status.message();
   std::string wrong = tensors.damage();
   for (const Tensors::Output& output : tensors.outputs()) {
@@ -87,11 +95,11 @@ std::string run_and_compare(const Problem& problem, Tensors& tensors, const Refe
 }
 
 std::string judge_all(const Problem& problem, Tensors& tensors, const Reference& reference,
-                      int threads) {
+                      int threads, std::string_view title) {
   std::string wrong;
   for (const KernelSpec& kernel : available_kernels(problem.kind, problem.dtype)) {
     const std::string id = id_of(kernel);
-    set_current_case(fmt::format("{}, {} threads: {}", id, threads, print(problem)));
+    set_current_case(fmt::format("{}, {} threads: {}", id, threads, title));
     const std::string found = run_and_compare(problem, tensors, reference, kernel, threads);
     if (!found.empty()) wrong += fmt::format("\n  {}, {} threads\n    {}", id, threads, found);
   }
@@ -108,7 +116,7 @@ std::string judge_problem(const Problem& problem, Tensors& tensors, int threads)
   }
   const Expected<Reference> reference = make_reference(problem, tensors);
   if (!reference) return fmt::format("{}\n  oracle: {}", text, reference.status().message());
-  const std::string wrong = judge_all(problem, tensors, *reference, threads);
+  const std::string wrong = judge_all(problem, tensors, *reference, threads, text);
   return wrong.empty() ? wrong : text + wrong;
 }
 

@@ -33,9 +33,11 @@ struct Reference {
                                           const Reference& reference, const KernelSpec& kernel,
                                           int threads);
 
-// The same on every available kernel, each failure headed by the kernel's id.
+// The same on every available kernel, each failure headed by the kernel's id. `title` is what to
+// call this run if it crashes.
 [[nodiscard]] std::string judge_all(const Problem& problem, Tensors& tensors,
-                                    const Reference& reference, int threads);
+                                    const Reference& reference, int threads,
+                                    std::string_view title);
 
 // check(), the oracle and all kernels. Empty, or everything that is wrong below the Problem's text.
 [[nodiscard]] std::string judge_problem(const Problem& problem, Tensors& tensors, int threads = 2);

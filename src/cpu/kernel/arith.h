@@ -14,12 +14,8 @@
 
 namespace attune::cpu::ATTUNE_ISA {
 
-// Where row j of a tensor starts; null rows are packed as zeros.
-template <typename In>
-struct RowSource {
-  const In* const* rows;
-  std::int64_t stride;  // between elements of a row
-};
+// What a task sets up before its products; vectors need nothing.
+struct NoSession {};
 
 // One row as floats, zero padded; returns whether anything in it is NaN or infinite.
 template <typename In>
@@ -87,7 +83,7 @@ struct FloatArith {
   static constexpr int kRowMultiple = kTileRows;  // of A operands
   static constexpr int kDepthMultiple = 1;        // of sums over keys or queries
   static constexpr int kExpDegree = 6;
-  static constexpr bool kDeepIsTransposed = false;
+  using Session = NoSession;
 
   // Words a row of `depth` elements takes; a multiple of kLanes so that rows transpose by squares.
   static ATTUNE_INLINE std::int64_t words(std::int64_t depth) { return round_up(depth, kLanes); }
@@ -175,7 +171,7 @@ struct Bf16Forms {
 };
 
 struct Bf16Arith : Bf16Forms<kTileVectors * kLanes, kTileRows, 1> {
-  static constexpr bool kDeepIsTransposed = false;
+  using Session = NoSession;
   static ATTUNE_INLINE std::int64_t deep_floats(std::int64_t count, std::int64_t n) {
     return count / 2 * columns_of(n);
   }

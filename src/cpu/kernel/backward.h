@@ -63,8 +63,7 @@ struct Backward {
       s.ds_rows = bump.take<float>(kb * kStep / 2);
       s.ds_pairs = bump.take<float>(kb / 2 * kStep);
     }
-    const bool features = has_features(job);
-    s.bias = bump.take<float>(features ? kb * kPanel : 0);
+    s.bias = bump.take<float>(job.features ? kb * kPanel : 0);
     s.slope = bump.take<float>(job.softcap > 0 ? kb * kPanel : 0);
     s.keep = bump.take<float>(job.dropout ? kb * kPanel : 0);
     const std::int64_t wide = larger(larger(Arith::words(job.d), Arith::words(job.dv)),
@@ -173,6 +172,7 @@ struct Backward {
   }
 
   static void task(const BackwardJob& job, std::int64_t number, char* scratch) {
+    [[maybe_unused]] const typename Arith::Session session{};
     const Scratch s = layout(job, scratch, nullptr);
     // Key blocks outermost, so that concurrent tasks mostly belong to different heads.
     const std::int64_t units_b = job.serial_b ? 1 : job.b;
@@ -335,7 +335,7 @@ struct Backward {
                                   std::int64_t b) {
     float factor = job.scale * kLog2E;
     float* slopes = job.softcap > 0 ? s.slope : nullptr;
-    if (has_features(job)) {
+    if (job.features) {
       // The score tile is wider than a panel; bias and slope tiles share its row pitch.
       feature_scores(job, panel, keys, scores, kStep, s.bias, kPanel, slopes, kPanel);
       factor = 1.0f;

@@ -41,7 +41,6 @@ struct Forward {
     float *tile, *p;       // scores; P when the Arith stores it apart
     float *bias, *keep;    // feature tiles
     float* row;            // one widened row block
-    const In** rows;
     std::int64_t q_size, o_size, o_rows;
   };
 
@@ -129,7 +128,7 @@ struct Forward {
                      kPanel, tile, kPanel, false);
 
     float factor = job.scale * kLog2E;
-    if (has_features(job)) {
+    if (job.features) {
       feature_scores(job, panel, keys, tile, kPanel, s.bias, kPanel, nullptr, 0);
       factor = 1.0f;
     } else if (keys.begin < panel.common.begin || keys.end > panel.common.end) {
@@ -315,6 +314,7 @@ struct Forward {
   }
 
   static void task(const ForwardJob& job, std::int64_t number, char* scratch) {
+    [[maybe_unused]] const typename Arith::Session session{};
     const Position at = decode(job, number);
     const Sequence& seq = job.sequences[at.b];
     const std::int64_t first_row = at.row_block * job.panels_per_task * kPanel;

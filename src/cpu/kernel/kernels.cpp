@@ -1,5 +1,8 @@
 // The kernels of one instruction set, as a table of functions.
 #include "cpu/job.h"
+#if defined(ATTUNE_ISA_amx)
+#include "cpu/kernel/amx.h"
+#endif
 #include "cpu/kernel/backward.h"
 #include "cpu/kernel/forward.h"
 
@@ -14,8 +17,8 @@ constexpr KernelSet kSet = {
 };
 #elif defined(ATTUNE_ISA_amx)
 constexpr KernelSet kSet = {
-    {{}, {}, Forward<Bf16Arith>::kernel()},
-    {{}, {}, Backward<Bf16Arith>::kernel()},
+    {{}, {}, Forward<AmxArith>::kernel()},
+    {{}, {}, Backward<AmxArith>::kernel()},
 };
 #else
 constexpr KernelSet kSet = {

@@ -12,13 +12,6 @@
 
 namespace attune::cpu::ATTUNE_ISA {
 
-// Whether scores need more than scale and mask. A scale of 0 or less would break the running
-// maximum of raw scores, so it counts as a feature.
-ATTUNE_INLINE bool has_features(const AttentionJob& job) {
-  return job.softcap > 0 || job.bias.layout != BiasLayout::none || job.alibi != nullptr ||
-         !(job.scale > 0);
-}
-
 template <typename T, int kPanel>
 void gather_bias(const BiasView& bias, const Panel<kPanel>& panel, Range keys, float* tile,
                  std::int64_t ld) {
