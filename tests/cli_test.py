@@ -296,14 +296,15 @@ class Run(Case):
         b, sq, sk, hq, hkv, d = 2, 7, 9, 4, 2, 8
         base = qkv(b, sq, sk, hq, hkv, d, 6)
         page = 4
+        slopes = [2.0**-n for n in range(1, b * hq + 1)]
         cu_q, cu_k = [0, 5, 11], [0, 4, 13]
         cases = {
             "sink": ({**base, "sink": normal(hq)}, []),
-            "alibi": ({**base, "alibi_slopes": normal(hq)}, []),
-            "alibi per batch": ({**base, "alibi_slopes": normal(b, hq)}, []),
+            "alibi": ({**base, "alibi_slopes": Array((hq,), slopes[:hq])}, []),
+            "alibi per batch": ({**base, "alibi_slopes": Array((b, hq), slopes)}, []),
             "bias": ({**base, "bias": normal(b, hq, sq, sk)}, ["--mask", "causal-bottom-right"]),
             "bias, rank 2": ({**base, "bias": normal(sq, sk)}, []),
-            "bias, broadcast heads": ({**base, "bias": normal(b, 1, sq, 1)}, []),
+            "bias, broadcast heads": ({**base, "bias": normal(b, 1, 1, sk)}, []),
             "boolean bias": ({**base, "bias": Array((b, 1, sq, sk), [
                 int(n % 3 > 0) for n in range(b * sq * sk)], "bool")}, []),
             "key lengths": ({**base, "key_lengths": Array((b,), [3, 9], "i64")}, []),
@@ -449,7 +450,7 @@ class Explain(Case):
         result = self.json("explain", self.PROBLEM + " device=cuda", code=1)
         self.assertIsNone(result["chosen"])
         self.assertTrue(all(c["reasons"] for c in result["candidates"]))
-        said = self.attune("explain", self.PROBLEM.replace("hkv=4", "hkv=5"), code=1).stderr
+        said = self.attune("explain", self.PROBLEM.replace("hkv=4", "hkv=5"), code=2).stderr
         self.assertIn("hkv = 5", said)
         forced = self.json("explain", self.PROBLEM, "--kernel", "fwd.cpu.bf16.generic")
         self.assertEqual(forced["chosen"], "fwd.cpu.bf16.generic")

@@ -12,6 +12,7 @@ import sys
 
 BLOCK = re.compile(r"(<!-- begin: attune list --markdown -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
+CODE = re.compile(r"^```.*?^```|^(?: {4}|\t).*?$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 VARIABLE = re.compile(r"\bATTUNE_[A-Z0-9_]+\b")
 
 
@@ -36,7 +37,7 @@ def matrix(attune, readme, update):
 
 def links(root):
     for path in [*root.glob("*.md"), *(root / "docs").rglob("*.md")]:
-        for target in LINK.findall(path.read_text()):
+        for target in LINK.findall(CODE.sub("", path.read_text())):
             if "://" in target or target.startswith("mailto:"):
                 continue
             if not (path.parent / target).exists():

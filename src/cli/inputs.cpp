@@ -293,6 +293,10 @@ Status describe(Inputs& inputs) {
     p.q_strides = a.q.strides;
     p.k_strides = a.k.strides;
     p.v_strides = a.v.strides;
+    // o is going to lie in memory as q does, with rows of Dv.
+    const std::int64_t rows = a.q.shape[1];
+    p.o_strides = contiguous_strides({a.q.shape[0], p.hq, rows, p.dv}, 4);
+    std::swap(p.o_strides[1], p.o_strides[2]);
   }
   return {};
 }

@@ -15,11 +15,15 @@ namespace {
 // number of threads: the same Problem must give the same bits on every machine width.
 constexpr std::int64_t kTasksWanted = 64;
 constexpr std::int64_t kMostPanels = 8;
+// K and V are packed once for all tasks of a head when that takes no more than this; a longer
+// context is packed block by block in each task, so that the workspace stays small beside it.
+constexpr std::int64_t kMostPackedBytes = std::int64_t{256} << 20;
 
 // Panels a task: many share the cost of packing a key block, few balance the threads. Any choice
 // gives the same bits.
-std::int64_t choose_panels(const Problem& problem, std::int64_t panels, int threads) {
-  constexpr double kPackCost = 0.12;  // packing a key block, in panels' worth of products
+std::int64_t choose_panels(const Problem& problem, std::int64_t panels, int threads, bool packed) {
+  // Packing a key block, or fetching a packed one, in panels' worth of products.
+  const double kPackCost = packed ? 0.05 : 0.2;
   const double heads = static_cast<double>(problem.b * problem.hkv);
   std::int64_t best = 1;
   double best_cost = HUGE_VAL;
@@ -62,7 +66,11 @@ class ForwardExecution final : public Execution {
         job_.splits = (problem.sk + job_.split_keys - 1) / job_.split_keys;
       }
     }
-    job_.panels_per_task = choose_panels(problem, std::max<std::int64_t>(1, panels), threads);
+    job_.key_blocks = (problem.sk + job_.key_block - 1) / job_.key_block;
+    const std::int64_t packed_bytes = heads * job_.key_blocks * sizes.packed * 4;
+    // One panel a head would pack each block for itself alone.
+    packed_ = panels > 1 && packed_bytes <= kMostPackedBytes;
+    job_.panels_per_task = choose_panels(problem, std::max<std::int64_t>(1, panels), threads, packed_);
     job_.row_blocks = (panels + job_.panels_per_task - 1) / job_.panels_per_task;
     kernel_.sizes(job_, &sizes);
     sizes_ = sizes;
@@ -73,6 +81,10 @@ class ForwardExecution final : public Execution {
     sequences_at_ = layout.add(problem.b, sizeof(Sequence));
     if (job_.splits > 1) {
       partials_at_ = layout.add(tasks_ * job_.panels_per_task * sizes.partial, sizeof(float));
+    }
+    if (packed_) {
+      packed_at_ = layout.add(heads * job_.key_blocks * sizes.packed, sizeof(float));
+      packed_bad_at_ = layout.add(heads * job_.key_blocks, 1);
     }
     scratch_at_ = layout.add(threads_ * round64(sizes.scratch), 1);
     bytes_ = layout.bytes();
@@ -85,7 +97,7 @@ class ForwardExecution final : public Execution {
         "  tile       {} query rows a panel ({} query head{} share keys), {} panel{} a task, "
         "{} keys a step\n"
         "  tasks      {} on {} thread{}{}\n"
-        "  workspace  {} bytes: {} a thread{}\n",
+        "  workspace  {} bytes: {} a thread{}{}\n",
         sizes_.panel, job_.group, job_.group == 1 ? "" : "s", job_.panels_per_task,
         job_.panels_per_task == 1 ? "" : "s", job_.key_block, tasks_, threads_,
         threads_ == 1 ? "" : "s",
@@ -93,7 +105,12 @@ class ForwardExecution final : public Execution {
                                       job_.splits, job_.split_keys)
                         : "",
         bytes_, round64(sizes_.scratch),
-        job_.splits > 1 ? fmt::format(", {} for partial results", scratch_at_ - partials_at_) : "");
+        job_.splits > 1 ? fmt::format(", {} for partial results",
+                                      tasks_ * job_.panels_per_task * sizes_.partial * 4)
+                        : "",
+        packed_ ? fmt::format(", {} for K and V packed once",
+                              problem_.b * problem_.hkv * job_.key_blocks * sizes_.packed * 4)
+                : "");
   }
 
   void run(const Arguments& arguments, std::byte* workspace, const Executor& executor) const override {
@@ -105,6 +122,15 @@ class ForwardExecution final : public Execution {
     auto* scratch = reinterpret_cast<char*>(workspace + scratch_at_);
     const std::int64_t each = round64(sizes_.scratch);
 
+    job.packed = nullptr;
+    if (packed_) {
+      job.packed = reinterpret_cast<float*>(workspace + packed_at_);
+      job.packed_bad = reinterpret_cast<std::uint8_t*>(workspace + packed_bad_at_);
+      for_each_task(executor, threads_, problem_.b * problem_.hkv * job.key_blocks,
+                    [&](std::int64_t task, int worker) {
+                      kernel_.pack(job, task, scratch + worker * each);
+                    });
+    }
     for_each_task(executor, threads_, tasks_, [&](std::int64_t task, int worker) {
       kernel_.task(job, task, scratch + worker * each);
     });
@@ -126,7 +152,9 @@ class ForwardExecution final : public Execution {
   ForwardJob job_{};
   KernelSizes sizes_{};
   std::int64_t tasks_ = 0;
-  std::size_t sequences_at_ = 0, partials_at_ = 0, scratch_at_ = 0, bytes_ = 0;
+  bool packed_ = false;
+  std::size_t sequences_at_ = 0, partials_at_ = 0, packed_at_ = 0, packed_bad_at_ = 0, scratch_at_ = 0,
+              bytes_ = 0;
 };
 
 }  // namespace

@@ -70,7 +70,12 @@ struct ForwardJob : AttentionJob {
   std::int64_t panels_per_task, row_blocks;  // a task is `panels_per_task` panels of query rows
   std::int64_t splits;                       // key ranges computed apart and merged
   std::int64_t split_keys;                   // keys per split, a multiple of key_block
-  float* partials;                           // splits > 1: see forward.cpp
+  float* partials;                           // splits > 1: see forward.h
+  // When several tasks share a head's keys, K and V are packed once: [b][hkv][key_blocks], each
+  // block packed_k_size then packed_v_size floats; null: each task packs its own.
+  float* packed;
+  std::uint8_t* packed_bad;  // V holds NaN or Inf
+  std::int64_t key_blocks;
 };
 
 struct BackwardJob : AttentionJob {
@@ -107,12 +112,14 @@ struct KernelSizes {
   std::int64_t panel_o, panel_o_rows;
   std::int64_t scratch;  // per thread
   std::int64_t partial;  // floats of one panel's partial result (forward splits)
+  std::int64_t packed;   // floats of one packed key block
   std::int64_t step_panels;
 };
 
 // One kernel compiled for one instruction set.
 struct ForwardKernel {
   void (*sizes)(const ForwardJob& job, KernelSizes* sizes);
+  void (*pack)(const ForwardJob& job, std::int64_t task, char* scratch);  // b * hkv * key_blocks
   void (*task)(const ForwardJob& job, std::int64_t task, char* scratch);
   void (*merge)(const ForwardJob& job, std::int64_t task, char* scratch);  // after all tasks
 };

@@ -219,13 +219,13 @@ class HeaderParser {
 // Fortran order -> C order. Walks the result in order and the source by its strides.
 void to_row_major(std::span<const std::byte> from, std::span<std::byte> to,
                   std::span<const std::int64_t> shape, std::size_t element) {
-  std::vector<std::size_t> strides(shape.size());
+  std::array<std::size_t, kMaxFileRank> strides{};
   std::size_t stride = element;
   for (std::size_t d = 0; d < shape.size(); ++d) {
     strides[d] = stride;
     stride *= static_cast<std::size_t>(shape[d]);
   }
-  std::vector<std::int64_t> index(shape.size(), 0);
+  std::array<std::int64_t, kMaxFileRank> index{};
   std::size_t source = 0;
   for (std::size_t target = 0; target < to.size(); target += element) {
     std::memcpy(to.data() + target, from.data() + source, element);

@@ -104,7 +104,11 @@ struct AmxArith : Bf16Forms<32, 16, 16> {
         for (int r = 0; r < kLanes; ++r) store(out + (c + r) * out_ld + j / 2, x[r]);
       }
     }
-    return {out, out_ld, 1};
+    return deep_operand(out, count, n);
+  }
+  static ATTUNE_INLINE AOperand deep_operand(const float* packed, std::int64_t count,
+                                             std::int64_t /*n*/) {
+    return {packed, count / 2, 1};
   }
   static ATTUNE_INLINE AOperand deep_from(AOperand a, std::int64_t key) {
     return {a.data + key / 2, a.m_stride, 1};

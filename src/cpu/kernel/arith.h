@@ -104,9 +104,13 @@ struct FloatArith {
 
   // The deep form of rows [count][words(n)] is the rows themselves.
   static ATTUNE_INLINE std::int64_t deep_floats(std::int64_t /*count*/, std::int64_t /*n*/) { return 0; }
-  static ATTUNE_INLINE AOperand pack_deep(const float* packed_rows, std::int64_t /*count*/,
-                                          std::int64_t n, float* /*out*/) {
-    return {packed_rows, 1, words(n)};
+  static ATTUNE_INLINE AOperand deep_operand(const float* packed, std::int64_t /*count*/,
+                                             std::int64_t n) {
+    return {packed, 1, words(n)};
+  }
+  static ATTUNE_INLINE AOperand pack_deep(const float* packed_rows, std::int64_t count, std::int64_t n,
+                                          float* /*out*/) {
+    return deep_operand(packed_rows, count, n);
   }
   static ATTUNE_INLINE AOperand deep_from(AOperand a, std::int64_t key) {
     return {a.data + key * a.k_stride, a.m_stride, a.k_stride};
@@ -178,7 +182,11 @@ struct Bf16Arith : Bf16Forms<kTileVectors * kLanes, kTileRows, 1> {
   static ATTUNE_INLINE AOperand pack_deep(const float* packed_rows, std::int64_t count,
                                           std::int64_t n, float* out) {
     pack_pairs(packed_rows, count, n, out, columns_of(n));
-    return {out, 1, columns_of(n)};
+    return deep_operand(out, count, n);
+  }
+  static ATTUNE_INLINE AOperand deep_operand(const float* packed, std::int64_t /*count*/,
+                                             std::int64_t n) {
+    return {packed, 1, columns_of(n)};
   }
   static ATTUNE_INLINE AOperand deep_from(AOperand a, std::int64_t key) {
     return {a.data + key / 2 * a.k_stride, a.m_stride, a.k_stride};

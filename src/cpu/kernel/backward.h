@@ -196,8 +196,8 @@ struct Backward {
     const Range keys{block * job.key_block, smaller((block + 1) * job.key_block, seq.sk)};
     if (keys.empty()) return;
     const std::int64_t count = keys.end - keys.begin;
-    bool bad = pack(job, job.k, b, hkv, keys, job.d, s.k);
-    bad |= pack(job, job.v, b, hkv, keys, job.dv, s.v);
+    bool bad = Forward<Arith>::pack_rows(job, job.k, b, hkv, keys, job.d, s.k);
+    bad |= Forward<Arith>::pack_rows(job, job.v, b, hkv, keys, job.dv, s.v);
     const std::int64_t padded = round_up(count, key_multiple());
     const AOperand k_deep = Arith::pack_deep(s.k, padded, job.d, s.k_deep);
     for (std::int64_t i = 0; i < padded * s.d_cols; i += kLanes) store(s.dk + i, F{});
@@ -217,18 +217,6 @@ struct Backward {
       double* parts = job.alibi_parts + (block * job.b + b) * job.hq + hkv * job.group;
       for (std::int64_t g = 0; g < job.group; ++g) parts[g] = s.alibi[g];
     }
-  }
-
-  static bool pack(const BackwardJob& job, const Strided& x, std::int64_t b, std::int64_t hkv, Range keys,
-                   std::int64_t n, float* out) {
-    const std::int64_t words = Arith::words(n);
-    const std::int64_t count = keys.end - keys.begin;
-    bool bad = false;
-    for (std::int64_t j = 0; j < round_up(count, key_multiple()); ++j) {
-      const In* row = j < count ? key_row<In>(job, x, b, keys.begin + j, hkv) : nullptr;
-      bad |= Arith::pack_row(row, x.d_stride, n, out + j * words);
-    }
-    return bad;
   }
 
   static void one_step(const BackwardJob& job, const Scratch& s, std::int64_t b, std::int64_t hkv,

@@ -8,7 +8,8 @@
 // row of a panel attends to are skipped; only partly attended ones pay for the mask.
 //
 // Scratch of a task: Q^T and O^T of each panel, one K and one V block, one score tile; about half
-// an L2 cache. With `splits` > 1 a task sees one range of keys and leaves (m, l, O^T) behind for
+// an L2 cache. When several tasks share a head's keys, `pack` prepares every block once before.
+// With `splits` > 1 a task sees one range of keys and leaves (m, l, O^T) behind for
 // forward_merge.
 #pragma once
 
@@ -73,6 +74,7 @@ struct Forward {
     out->panel = kPanel;
     layout(job, nullptr, &out->scratch);
     out->partial = partial_floats(job);
+    out->packed = packed_k(job) + packed_v(job);
   }
 
   static std::int64_t partial_floats(const ForwardJob& job) {
@@ -95,8 +97,8 @@ struct Forward {
   }
 
   // Rows [keys.begin, keys.end) of K or V; zero rows up to a multiple of what products need.
-  static bool pack_block(const ForwardJob& job, const Strided& x, std::int64_t b, std::int64_t hkv,
-                         Range keys, std::int64_t n, float* out) {
+  static bool pack_rows(const AttentionJob& job, const Strided& x, std::int64_t b, std::int64_t hkv,
+                        Range keys, std::int64_t n, float* out) {
     const std::int64_t words = Arith::words(n);
     const std::int64_t count = keys.end - keys.begin;
     const std::int64_t padded = round_up(count, block_multiple());
@@ -108,23 +110,73 @@ struct Forward {
     return bad;
   }
 
+  // A key block, packed.
+  struct Block {
+    Range keys;
+    const float* k;
+    AOperand v;
+    bool bad_values;  // V holds NaN or Inf
+  };
+
+  static std::int64_t packed_k(const ForwardJob& job) { return job.key_block * Arith::words(job.d); }
+  static std::int64_t packed_v(const ForwardJob& job) {
+    const std::int64_t deep = Arith::deep_floats(job.key_block, job.dv);
+    return deep > 0 ? deep : job.key_block * Arith::words(job.dv);
+  }
+
+  static void pack(const ForwardJob& job, std::int64_t number, char* scratch) {
+    const std::int64_t unit = number / job.key_blocks;
+    const std::int64_t b = unit / job.hkv, hkv = unit % job.hkv;
+    const std::int64_t first = number % job.key_blocks * job.key_block;
+    const Range keys{first, smaller(first + job.key_block, job.sequences[b].sk)};
+    if (keys.empty()) return;
+    float* k = job.packed + number * (packed_k(job) + packed_v(job));
+    float* v = k + packed_k(job);
+    pack_rows(job, job.k, b, hkv, keys, job.d, k);
+    const bool deep = Arith::deep_floats(job.key_block, job.dv) > 0;
+    float* rows = deep ? layout(job, scratch, nullptr).v : v;
+    job.packed_bad[number] = pack_rows(job, job.v, b, hkv, keys, job.dv, rows) ? 1 : 0;
+    if (deep) Arith::pack_deep(rows, round_up(keys.end - keys.begin, block_multiple()), job.dv, v);
+  }
+
+  // The block of the grid that starts at key j, or as much of it as [reach] touches.
+  static Block load_block(const ForwardJob& job, const Scratch& s, std::int64_t b, std::int64_t hkv,
+                          std::int64_t j, Range reach) {
+    if (job.packed != nullptr) {
+      const std::int64_t number = (b * job.hkv + hkv) * job.key_blocks + j / job.key_block;
+      const float* k = job.packed + number * (packed_k(job) + packed_v(job));
+      const Range keys{j, smaller(j + job.key_block, job.sequences[b].sk)};
+      const std::int64_t padded = round_up(keys.end - keys.begin, block_multiple());
+      return {keys, k, Arith::deep_operand(k + packed_k(job), padded, job.dv),
+              job.packed_bad[number] != 0};
+    }
+    const std::int64_t lead =
+        larger<std::int64_t>(0, reach.begin - j) / block_multiple() * block_multiple();
+    const Range keys{j + lead, smaller(j + job.key_block, reach.end)};
+    pack_rows(job, job.k, b, hkv, keys, job.d, s.k);
+    const bool bad = pack_rows(job, job.v, b, hkv, keys, job.dv, s.v);
+    const AOperand v = Arith::pack_deep(s.v, round_up(keys.end - keys.begin, block_multiple()), job.dv,
+                                        s.v_deep);
+    return {keys, s.k, v, bad};
+  }
+
   static constexpr std::int64_t block_multiple() {
     return Arith::kRowMultiple > Arith::kDepthMultiple ? Arith::kRowMultiple : Arith::kDepthMultiple;
   }
 
-  // One panel against keys of the block that starts at block_begin.
-  static void visit(const ForwardJob& job, const Scratch& s, std::int64_t index, Range block, Range keys,
-                    AOperand v_deep, bool bad_values, std::int64_t b, std::int64_t hkv) {
+  // One panel against those keys of a block that it reaches.
+  static void visit(const ForwardJob& job, const Scratch& s, std::int64_t index, const Block& block,
+                    Range keys, std::int64_t b, std::int64_t hkv) {
     Panel<kPanel>& panel = s.panels[index];
     // Rows of the product come in multiples; widen to the left edge and zero P to the right.
-    keys.begin = block.begin + (keys.begin - block.begin) / block_multiple() * block_multiple();
+    keys.begin -= (keys.begin - block.keys.begin) % block_multiple();
     const std::int64_t count = keys.end - keys.begin;
     const std::int64_t padded = round_up(count, block_multiple());
-    const std::int64_t skip = keys.begin - block.begin;
+    const std::int64_t skip = keys.begin - block.keys.begin;
     const std::int64_t words = Arith::words(job.d);
     float* tile = s.tile;
     const std::int64_t columns = panel.vectors * kLanes;
-    Arith::gemm_rows(padded, columns, words, {s.k + skip * words, words, 1}, s.q + index * s.q_size,
+    Arith::gemm_rows(padded, columns, words, {block.k + skip * words, words, 1}, s.q + index * s.q_size,
                      kPanel, tile, kPanel, false);
 
     float factor = job.scale * kLog2E;
@@ -156,7 +208,7 @@ struct Forward {
       alphas[n] = alpha;
       moved |= any(~(alpha == splat(1.0f)));
       const F sum = exponentials(tile + lane, s.p + lane, count, padded, factor, base,
-                                 job.dropout ? s.keep + lane : nullptr, bad_values);
+                                 job.dropout ? s.keep + lane : nullptr, block.bad_values);
       store(s.m + index * kPanel + lane, new_max);
       store(s.l + index * kPanel + lane, loadf(s.l + index * kPanel + lane) * alpha + sum);
     }
@@ -169,13 +221,13 @@ struct Forward {
         }
       }
     }
-    if (bad_values) {
+    if (block.bad_values) {
       add_values_one_by_one(job, s, panel, o, b, hkv, keys);
       return;
     }
     const std::int64_t depth = round_up(count, Arith::kDepthMultiple);
     Arith::gemm_deep(round_up(job.dv, Arith::kRowMultiple), columns, depth,
-                     Arith::deep_from(v_deep, skip), Arith::kStoresP ? s.p : tile, kPanel, o, kPanel);
+                     Arith::deep_from(block.v, skip), Arith::kStoresP ? s.p : tile, kPanel, o, kPanel);
   }
 
   // tile <- P (times the dropout tile), and P as the Arith wants it; returns the sum before dropout.
@@ -341,18 +393,11 @@ struct Forward {
     }
     // Blocks lie on a fixed grid, so that a row's sums do not depend on which rows share its task.
     for (std::int64_t j = reach.begin / job.key_block * job.key_block; j < reach.end; j += job.key_block) {
-      const Range grid{j, smaller(j + job.key_block, reach.end)};
-      // What no row reaches at the block's start is not packed either.
-      const std::int64_t lead = larger<std::int64_t>(0, reach.begin - j) / block_multiple() * block_multiple();
-      const Range block{j + lead, grid.end};
-      pack_block(job, job.k, at.b, at.hkv, block, job.d, s.k);
-      const bool bad = pack_block(job, job.v, at.b, at.hkv, block, job.dv, s.v);
-      const AOperand v_deep =
-          Arith::pack_deep(s.v, round_up(block.end - block.begin, block_multiple()), job.dv, s.v_deep);
+      const Block block = load_block(job, s, at.b, at.hkv, j, reach);
       for (std::int64_t p = 0; p < panels; ++p) {
-        const Range keys{larger(block.begin, s.panels[p].reach.begin),
-                         smaller(block.end, s.panels[p].reach.end)};
-        if (!keys.empty()) visit(job, s, p, block, keys, v_deep, bad, at.b, at.hkv);
+        const Range keys{larger(larger(block.keys.begin, reach.begin), s.panels[p].reach.begin),
+                         smaller(smaller(block.keys.end, reach.end), s.panels[p].reach.end)};
+        if (!keys.empty()) visit(job, s, p, block, keys, at.b, at.hkv);
       }
     }
     for (std::int64_t p = 0; p < panels; ++p) {
@@ -399,7 +444,7 @@ struct Forward {
     }
   }
 
-  static constexpr ForwardKernel kernel() { return {sizes, task, merge}; }
+  static constexpr ForwardKernel kernel() { return {sizes, pack, task, merge}; }
 };
 
 }  // namespace attune::cpu::ATTUNE_ISA
