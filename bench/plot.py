@@ -23,8 +23,9 @@ def draw_panel(axes, rows, title):
     for x, row in zip(places, rows):
         axes.annotate(f"{row['ratio']:.1f}x", (x - 0.2, row["attune_gflops"]), ha="center",
                       va="bottom", fontsize=7, color=ATTUNE)
-    axes.axhline(rows[0]["matrix_rate_gflops"], color=CEILING, linestyle="--", linewidth=1,
-                 label="matrix product")
+    axes.hlines([r["matrix_rate_gflops"] for r in rows], [x - 0.45 for x in places],
+                [x + 0.45 for x in places], color=CEILING, linestyle="--", linewidth=1,
+                label="matrix product")
     axes.set_xticks(list(places), labels, fontsize=6)
     axes.set_title(title, fontsize=9)
     axes.set_ylabel("GFLOP/s", fontsize=8)
@@ -59,10 +60,10 @@ def main():
     dtypes = [dtype for dtype in NAMES if any(dtype == key[1] for key in panels)]
     widest = max(len(rows) for rows in panels.values())
     figure, grid = plt.subplots(
-        len(directions), len(dtypes), squeeze=False, layout="constrained",
-        figsize=(max(3.0, 0.5 * widest) * len(dtypes), 2.8 * len(directions) + 0.6))
-    for y, direction in enumerate(directions):
-        for x, dtype in enumerate(dtypes):
+        len(dtypes), len(directions), squeeze=False, layout="constrained",
+        figsize=(max(3.5, 0.5 * widest) * len(directions), 2.6 * len(dtypes) + 0.6))
+    for y, dtype in enumerate(dtypes):
+        for x, direction in enumerate(directions):
             if (direction, dtype) in panels:
                 draw_panel(grid[y][x], panels[direction, dtype], f"{NAMES[dtype]} {direction}")
             else:

@@ -83,7 +83,8 @@ def read_npy(path):
     size = struct.unpack("<H", raw[8:10])[0]
     header = eval(raw[10 : 10 + size], {"__builtins__": {}})  # a dict literal of our own output
     assert header["descr"] == "<f4" and not header["fortran_order"], header
-    return Array(header["shape"], struct.unpack(f"<{math.prod(header['shape'])}f", raw[10 + size :]))
+    count = math.prod(header["shape"])
+    return Array(header["shape"], struct.unpack(f"<{count}f", raw[10 + size :]))
 
 
 def attention(q, k, v, attends):

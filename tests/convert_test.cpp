@@ -18,7 +18,7 @@ template <typename T>
 Tensor tensor_of(DType dtype, const std::vector<T>& numbers) {
   Tensor tensor{"t", dtype, {static_cast<std::int64_t>(numbers.size())}, {}};
   tensor.data.resize(numbers.size() * sizeof(T));
-  std::memcpy(tensor.data.data(), numbers.data(), tensor.data.size());
+  std::memcpy(tensor.data.data(), numbers.data(), numbers.size() * sizeof(T));
   return tensor;
 }
 

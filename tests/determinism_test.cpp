@@ -2,12 +2,11 @@
 // work: few heads with many keys (key splitting), gradients that several tasks add to.
 #include <gtest/gtest.h>
 
+#include <attune/oracle.hpp>
+#include <attune/plan.hpp>
 #include <cstddef>
 #include <string>
 #include <vector>
-
-#include <attune/oracle.hpp>
-#include <attune/plan.hpp>
 
 #include "tests/support/judge.h"
 #include "tests/support/tensors.h"

@@ -2,11 +2,10 @@
 // keep decision for the element numbers of the contract.
 #include <gtest/gtest.h>
 
-#include <cstdint>
-#include <string>
-
 #include <attune/oracle.hpp>
 #include <attune/plan.hpp>
+#include <cstdint>
+#include <string>
 
 #include "tests/support/judge.h"
 #include "tests/support/tensors.h"
@@ -128,8 +127,10 @@ TEST(Dropout, PackedElementsAreNumberedByTheLongestLengths) {
     Tensors tensors(p, Distribution::normal, 8);
     const std::int64_t q_starts[] = {0, 17, 17, 36};
     const std::int64_t k_starts[] = {0, 8, 20, 57};
-    tensors.edit("cu_seqlens_q", [&](const Index& i) { return static_cast<double>(q_starts[i[0]]); });
-    tensors.edit("cu_seqlens_k", [&](const Index& i) { return static_cast<double>(k_starts[i[0]]); });
+    tensors.edit("cu_seqlens_q",
+                 [&](const Index& i) { return static_cast<double>(q_starts[i[0]]); });
+    tensors.edit("cu_seqlens_k",
+                 [&](const Index& i) { return static_cast<double>(k_starts[i[0]]); });
     tensors.edit("v", [&](const Index& i) {
       const std::int64_t start = i[1] < 8 ? 0 : i[1] < 20 ? 8 : 20;
       return identity(i[1] - start, i[3]);

@@ -2,15 +2,14 @@
 // its traps catch what they are meant to catch.
 #include <gtest/gtest.h>
 
+#include <attune/arguments.hpp>
+#include <attune/problem.hpp>
 #include <cmath>
 #include <cstdint>
 #include <functional>
 #include <limits>
 #include <string>
 #include <vector>
-
-#include <attune/arguments.hpp>
-#include <attune/problem.hpp>
 
 #include "tests/support/random_problem.h"
 #include "tests/support/scalar.h"
@@ -64,8 +63,7 @@ TEST(Generator, CoversTheContract) {
       {"causal top left",
        [](const Problem& p) { return p.mask.causal && p.mask.diagonal == Diagonal::top_left; }},
       {"causal window", [](const Problem& p) { return p.mask.causal && p.mask.left >= 0; }},
-      {"window of 0, 0",
-       [](const Problem& p) { return p.mask.left == 0 && p.mask.right == 0; }},
+      {"window of 0, 0", [](const Problem& p) { return p.mask.left == 0 && p.mask.right == 0; }},
       {"window both sides", [](const Problem& p) { return p.mask.left > 0 && p.mask.right > 0; }},
       {"window right only", [](const Problem& p) { return p.mask.left < 0 && p.mask.right >= 0; }},
       {"negative offset", [](const Problem& p) { return p.mask.offset < 0; }},
@@ -173,9 +171,8 @@ TEST(TensorMemory, EndsAtAPageThatCannotBeTouched) {
 
 TEST(TensorMemory, WalksBackwards) {
   TensorMemory memory(DType::i32, {3, 2}, {-2, 1});
-  for_each_index(memory.view(), [&](const Index& i) {
-    memory.set(i, static_cast<double>(10 * i[0] + i[1]));
-  });
+  for_each_index(memory.view(),
+                 [&](const Index& i) { memory.set(i, static_cast<double>(10 * i[0] + i[1])); });
   const auto* const data = static_cast<const std::int32_t*>(memory.view().data);
   EXPECT_EQ(data[-2], 10);
   EXPECT_EQ(data[-3], 21);

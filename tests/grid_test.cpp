@@ -5,12 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <attune/arguments.hpp>
+#include <attune/problem.hpp>
 #include <cmath>
 #include <cstdint>
 #include <string>
-
-#include <attune/arguments.hpp>
-#include <attune/problem.hpp>
 
 #include "tests/support/flags.h"
 #include "tests/support/judge.h"

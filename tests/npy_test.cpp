@@ -63,7 +63,7 @@ template <typename T>
 Tensor tensor_of(DType dtype, std::vector<std::int64_t> shape, const std::vector<T>& numbers) {
   Tensor tensor{"t", dtype, std::move(shape), {}};
   tensor.data.resize(numbers.size() * sizeof(T));
-  if (!numbers.empty()) std::memcpy(tensor.data.data(), numbers.data(), tensor.data.size());
+  if (!numbers.empty()) std::memcpy(tensor.data.data(), numbers.data(), numbers.size() * sizeof(T));
   return tensor;
 }
 

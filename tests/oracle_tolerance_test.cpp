@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "oracle/read.h"
@@ -188,8 +189,10 @@ TEST(OraclePlain, RoundsToItsDType) {
     p.softcap = 5;
     p.bias.kind = BiasKind::additive;
     p.bias.grad = true;
-    const testing::Tensors tensors(p, testing::Distribution::normal, 1);
+    testing::Tensors tensors(p, testing::Distribution::normal, 1);
     const Expected<Result> exact = run(p, tensors.arguments());
+    ASSERT_TRUE(exact.ok());
+    tensors.set_forward(*exact);
     const Expected<Result> plain = run(p, tensors.arguments(), Rounding::plain);
     ASSERT_TRUE(exact.ok() && plain.ok());
     const double epsilon = dtype == DType::f32 ? 0x1p-23 : dtype == DType::f16 ? 0x1p-10 : 0x1p-7;
@@ -207,6 +210,185 @@ TEST(OraclePlain, RoundsToItsDType) {
       EXPECT_GT(worst, 0.05 * epsilon * largest) << to_string(dtype);
       EXPECT_LT(worst, 20 * epsilon * largest) << to_string(dtype);
     }
+  }
+}
+
+// Terms and the floor that comes from them, for o and every gradient of a Problem on normal data.
+struct Judged {
+  testing::Tensors tensors;
+  Result exact, plain;
+
+  explicit Judged(const Problem& p) : tensors(p, testing::Distribution::normal, 1) {
+    Expected<Result> result = run(p, tensors.arguments());
+    EXPECT_TRUE(result.ok());
+    exact = std::move(result).value();
+    if (p.kind == Kind::backward) tensors.set_forward(exact);
+    result = run(p, tensors.arguments(), Rounding::plain);
+    EXPECT_TRUE(result.ok());
+    plain = std::move(result).value();
+  }
+
+  // Judges the exact values times (1 + error), rounded to `dtype`.
+  [[nodiscard]] Error judge(std::vector<double> Result::*tensor, DType dtype, double error) const {
+    const std::vector<double>& values = exact.*tensor;
+    std::vector<double> memory(values.size());  // room enough for any dtype
+    const TensorView got =
+        TensorView::contiguous(memory.data(), dtype, {static_cast<std::int64_t>(values.size())});
+    std::size_t n = 0;
+    for_each_index(got, [&](const Index& i) { write(got, i, values[n++] * (1 + error)); });
+    return compare(got, tensor, exact, plain);
+  }
+};
+
+Problem backward_problem(DType dtype, std::int64_t sq, std::int64_t sk) {
+  Problem p;
+  p.kind = Kind::backward;
+  p.dtype = dtype;
+  p.hq = 4;
+  p.hkv = 2;
+  p.sq = sq;
+  p.sk = sk;
+  p.d = 64;
+  p.dv = 64;
+  p.lse = LseLayout::plain;
+  return p;
+}
+
+// With one key P is 1 and dS = P (dP - delta) cancels to 0, which float32 need not hit.
+TEST(OracleTerms, GiveAFloorToGradientsThatCancel) {
+  const Judged judged(backward_problem(DType::f32, 5, 1));
+  for (const auto member : {&Result::grad_q, &Result::grad_k}) {
+    std::vector<float> got((judged.exact.*member).size(), 0);
+    const TensorView view =
+        TensorView::contiguous(got.data(), DType::f32, {static_cast<std::int64_t>(got.size())});
+    Error error = compare(view, member, judged.exact, judged.plain);
+    EXPECT_GT(error.floor, 0);
+    EXPECT_LT(error.floor, 1e-4);  // dP, delta and q, k are in the order of 10 and 1
+    EXPECT_TRUE(error.pass());
+    got[3] = 1e-7F;
+    EXPECT_TRUE(compare(view, member, judged.exact, judged.plain).pass());
+    got[3] = 1e-3F;
+    EXPECT_FALSE(compare(view, member, judged.exact, judged.plain).pass());
+  }
+}
+
+TEST(OracleTerms, LeaveTheToleranceTight) {
+  for (const std::int64_t sk : {40, 200}) {
+    const Judged judged(backward_problem(DType::f32, 50, sk));
+    for (const auto member : {&Result::o, &Result::grad_q, &Result::grad_k, &Result::grad_v}) {
+      const Error right = judged.judge(member, DType::f32, 0);
+      EXPECT_TRUE(right.pass());
+      double largest = 0;
+      for (const double x : judged.exact.*member) largest = std::max(largest, std::fabs(x));
+      EXPECT_LE(right.floor, 1e-5 * largest);
+      EXPECT_LE(2 * right.plain_max + right.floor, 6e-6 * largest);
+      EXPECT_LE(1.5 * right.plain_rms + right.rms_floor, 2e-6 * largest);
+      EXPECT_FALSE(judged.judge(member, DType::f32, 1e-5).pass());
+    }
+    EXPECT_FALSE(judged.judge(&Result::lse, DType::f32, 1e-5).pass());
+  }
+}
+
+// Beside the roundings of the half precisions, those of float32 are nothing.
+TEST(OracleTerms, AddNothingInHalfPrecision) {
+  for (const DType dtype : {DType::f16, DType::bf16}) {
+    const Judged judged(backward_problem(dtype, 50, 200));
+    const double ulp = dtype == DType::f16 ? 0x1p-10 : 0x1p-7;
+    for (const auto member : {&Result::o, &Result::grad_q, &Result::grad_k, &Result::grad_v}) {
+      double largest = 0;
+      for (const double x : judged.exact.*member) largest = std::max(largest, std::fabs(x));
+      const Error error = judged.judge(member, dtype, 0);
+      EXPECT_TRUE(error.pass());
+      EXPECT_EQ(error.floor, ulp * largest);
+      EXPECT_EQ(error.rms_floor, ulp * largest);
+    }
+    EXPECT_FALSE(judged.judge(&Result::o, dtype, dtype == DType::bf16 ? 3e-2 : 4e-3).pass());
+  }
+}
+
+TEST(OracleTerms, AreThereForEveryTensorAndOfExactRunsOnly) {
+  Problem p = backward_problem(DType::f32, 6, 9);
+  p.bias.kind = BiasKind::additive;
+  p.bias.grad = true;
+  p.sink = p.sink_grad = true;
+  p.alibi = PerHead::head;
+  p.alibi_grad = true;
+  p.softcap = 3;
+  const Judged judged(p);
+  for (const auto member : {&Terms::o, &Terms::lse, &Terms::grad_q, &Terms::grad_k, &Terms::grad_v,
+                            &Terms::grad_bias, &Terms::grad_sink, &Terms::grad_alibi_slopes}) {
+    const Terms::Sum exact = judged.exact.terms.*member;
+    EXPECT_GT(exact.max, 0);
+    EXPECT_TRUE(std::isfinite(exact.max));
+    EXPECT_GE(exact.squares, exact.max * exact.max * (1 - 1e-12));
+    EXPECT_EQ((judged.plain.terms.*member).max, 0);
+  }
+}
+
+// Where nothing is attended there are no terms, and zeros have to be zeros.
+TEST(OracleTerms, AreZeroWithoutKeys) {
+  Problem p = backward_problem(DType::f32, 6, 9);
+  p.mask.causal = true;
+  p.mask.offset = -100;
+  const Judged judged(p);
+  for (const auto member :
+       {&Terms::o, &Terms::lse, &Terms::grad_q, &Terms::grad_k, &Terms::grad_v}) {
+    EXPECT_EQ((judged.exact.terms.*member).max, 0);
+  }
+}
+
+// What is attended but not finite has no first-order error; the rest keeps its own.
+TEST(OracleTerms, StayFiniteBesideInfinities) {
+  const Problem p = backward_problem(DType::f32, 6, 9);
+  testing::Tensors tensors(p, testing::Distribution::normal, 1);
+  tensors.edit("v", [](const Index& i) { return i[1] == 4 && i[3] == 0 ? kInfinity : 0.5; });
+  tensors.edit("k", [](const Index& i) { return i[1] == 5 && i[2] == 0 ? kNaN : 0.25; });
+  const Expected<Result> exact = run(p, tensors.arguments());
+  ASSERT_TRUE(exact.ok());
+  for (const auto member :
+       {&Terms::o, &Terms::lse, &Terms::grad_q, &Terms::grad_k, &Terms::grad_v}) {
+    const Terms::Sum sum = exact->terms.*member;
+    EXPECT_TRUE(std::isfinite(sum.max) && std::isfinite(sum.squares));
+  }
+}
+
+// Plain backward takes delta from the o and, in float32, P from the LSE that a kernel is given.
+TEST(OraclePlain, StartsBackwardFromTheSavedTensors) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Problem p = backward_problem(dtype, 7, 9);
+    Judged judged(p);
+    const auto plain = [&] {
+      Expected<Result> result = run(p, judged.tensors.arguments(), Rounding::plain);
+      EXPECT_TRUE(result.ok());
+      return std::move(result).value();
+    };
+    const auto scaled = [&](const std::vector<double>& values, double factor) {
+      std::vector<double> out = values;
+      for (double& x : out) x *= factor;
+      return out;
+    };
+    Result saved = judged.exact;
+    // P of a float32 LSE that is log(2) too small is twice as large, and so is dV.
+    for (double& x : saved.lse) x -= std::log(2);
+    judged.tensors.set_forward(saved);
+    const std::vector<double> want = scaled(judged.plain.grad_v, dtype == DType::f32 ? 2 : 1);
+    const std::vector<double> got = plain().grad_v;
+    for (std::size_t n = 0; n < want.size(); ++n) EXPECT_NEAR(got[n], want[n], 1e-5) << n;
+    // -inf: no gradients, whatever the scores.
+    for (double& x : saved.lse) x = -kInfinity;
+    judged.tensors.set_forward(saved);
+    for (const double x : plain().grad_v) EXPECT_EQ(x, 0);
+    // Another o is another delta: dQ changes, dV does not.
+    saved = judged.exact;
+    saved.o = scaled(saved.o, 2);
+    judged.tensors.set_forward(saved);
+    const Result other = plain();
+    EXPECT_EQ(other.grad_v, judged.plain.grad_v);
+    EXPECT_NE(other.grad_q, judged.plain.grad_q);
+    // The exact gradient reads neither.
+    const Expected<Result> exact = run(p, judged.tensors.arguments());
+    ASSERT_TRUE(exact.ok());
+    EXPECT_EQ(exact->grad_q, judged.exact.grad_q);
   }
 }
 

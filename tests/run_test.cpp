@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <attune/oracle.hpp>
+#include <attune/plan.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -11,9 +13,6 @@
 #include <string>
 #include <thread>
 #include <vector>
-
-#include <attune/oracle.hpp>
-#include <attune/plan.hpp>
 
 #include "tests/support/judge.h"
 #include "tests/support/tensors.h"
@@ -122,8 +121,7 @@ TEST(Run, WorkspaceMayLieAnywhereAndHoldAnything) {
     for (const std::size_t shift : {0U, 1U, 7U, 60U}) {
       std::vector<std::byte> memory(bytes + 128, kPoison);
       tensors.poison_outputs();
-      const Status status =
-          plan->run(tensors.arguments(), std::span(memory).subspan(shift, bytes));
+      const Status status = plan->run(tensors.arguments(), std::span(memory).subspan(shift, bytes));
       ASSERT_TRUE(status.ok()) << status.message();
       if (first.empty()) first = tensors.output_bytes();
       EXPECT_TRUE(tensors.output_bytes() == first) << id_of(kernel) << " shift " << shift;
@@ -182,8 +180,8 @@ void expect_refusals(const Problem& p, const std::vector<Mistake>& mistakes) {
 }
 
 TEST(Run, RefusesWrongTensorsAndWritesNothing) {
-  Problem p = problem_of({.kind = Kind::forward, .family = Family::cpu, .dtype = DType::f32,
-                          .isa = Isa::generic});
+  Problem p = problem_of(
+      {.kind = Kind::forward, .family = Family::cpu, .dtype = DType::f32, .isa = Isa::generic});
   expect_refusals(
       p, {
              {"no q", [](Arguments& a) { a.q = {}; }},
@@ -197,10 +195,7 @@ TEST(Run, RefusesWrongTensorsAndWritesNothing) {
              {"no o", [](Arguments& a) { a.o = {}; }},
              {"o on itself", [](Arguments& a) { a.o.strides[2] = 0; }},
              {"o backwards", [](Arguments& a) { a.o.strides[3] = -1; }},
-             {"o over q",
-              [](Arguments& a) {
-                a.o.data = a.q.data;
-              }},
+             {"o over q", [](Arguments& a) { a.o.data = a.q.data; }},
              {"no LSE", [](Arguments& a) { a.lse = {}; }},
              {"LSE in f64", [](Arguments& a) { a.lse.dtype = DType::f64; }},
              {"LSE on itself", [](Arguments& a) { a.lse.strides[1] = 0; }},
@@ -209,8 +204,8 @@ TEST(Run, RefusesWrongTensorsAndWritesNothing) {
 }
 
 TEST(Run, RefusesWrongGradientsAndWritesNothing) {
-  Problem p = problem_of({.kind = Kind::backward, .family = Family::cpu, .dtype = DType::bf16,
-                          .isa = Isa::generic});
+  Problem p = problem_of(
+      {.kind = Kind::backward, .family = Family::cpu, .dtype = DType::bf16, .isa = Isa::generic});
   p.bias.kind = BiasKind::additive;
   p.bias.grad = true;
   expect_refusals(
@@ -229,8 +224,8 @@ TEST(Run, RefusesWrongGradientsAndWritesNothing) {
 }
 
 TEST(Run, RefusesWrongLengthsAndWritesNothing) {
-  Problem p = problem_of({.kind = Kind::forward, .family = Family::cpu, .dtype = DType::f32,
-                          .isa = Isa::generic});
+  Problem p = problem_of(
+      {.kind = Kind::forward, .family = Family::cpu, .dtype = DType::f32, .isa = Isa::generic});
   p.packed_q = true;
   p.total_q = 100;
   p.page_size = 16;
@@ -241,7 +236,7 @@ TEST(Run, RefusesWrongLengthsAndWritesNothing) {
   static std::vector<std::int32_t> falling = {0, 60, 40}, past_the_end = {0, 60, 101},
                                    too_long = {0, 71, 90}, late = {1, 50, 90};
   static std::vector<std::int32_t> bad_page(34, 0), negative_page(34, 0);
-  bad_page[12] = 40;      // key 192 of sequence 0
+  bad_page[12] = 40;       // key 192 of sequence 0
   negative_page[19] = -1;  // key 32 of sequence 1
   const auto view = [](std::vector<std::int32_t>& values) {
     return TensorView::contiguous(values.data(), DType::i32,
@@ -251,32 +246,33 @@ TEST(Run, RefusesWrongLengthsAndWritesNothing) {
     return TensorView::contiguous(values.data(), DType::i32, {2, 17});
   };
   expect_refusals(
-      p, {
-             {"no key lengths", [](Arguments& a) { a.key_lengths = {}; }},
-             {"a length past sk", [&](Arguments& a) { a.key_lengths = view(long_lengths); }},
-             {"a negative length", [&](Arguments& a) { a.key_lengths = view(negative_lengths); }},
-             {"lengths in i64", [](Arguments& a) { a.key_lengths.dtype = DType::i64; }},
-             {"cu_seqlens falling", [&](Arguments& a) { a.cu_seqlens_q = view(falling); }},
-             {"cu_seqlens past the end", [&](Arguments& a) { a.cu_seqlens_q = view(past_the_end); }},
-             {"a sequence longer than sq", [&](Arguments& a) { a.cu_seqlens_q = view(too_long); }},
-             {"cu_seqlens not from 0", [&](Arguments& a) { a.cu_seqlens_q = view(late); }},
-             {"no page table", [](Arguments& a) { a.page_table = {}; }},
-             {"a page past the last",
-              [&](Arguments& a) {
-                a.key_lengths = view(good_lengths);
-                a.page_table = table(bad_page);
-              }},
-             {"a negative page",
-              [&](Arguments& a) {
-                a.key_lengths = view(good_lengths);
-                a.page_table = table(negative_page);
-              }},
-         });
+      p,
+      {
+          {"no key lengths", [](Arguments& a) { a.key_lengths = {}; }},
+          {"a length past sk", [&](Arguments& a) { a.key_lengths = view(long_lengths); }},
+          {"a negative length", [&](Arguments& a) { a.key_lengths = view(negative_lengths); }},
+          {"lengths in i64", [](Arguments& a) { a.key_lengths.dtype = DType::i64; }},
+          {"cu_seqlens falling", [&](Arguments& a) { a.cu_seqlens_q = view(falling); }},
+          {"cu_seqlens past the end", [&](Arguments& a) { a.cu_seqlens_q = view(past_the_end); }},
+          {"a sequence longer than sq", [&](Arguments& a) { a.cu_seqlens_q = view(too_long); }},
+          {"cu_seqlens not from 0", [&](Arguments& a) { a.cu_seqlens_q = view(late); }},
+          {"no page table", [](Arguments& a) { a.page_table = {}; }},
+          {"a page past the last",
+           [&](Arguments& a) {
+             a.key_lengths = view(good_lengths);
+             a.page_table = table(bad_page);
+           }},
+          {"a negative page",
+           [&](Arguments& a) {
+             a.key_lengths = view(good_lengths);
+             a.page_table = table(negative_page);
+           }},
+      });
 }
 
 TEST(Plans, RefuseWhatCannotBe) {
-  Problem p = problem_of({.kind = Kind::forward, .family = Family::cpu, .dtype = DType::f32,
-                          .isa = Isa::generic});
+  Problem p = problem_of(
+      {.kind = Kind::forward, .family = Family::cpu, .dtype = DType::f32, .isa = Isa::generic});
   const auto message = [&](const Problem& problem, const PlanOptions& options) {
     const Expected<Plan> plan = make_plan(problem, options);
     EXPECT_FALSE(plan.ok());

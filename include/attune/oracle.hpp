@@ -13,6 +13,20 @@
 
 namespace attune::oracle {
 
+// What float32 arithmetic may lose in each tensor, to first order and in units of 2^-23: for every
+// element the sum of what its terms' roundings amount to, each term with the relative error of its
+// own factors. So p_ij = exp(s_ij - LSE_i) counts with 1 + |LSE_i| + |scale| sum |q k| + |bias| +
+// |slope distance|, and P (dP - delta) with the terms of dP and delta, also where it cancels to 0.
+// The terms of o, grad_q, grad_k and grad_v add as independent errors do, by their squares; those
+// of the other tensors, whose few elements may be very long sums, simply add.
+struct Terms {
+  struct Sum {
+    double max = 0;      // the largest over the tensor's elements
+    double squares = 0;  // sum of the squares over the elements
+  };
+  Sum o, lse, grad_q, grad_k, grad_v, grad_bias, grad_sink, grad_alibi_slopes;
+};
+
 // Results as float64, each row-major in the logical shape of its tensor in Arguments (so o is
 // [B, Sq, Hq, Dv], or [1, total_q, Hq, Dv] when packed); empty where the Problem does not ask.
 // Rows that belong to no sequence (outside cu_seqlens) are 0 in o and gradients; +inf padding of
@@ -20,16 +34,20 @@ namespace attune::oracle {
 struct Result {
   std::vector<double> o, lse;
   std::vector<double> grad_q, grad_k, grad_v, grad_bias, grad_sink, grad_alibi_slopes;
+  Terms terms;  // of exact runs only
 };
 
 // How each step is rounded. `exact` is the oracle. `plain` is the yardstick of the tolerance rule:
 // the textbook eager computation in the Problem's dtype (every intermediate tensor - scores, P, dP,
 // dS - rounded to that dtype, matrix products accumulated in float32).
+// Plain backward starts from what a kernel is given, where that is not empty: delta comes from
+// arguments.o as it was rounded, P of float32 from arguments.lse. (P of float16 and bfloat16 keeps
+// its own denominator, which fits the rounded scores.) Exact backward never reads either.
 enum class Rounding : std::uint8_t { exact, plain };
 
 // Computes what problem.kind asks: o and the LSE, or every gradient. Reads the inputs of
-// `arguments` only; backward recomputes its own o and LSE and does not read arguments.o / lse.
-// Both o and lse (in layout problem.lse, plain when none) are always filled.
+// `arguments` only; backward computes its own o and LSE (see Rounding). Both o and lse (in layout
+// problem.lse, plain when none) are always filled.
 // Expects what validate() and check() accept, and refuses only what it can't read; f64 tensors are
 // welcome as well (Rounding::exact). Query heads run one after another on the calling thread.
 [[nodiscard]] ATTUNE_API Expected<Result> run(const Problem& problem, const Arguments& arguments,
@@ -40,8 +58,11 @@ enum class Rounding : std::uint8_t { exact, plain };
 struct Error {
   double max = 0, rms = 0;
   double plain_max = 0, plain_rms = 0;
-  double floor = 0;  // the dtype's rounding floor: one unit in the last place of max |exact|
-  // max / (2 plain_max + floor) and rms / (1.5 plain_rms + floor): at most 1 passes.
+  // One unit in the last place of max |exact|, plus as much as 2^-23 of the terms (their largest,
+  // their RMS) exceeds 2 plain_max or 1.5 plain_rms: the plain computation is one sample of float32
+  // arithmetic, which may be right by luck.
+  double floor = 0, rms_floor = 0;
+  // max / (2 plain_max + floor) and rms / (1.5 plain_rms + rms_floor): at most 1 passes.
   double max_ratio = 0, rms_ratio = 0;
   bool same_nonfinite = true;  // NaN and infinities stand where the oracle's stand
   std::string first_bad;       // "[1, 7, 0, 3]: got 0.5, want 0.25" of the worst element
@@ -51,11 +72,17 @@ struct Error {
 };
 
 // Compares a computed tensor with the oracle's; `plain` may be empty (then only the floor counts).
-// An exact value past the range of got's dtype (or within the tolerance of it) may be infinite there;
-// the largest finite value that counts for the floor is one that the dtype can hold. A tensor of
-// zeros has to be zero exactly.
+// An exact value past the range of got's dtype (or within the tolerance of it) may be infinite
+// there; the largest finite value that counts for the floor is one that the dtype can hold. A tensor of
+// zeros has to be zero exactly, unless its terms cancel to zero. `terms` are the exact Result's.
 [[nodiscard]] ATTUNE_API Error compare(const TensorView& got, const std::vector<double>& exact,
-                                       const std::vector<double>& plain);
+                                       const std::vector<double>& plain,
+                                       const Terms::Sum& terms = {});
+
+// The same for one tensor of a Result, such as &Result::grad_q, with all that belongs to it.
+[[nodiscard]] ATTUNE_API Error compare(const TensorView& got,
+                                       std::vector<double> Result::*tensor, const Result& exact,
+                                       const Result& plain);
 
 // Keep decision of dropout for element `index` of the stream (seed, subsequence 0, offset + index):
 // Philox4x32-10 (Salmon et al., SC'11) and cuRAND's uniform in (0, 1]; kept iff u > probability.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -132,6 +133,8 @@ void fill(const Slice& slice, const Arguments& all, SliceCall& call) {
                      static_cast<std::uint64_t>(slice.b * slice.problem.hq + slice.first_head()) *
                          static_cast<std::uint64_t>(p.sq) * static_cast<std::uint64_t>(p.sk);
   if (p.kind == Kind::backward) {
+    if (!all.o.empty()) a.o = slice.query_side(all.o);
+    if (!all.lse.empty()) a.lse = slice.lse(all.lse);
     a.grad_o = slice.query_side(all.grad_o);
     if (p.lse_grad) a.grad_lse = slice.lse(all.grad_lse);
   }
@@ -219,6 +222,40 @@ void place(const Problem& problem, const Slice& slice, const oracle::Result& fro
   }
 }
 
+using Terms = oracle::Terms;
+
+// The terms of slices that share elements add up; otherwise each element has its own.
+void merge(const Terms::Sum& from, bool shared, Terms::Sum& to) {
+  to.max = shared ? to.max + from.max : std::max(to.max, from.max);
+  const double root = std::sqrt(to.squares) + std::sqrt(from.squares);
+  to.squares = shared ? root * root : to.squares + from.squares;
+}
+
+void merge(const Terms& from, bool shared_bias, bool shared_slopes, bool shared_sink, Terms& to) {
+  merge(from.o, false, to.o);
+  merge(from.lse, false, to.lse);
+  merge(from.grad_q, false, to.grad_q);
+  merge(from.grad_k, false, to.grad_k);  // pages that several sequences use count once
+  merge(from.grad_v, false, to.grad_v);
+  merge(from.grad_bias, shared_bias, to.grad_bias);
+  merge(from.grad_sink, shared_sink, to.grad_sink);
+  merge(from.grad_alibi_slopes, shared_slopes, to.grad_alibi_slopes);
+}
+
+// The whole Problem's terms from those of its slices, [B, Hkv].
+Terms merge(const Problem& problem, const std::vector<Terms>& slices) {
+  Terms all;
+  const auto hkv = static_cast<std::size_t>(problem.hkv);
+  for (std::size_t head = 0; head < hkv; ++head) {
+    Terms of_head;
+    for (std::size_t n = head; n < slices.size(); n += hkv) {
+      merge(slices[n], problem.bias.broadcast_b, problem.alibi == PerHead::head, true, of_head);
+    }
+    merge(of_head, problem.bias.broadcast_h, false, false, all);
+  }
+  return all;
+}
+
 }  // namespace
 
 double reference_steps(const Problem& problem, bool with_plain) {
@@ -238,6 +275,7 @@ Expected<Reference> reference(const Problem& given, const Arguments& arguments, 
   const std::int64_t slices = problem.b * problem.hkv;
   if (slices == 0) return all;
   Progress progress("checking against the oracle", slices * (with_plain ? 2 : 1));
+  std::vector<Terms> terms(static_cast<std::size_t>(slices));
   std::atomic<std::int64_t> next{0};
   std::mutex mutex;
   Status failure;
@@ -255,6 +293,7 @@ Expected<Reference> reference(const Problem& given, const Arguments& arguments, 
           if (!result.ok()) failure = result.status();
           if (!failure.ok()) return;
           place(problem, slice, *result, pass == 0 ? all.exact : all.plain);
+          if (pass == 0) terms[static_cast<std::size_t>(i)] = result->terms;
         }
         progress.advance();
       }
@@ -266,6 +305,7 @@ Expected<Reference> reference(const Problem& given, const Arguments& arguments, 
   work();
   for (std::thread& thread : pool) thread.join();
   if (!failure.ok()) return failure;
+  all.exact.terms = merge(problem, terms);
   return all;
 }
 

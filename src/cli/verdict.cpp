@@ -58,8 +58,8 @@ Expected<std::vector<Verdict>> check_results(const Problem& problem, const Argum
   for (const Pairing& pairing : kPairings) {
     const TensorView& got = arguments.*pairing.view;
     if (got.empty()) continue;
-    verdicts.push_back({pairing.name, oracle::compare(got, both->exact.*pairing.values,
-                                                      both->plain.*pairing.values)});
+    verdicts.push_back(
+        {pairing.name, oracle::compare(got, pairing.values, both->exact, both->plain)});
   }
   return verdicts;
 }
@@ -106,6 +106,7 @@ nlohmann::json to_json(const std::vector<Verdict>& verdicts) {
                     {"plain_max_error", e.plain_max},
                     {"plain_rms_error", e.plain_rms},
                     {"floor", e.floor},
+                    {"rms_floor", e.rms_floor},
                     {"max_of_limit", e.max_ratio},
                     {"rms_of_limit", e.rms_ratio},
                     {"same_nonfinite", e.same_nonfinite},

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include "problem/lengths.h"
@@ -43,9 +44,9 @@ namespace {
 // Keys a step: K and V blocks of about 192 KiB of floats, so that they stay in a core's L2 beside
 // the panels. From the Problem alone: it decides where sums are cut, hence the bits of the result.
 std::int64_t choose_key_block(const Problem& problem) {
-  constexpr std::int64_t kBlockFloats = 48 * 1024;
+  const std::int64_t kBlockFloats = getenv("KB") ? 1024 * 1024 : 48 * 1024;
   const std::int64_t width = std::max<std::int64_t>(1, problem.d + problem.dv);
-  return std::clamp<std::int64_t>(kBlockFloats / width / 32 * 32, 32, 256);
+  return std::clamp<std::int64_t>(kBlockFloats / width / 32 * 32, 32, getenv("KB") ? atoi(getenv("KB")) : 128);
 }
 
 // Window sides and offsets beyond every key act like "unbounded" or "nothing" alike when cut here,

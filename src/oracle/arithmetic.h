@@ -10,6 +10,7 @@ namespace attune::oracle {
 // The oracle: float64, nothing is rounded on the way.
 struct Exact {
   using Real = double;
+  static constexpr bool kRoundsScores = false;
   static double round(double x) { return x; }
 };
 
@@ -18,6 +19,7 @@ struct Exact {
 template <DType dtype>
 struct Plain {
   using Real = float;
+  static constexpr bool kRoundsScores = dtype != DType::f32;
   static float round(float x) {
     if constexpr (dtype == DType::f16) return round_to_f16(x);
     if constexpr (dtype == DType::bf16) return round_to_bf16(x);

@@ -8,7 +8,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <limits>
 #include <vector>
 
@@ -27,16 +26,6 @@ std::vector<Real> zeros(const std::vector<std::int64_t>& shape) {
   return std::vector<Real>(at(element_count(shape)), Real{0});
 }
 
-// Row-major index of bias[b, h, i, j] in the bias's own shape, in which broadcast extents are 1.
-std::size_t bias_index(const Problem& p, std::int64_t b, std::int64_t h, std::int64_t i,
-                       std::int64_t j) {
-  std::int64_t index = p.bias.broadcast_b ? 0 : b;
-  if (!p.bias.broadcast_h) index = index * p.hq + h;
-  if (!p.bias.broadcast_q) index = index * p.sq + i;
-  if (!p.bias.broadcast_k) index = index * p.sk + j;
-  return at(index);
-}
-
 }  // namespace
 
 template <typename Arithmetic>
@@ -50,8 +39,7 @@ Gradients<typename Arithmetic::Real> zero_gradients(const Layout& layout) {
   out.k = zeros<Real>({k.outer, k.inner, p.hkv, p.d});
   out.v = zeros<Real>({k.outer, k.inner, p.hkv, p.dv});
   if (p.bias.kind == BiasKind::additive && p.bias.grad) {
-    out.bias = zeros<Real>({p.bias.broadcast_b ? 1 : p.b, p.bias.broadcast_h ? 1 : p.hq,
-                            p.bias.broadcast_q ? 1 : p.sq, p.bias.broadcast_k ? 1 : p.sk});
+    out.bias = zeros<Real>(layout.bias_shape());
   }
   if (p.sink && p.sink_grad) out.sink = zeros<Real>({p.hq});
   if (p.alibi != PerHead::none && p.alibi_grad) {
@@ -94,7 +82,6 @@ void backward_row(const Layout& layout, const KeysValues<typename Arithmetic::Re
   dot_columns(grad_o, keys_values.v_transposed, keys_values.count, row.keys.front(),
               row.keys.back() + 1, row.scratch);
   const Real scale = static_cast<Real>(problem.effective_scale());
-  const std::int64_t diagonal = keys_values.count - layout.queries(row.b);
   const std::int64_t hkv = row.h / (problem.hq / problem.hkv);
   const Place q_extents = layout.query_extents();
   const Place k_extents = layout.key_extents();
@@ -117,9 +104,9 @@ void backward_row(const Layout& layout, const KeysValues<typename Arithmetic::Re
 
     // Step 3: bias and ALiBi are added to the capped score.
     if (!gradients.bias.empty()) {
-      gradients.bias[bias_index(problem, row.b, row.h, row.i, j)] += grad_s;
+      gradients.bias[layout.bias_index(row.b, row.h, row.i, j)] += grad_s;
     }
-    slope_sum -= static_cast<Real>(std::abs(row.i + diagonal - j)) * grad_s;
+    slope_sum -= row.distance(n) * grad_s;
 
     // Step 2: d(c tanh(s / c)) / ds = 1 - tanh(s / c)^2.  Step 1: the scale.
     const Real grad_raw = round(scale * round(grad_s * row.cap_slope[n]));

@@ -9,7 +9,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <limits>
 #include <vector>
 
@@ -76,7 +75,7 @@ void list_keys(const Layout& layout, std::int64_t count, Row<Real>& row) {
   }
 }
 
-// Steps 1 to 3: the scores of row.keys, left in row.p. A key whose score is -inf, wherever from,
+// Steps 1 to 3: row.scores, one for each of row.keys. A key whose score is -inf, wherever from,
 // leaves the list: -inf is what "masked out" means.
 template <typename Arithmetic, typename Real = typename Arithmetic::Real>
 void score_keys(const Layout& layout, const KeysValues<Real>& keys_values, Row<Real>& row) {
@@ -85,21 +84,22 @@ void score_keys(const Layout& layout, const KeysValues<Real>& keys_values, Row<R
   const auto round = [](Real x) { return Arithmetic::round(x); };
   const Real scale = static_cast<Real>(problem.effective_scale());
   const Real cap = static_cast<Real>(problem.softcap);
-  const std::int64_t diagonal = keys_values.count - layout.queries(row.b);
-  Real slope = 0;
+  row.diagonal = keys_values.count - layout.queries(row.b);
+  row.alibi_slope = 0;
   if (problem.alibi != PerHead::none) {
     const bool per_batch = problem.alibi == PerHead::batch_head;
-    slope = static_cast<Real>(
+    row.alibi_slope = static_cast<Real>(
         read(arguments.alibi_slopes, per_batch ? Index{row.b, row.h} : Index{row.h}));
   }
 
-  row.p.clear();
+  row.scores.clear();
   row.cap_slope.clear();
   if (row.keys.empty()) return;
   dot_columns(row.q, keys_values.k_transposed, keys_values.count, row.keys.front(),
               row.keys.back() + 1, row.scratch);
   std::size_t kept = 0;
-  for (const std::int64_t j : row.keys) {
+  for (std::size_t n = 0; n < row.keys.size(); ++n) {
+    const std::int64_t j = row.keys[n];
     // 1. s = scale * (q_i . k_j)
     Real s = round(scale * round(row.scratch[at(j)]));
     // 2. softcap c > 0: s = c * tanh(s / c)
@@ -112,31 +112,38 @@ void score_keys(const Layout& layout, const KeysValues<Real>& keys_values, Row<R
     // 3. bias: s += bias[b, h, i, j]; ALiBi: s -= slope_h * |i + (Sk - Sq) - j|
     if (problem.bias.kind == BiasKind::additive) s = round(s + row.bias[at(j)]);
     if (problem.alibi != PerHead::none) {
-      s = round(s - slope * static_cast<Real>(std::abs(row.i + diagonal - j)));
+      s = round(s - row.alibi_slope * row.distance(n));
     }
     if (s == -kInfinity<Real>) continue;
     row.keys[kept++] = j;
-    row.p.push_back(s);
+    row.scores.push_back(s);
     row.cap_slope.push_back(cap_slope);
   }
   row.keys.resize(kept);
 }
 
+// The row's sink logit; -inf, which has no share of anything, without one.
+template <typename Real>
+Real sink_of(const Layout& layout, const Row<Real>& row) {
+  return layout.problem->sink ? static_cast<Real>(read(layout.arguments->sink, {row.h}))
+                              : -kInfinity<Real>;
+}
+
 // Step 5: "p = softmax over j, with an optional sink logit per head in the denominator. LSE =
-// natural log of that denominator, before dropout." Turns row.p from scores into probabilities.
+// natural log of that denominator, before dropout."
 template <typename Arithmetic, typename Real = typename Arithmetic::Real>
 void normalise(const Layout& layout, Row<Real>& row) {
-  const Real sink = layout.problem->sink ? static_cast<Real>(read(layout.arguments->sink, {row.h}))
-                                         : -kInfinity<Real>;
+  const Real sink = sink_of(layout, row);
+  row.p.resize(row.scores.size());
   row.lse = -kInfinity<Real>;  // "a row with nothing to attend to": no key and no sink
   row.p_sink = 0;
   if (row.keys.empty() && sink == -kInfinity<Real>) return;
   Real largest = sink;
-  for (const Real s : row.p) largest = std::max(largest, s);
+  for (const Real s : row.scores) largest = std::max(largest, s);
   Real denominator = 0;
-  for (Real& p : row.p) {
-    p = std::exp(p - largest);
-    denominator += p;
+  for (std::size_t n = 0; n < row.p.size(); ++n) {
+    row.p[n] = std::exp(row.scores[n] - largest);
+    denominator += row.p[n];
   }
   if (sink != -kInfinity<Real>) {
     row.p_sink = std::exp(sink - largest);
@@ -222,9 +229,33 @@ void forward_row(const Layout& layout, const KeysValues<typename Arithmetic::Rea
   for (Real& x : row.o) x = Arithmetic::round(x);
 }
 
-#define ATTUNE_INSTANTIATE(A)                                                        \
-  template KeysValues<A::Real> gather<A>(const Layout&, std::int64_t, std::int64_t); \
-  template void forward_row<A>(const Layout&, const KeysValues<A::Real>&, Row<A::Real>&);
+template <typename Arithmetic>
+void load_saved(const Layout& layout, Row<typename Arithmetic::Real>& row) {
+  using Real = typename Arithmetic::Real;
+  const Problem& problem = *layout.problem;
+  const Arguments& arguments = *layout.arguments;
+  if (!arguments.o.empty()) {
+    const Place place = layout.query(row.b, row.i);
+    read_row(arguments.o, offset_of(arguments.o, {place.outer, place.inner, row.h, 0}),
+             arguments.o.strides[3], problem.dv, row.o.data());
+  }
+  if (arguments.lse.empty()) return;
+  const Real lse = static_cast<Real>(read(arguments.lse, layout.lse_index(row.b, row.h, row.i)));
+  // Scores that were rounded to float16 keep the sum of their own: beside the LSE of better scores
+  // their probabilities could add up to far more than 1, and the yardstick would be worth nothing.
+  if (Arithmetic::kRoundsScores && lse != -kInfinity<Real>) return;
+  row.lse = lse;
+  if (lse == -kInfinity<Real>) return;  // such a row has no gradients
+  row.p_sink = std::exp(sink_of(layout, row) - row.lse);
+  for (std::size_t n = 0; n < row.p.size(); ++n) {
+    row.p[n] = Arithmetic::round(std::exp(row.scores[n] - row.lse));
+  }
+}
+
+#define ATTUNE_INSTANTIATE(A)                                                             \
+  template KeysValues<A::Real> gather<A>(const Layout&, std::int64_t, std::int64_t);      \
+  template void forward_row<A>(const Layout&, const KeysValues<A::Real>&, Row<A::Real>&); \
+  template void load_saved<A>(const Layout&, Row<A::Real>&);
 ATTUNE_INSTANTIATE(Exact)
 ATTUNE_INSTANTIATE(Plain<DType::f32>)
 ATTUNE_INSTANTIATE(Plain<DType::f16>)

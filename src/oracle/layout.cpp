@@ -119,8 +119,6 @@ Status check_tensors(const Layout& layout) {
   const Place k = layout.key_extents();
   const Shape per_head = {p.hq};
   const Shape slopes = p.alibi == PerHead::batch_head ? Shape{p.b, p.hq} : per_head;
-  const Shape bias = {p.bias.broadcast_b ? 1 : p.b, p.bias.broadcast_h ? 1 : p.hq,
-                      p.bias.broadcast_q ? 1 : p.sq, p.bias.broadcast_k ? 1 : p.sk};
   const bool backward = p.kind == Kind::backward;
   const struct {
     bool wanted;
@@ -131,9 +129,11 @@ Status check_tensors(const Layout& layout) {
       {true, a.q, "q", {q.outer, q.inner, p.hq, p.d}},
       {true, a.k, "k", {k.outer, k.inner, p.hkv, p.d}},
       {true, a.v, "v", {k.outer, k.inner, p.hkv, p.dv}},
-      {p.bias.kind != BiasKind::none, a.bias, "bias", bias},
+      {p.bias.kind != BiasKind::none, a.bias, "bias", layout.bias_shape()},
       {p.alibi != PerHead::none, a.alibi_slopes, "alibi_slopes", slopes},
       {p.sink, a.sink, "sink", per_head},
+      {backward && !a.o.empty(), a.o, "o", {q.outer, q.inner, p.hq, p.dv}},
+      {backward && !a.lse.empty(), a.lse, "lse", layout.lse_shape()},
       {backward, a.grad_o, "grad_o", {q.outer, q.inner, p.hq, p.dv}},
       {backward && p.lse_grad, a.grad_lse, "grad_lse", layout.lse_shape()},
   };
@@ -200,6 +200,22 @@ std::vector<std::int64_t> Layout::lse_shape() const {
 Index Layout::lse_index(std::int64_t b, std::int64_t h, std::int64_t i) const {
   if (problem->lse != LseLayout::padded32 && problem->packed_q) return {h, query(b, i).inner};
   return {b, h, i};
+}
+
+std::vector<std::int64_t> Layout::bias_shape() const {
+  const Problem& p = *problem;
+  return {p.bias.broadcast_b ? 1 : p.b, p.bias.broadcast_h ? 1 : p.hq,
+          p.bias.broadcast_q ? 1 : p.sq, p.bias.broadcast_k ? 1 : p.sk};
+}
+
+std::size_t Layout::bias_index(std::int64_t b, std::int64_t h, std::int64_t i,
+                               std::int64_t j) const {
+  const Problem& p = *problem;
+  std::int64_t index = p.bias.broadcast_b ? 0 : b;
+  if (!p.bias.broadcast_h) index = index * p.hq + h;
+  if (!p.bias.broadcast_q) index = index * p.sq + i;
+  if (!p.bias.broadcast_k) index = index * p.sk + j;
+  return at(index);
 }
 
 Expected<Layout> make_layout(const Problem& problem, const Arguments& arguments) {

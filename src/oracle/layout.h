@@ -4,6 +4,7 @@
 #include <attune/arguments.hpp>
 #include <attune/problem.hpp>
 #include <attune/status.hpp>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -38,6 +39,12 @@ struct Layout {
   // The shape of the LSE and of its gradient, and the index of one row in it.
   [[nodiscard]] std::vector<std::int64_t> lse_shape() const;
   [[nodiscard]] Index lse_index(std::int64_t b, std::int64_t h, std::int64_t i) const;
+
+  // The bias's own shape, in which broadcast extents are 1, and where bias[b, h, i, j] stands in it,
+  // row-major.
+  [[nodiscard]] std::vector<std::int64_t> bias_shape() const;
+  [[nodiscard]] std::size_t bias_index(std::int64_t b, std::int64_t h, std::int64_t i,
+                                       std::int64_t j) const;
 };
 
 // Reads the integer tensors and looks at every input's shape, so that nothing is read outside of

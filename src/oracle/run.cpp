@@ -10,6 +10,7 @@
 #include <exception>
 #include <limits>
 #include <new>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include "oracle/backward.h"
 #include "oracle/forward.h"
 #include "oracle/layout.h"
+#include "oracle/terms.h"
 
 namespace attune::oracle {
 namespace {
@@ -69,29 +71,39 @@ template <typename Arithmetic>
 Result evaluate(const Layout& layout) {
   using Real = typename Arithmetic::Real;
   const Problem& problem = *layout.problem;
+  constexpr bool kExact = std::is_same_v<Real, double>;
   const bool backward = problem.kind == Kind::backward;
   const std::int64_t group = problem.hq / problem.hkv;
   Result result = empty_result(layout);
   Gradients<Real> gradients;
   if (backward) gradients = zero_gradients<Arithmetic>(layout);
+  std::optional<TermSums> terms;
+  if constexpr (kExact) terms.emplace(layout);
+  Magnitudes sizes;
   Row<Real> row;
   for (row.b = 0; row.b < problem.b; ++row.b) {
     const std::int64_t queries = layout.queries(row.b);
     if (queries == 0) continue;
     for (std::int64_t hkv = 0; hkv < problem.hkv; ++hkv) {
       const KeysValues<Real> keys_values = gather<Arithmetic>(layout, row.b, hkv);
+      if constexpr (kExact) sizes = magnitudes(layout, keys_values);
       for (row.h = hkv * group; row.h < (hkv + 1) * group; ++row.h) {
         for (row.i = 0; row.i < queries; ++row.i) {
           forward_row<Arithmetic>(layout, keys_values, row);
           store_row(layout, row, result);
+          if constexpr (!kExact) {
+            if (backward) load_saved<Arithmetic>(layout, row);
+          }
           if (backward) backward_row<Arithmetic>(layout, keys_values, row, gradients);
+          if constexpr (kExact) terms->add_row(keys_values, sizes, row);
         }
       }
     }
   }
+  if constexpr (kExact) result.terms = terms->finished();
   if (backward) {
     // Per-head gradients are float32 in every dtype: only the tensors' own sums are rounded.
-    using Unrounded = std::conditional_t<std::is_same_v<Real, double>, Exact, Plain<DType::f32>>;
+    using Unrounded = std::conditional_t<kExact, Exact, Plain<DType::f32>>;
     result.grad_q = finished<Arithmetic>(gradients.q);
     result.grad_k = finished<Arithmetic>(gradients.k);
     result.grad_v = finished<Arithmetic>(gradients.v);

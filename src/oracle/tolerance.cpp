@@ -19,6 +19,7 @@ namespace {
 
 constexpr double kMaxFactor = 2.0;
 constexpr double kRmsFactor = 1.5;
+constexpr double kFloat32 = 0x1p-23;  // the unit of Terms
 
 struct Format {
   double epsilon = 0;   // one unit in the last place of 1
@@ -71,6 +72,22 @@ class Rms {
   std::int64_t count_ = 0;
 };
 
+struct TermsOf {
+  std::vector<double> Result::*tensor;
+  Terms::Sum Terms::*terms;
+};
+
+constexpr TermsOf kTermsOf[] = {
+    {&Result::o, &Terms::o},
+    {&Result::lse, &Terms::lse},
+    {&Result::grad_q, &Terms::grad_q},
+    {&Result::grad_k, &Terms::grad_k},
+    {&Result::grad_v, &Terms::grad_v},
+    {&Result::grad_bias, &Terms::grad_bias},
+    {&Result::grad_sink, &Terms::grad_sink},
+    {&Result::grad_alibi_slopes, &Terms::grad_alibi_slopes},
+};
+
 bool same_kind(double got, double want) {
   if (std::isnan(want)) return std::isnan(got);
   return got == want;  // both the same infinity
@@ -79,7 +96,7 @@ bool same_kind(double got, double want) {
 }  // namespace
 
 Error compare(const TensorView& got, const std::vector<double>& exact,
-              const std::vector<double>& plain) {
+              const std::vector<double>& plain, const Terms::Sum& terms) {
   Error error;
   if (got.elements() != static_cast<std::int64_t>(exact.size()) ||
       (!plain.empty() && plain.size() != exact.size())) {
@@ -92,18 +109,23 @@ Error compare(const TensorView& got, const std::vector<double>& exact,
 
   // The yardstick, from the elements whose exact value the dtype can hold.
   double largest = 0;
+  std::int64_t finite = 0;
   Rms plain_rms;
   for (std::size_t n = 0; n < exact.size(); ++n) {
     if (!std::isfinite(exact[n]) || std::isinf(round_to(got.dtype, exact[n]))) continue;
     largest = std::max(largest, std::fabs(exact[n]));
+    ++finite;
     if (plain.empty() || !std::isfinite(plain[n])) continue;
     const double difference = std::fabs(plain[n] - exact[n]);
     error.plain_max = std::max(error.plain_max, difference);
     plain_rms.add(difference);
   }
   error.plain_rms = plain_rms.value();
-  // An all-zero tensor (nothing attended) has to be zero exactly.
-  error.floor = largest > 0 ? std::max(format.epsilon * largest, format.smallest) : 0;
+  // An all-zero tensor (nothing attended, so no terms) has to be zero exactly.
+  const double ulp = largest > 0 ? std::max(format.epsilon * largest, format.smallest) : 0;
+  error.floor = ulp + std::max(0.0, kFloat32 * terms.max - kMaxFactor * error.plain_max);
+  const double terms_rms = finite > 0 ? std::sqrt(terms.squares / static_cast<double>(finite)) : 0;
+  error.rms_floor = ulp + std::max(0.0, kFloat32 * terms_rms - kRmsFactor * error.plain_rms);
   const double allowed = kMaxFactor * error.plain_max + error.floor;
 
   Rms rms;
@@ -133,9 +155,18 @@ Error compare(const TensorView& got, const std::vector<double>& exact,
   });
   error.rms = rms.value();
   error.max_ratio = ratio(error.max, allowed);
-  error.rms_ratio = ratio(error.rms, kRmsFactor * error.plain_rms + error.floor);
+  error.rms_ratio = ratio(error.rms, kRmsFactor * error.plain_rms + error.rms_floor);
   error.first_bad = first_nonfinite.empty() ? worst : first_nonfinite;
   return error;
+}
+
+Error compare(const TensorView& got, std::vector<double> Result::*tensor, const Result& exact,
+              const Result& plain) {
+  Terms::Sum terms;
+  for (const TermsOf& each : kTermsOf) {
+    if (each.tensor == tensor) terms = exact.terms.*each.terms;
+  }
+  return compare(got, exact.*tensor, plain.*tensor, terms);
 }
 
 }  // namespace attune::oracle

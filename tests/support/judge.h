@@ -1,14 +1,13 @@
 // Runs kernels on a Problem and lets the oracle judge what they wrote.
 #pragma once
 
+#include <attune/oracle.hpp>
+#include <attune/problem.hpp>
+#include <attune/status.hpp>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <attune/oracle.hpp>
-#include <attune/problem.hpp>
-#include <attune/status.hpp>
 
 #include "spec/kernel_spec.h"
 #include "tests/support/tensors.h"
@@ -47,7 +46,7 @@ struct Reference {
 
 // Compares one tensor; empty when it passes.
 [[nodiscard]] std::string compare_tensor(std::string_view name, const TensorView& got,
-                                         const std::vector<double>& exact,
-                                         const std::vector<double>& plain);
+                                         std::vector<double> oracle::Result::*tensor,
+                                         const Reference& reference);
 
 }  // namespace attune::testing

@@ -27,12 +27,15 @@ Shape strides_for(Layout layout, const Shape& shape, Random& random) {
   constexpr std::array<std::size_t, 4> kTokensFirst{0, 1, 2, 3};
   constexpr std::array<std::size_t, 4> kHeadsFirst{0, 2, 1, 3};
   switch (layout) {
-    case Layout::row_major: return stored(shape, kTokensFirst, 1, 0);
-    case Layout::heads_first: return stored(shape, kHeadsFirst, 1, 0);
+    case Layout::row_major:
+      return stored(shape, kTokensFirst, 1, 0);
+    case Layout::heads_first:
+      return stored(shape, kHeadsFirst, 1, 0);
     case Layout::padded:
       return stored(shape, random.chance(0.5) ? kTokensFirst : kHeadsFirst, 1,
                     random.pick<std::int64_t>({1, 3, 5, 16}));
-    case Layout::last_stride_two: return stored(shape, kTokensFirst, 2, 0);
+    case Layout::last_stride_two:
+      return stored(shape, kTokensFirst, 2, 0);
     case Layout::fused: {
       Shape strides = stored(shape, kTokensFirst, 1, 0);
       strides[1] *= 3;
@@ -44,7 +47,8 @@ Shape strides_for(Layout layout, const Shape& shape, Random& random) {
       strides[2] = 0;
       return strides;
     }
-    case Layout::broadcast_all: return {0, 0, 0, 0};
+    case Layout::broadcast_all:
+      return {0, 0, 0, 0};
     case Layout::negative: {
       Shape strides = stored(shape, random.chance(0.5) ? kTokensFirst : kHeadsFirst, 1, 0);
       const std::int64_t axes = random.integer(1, 15);

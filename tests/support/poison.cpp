@@ -95,9 +95,8 @@ void Tensors::poison_keys_and_bias() {
   poison_where_unread(*k_, random_, read);
   poison_where_unread(*v_, random_, read);
   if (p.bias.kind == BiasKind::additive) {
-    poison_where_unread(*bias_, random_, [&](const Index& i) {
-      return bias_read[position(bias_->view(), i)] != 0;
-    });
+    poison_where_unread(*bias_, random_,
+                        [&](const Index& i) { return bias_read[position(bias_->view(), i)] != 0; });
   }
 }
 
@@ -114,9 +113,8 @@ void Tensors::poison_rows_of_lse(TensorMemory& memory) {
     poison_rows(memory, 1);
     return;
   }
-  poison_where_unread(memory, random_, [&](const Index& i) {
-    return i[2] < sq_[static_cast<std::size_t>(i[0])];
-  });
+  poison_where_unread(memory, random_,
+                      [&](const Index& i) { return i[2] < sq_[static_cast<std::size_t>(i[0])]; });
 }
 
 void Tensors::poison_unread() {

@@ -18,7 +18,7 @@ const Sizes kTiny{0, 1, 1, 2, 3};
 const Sizes kLengths{5, 15, 17, 31, 33, 47, 48, 49, 63, 64, 65, 97, 129, 200};
 const Sizes kLong{255, 257, 300, 384, 401};
 const Sizes kVeryLong{513, 700, 1025, 1500};
-const Sizes kHeadDims{1,  2,  3,  5,  7,  8,  16,  17,  31,  32,  40,  48, 63,
+const Sizes kHeadDims{1,  2,  3,  5,  7,  8,  16,  17,  31,  32,  40,  48,  63,
                       64, 64, 65, 72, 80, 96, 100, 128, 129, 160, 192, 256, 300};
 
 std::int64_t random_length(Random& random) {
@@ -56,18 +56,30 @@ void bound_work(Problem& p, double budget, Random& random) {
     const std::int64_t group = p.hq / p.hkv;
     switch (random.integer(0, 9)) {
       case 0:
-      case 1: p.b = std::max<std::int64_t>(1, p.b - 1); break;
+      case 1:
+        p.b = std::max<std::int64_t>(1, p.b - 1);
+        break;
       case 2:
       case 3:
         p.hkv = std::max<std::int64_t>(1, p.hkv - 1);
         p.hq = p.hkv * group;
         break;
       case 4:
-      case 5: p.hq = p.hkv * (group > 4 ? 4 : std::max<std::int64_t>(1, group - 1)); break;
-      case 6: p.sq = smaller(lengths, p.sq); break;
-      case 7: p.sk = smaller(lengths, p.sk); break;
-      case 8: p.d = smaller(kHeadDims, p.d); break;
-      default: p.dv = smaller(kHeadDims, p.dv); break;
+      case 5:
+        p.hq = p.hkv * (group > 4 ? 4 : std::max<std::int64_t>(1, group - 1));
+        break;
+      case 6:
+        p.sq = smaller(lengths, p.sq);
+        break;
+      case 7:
+        p.sk = smaller(lengths, p.sk);
+        break;
+      case 8:
+        p.d = smaller(kHeadDims, p.d);
+        break;
+      default:
+        p.dv = smaller(kHeadDims, p.dv);
+        break;
     }
   }
 }
@@ -102,9 +114,9 @@ void random_mask(Problem& p, Random& random) {
   if (random.chance(0.4)) {
     mask.offset = random.integer(-80, 80);
   } else if (random.chance(0.08)) {  // every row sees all keys, or none
-    mask.offset = random.pick<std::int64_t>(
-        {-5000, 5000, -(std::int64_t{1} << 31), std::int64_t{1} << 33, -(std::int64_t{1} << 62),
-         std::int64_t{1} << 62});
+    mask.offset =
+        random.pick<std::int64_t>({-5000, 5000, -(std::int64_t{1} << 31), std::int64_t{1} << 33,
+                                   -(std::int64_t{1} << 62), std::int64_t{1} << 62});
   }
 }
 
@@ -155,8 +167,10 @@ void random_sequences(Problem& p, Random& random) {
     p.pages = std::max<std::int64_t>(1, needed + random.integer(-1, 3));
     p.packed_q = random.chance(0.3);
   }
-  if (p.packed_q) p.total_q = random.integer((p.b * p.sq + 1) / 2, p.b * p.sq) + random.integer(0, 5);
-  if (p.packed_k) p.total_k = random.integer((p.b * p.sk + 1) / 2, p.b * p.sk) + random.integer(0, 5);
+  if (p.packed_q)
+    p.total_q = random.integer((p.b * p.sq + 1) / 2, p.b * p.sq) + random.integer(0, 5);
+  if (p.packed_k)
+    p.total_k = random.integer((p.b * p.sk + 1) / 2, p.b * p.sk) + random.integer(0, 5);
   p.key_lengths = random.chance(p.page_size > 0 ? 0.7 : 0.2);
 }
 

@@ -1,9 +1,8 @@
 // A seed -> a Problem, so that a failure is one number.
 #pragma once
 
-#include <cstdint>
-
 #include <attune/problem.hpp>
+#include <cstdint>
 
 #include "tests/support/tensor_memory.h"
 

@@ -46,7 +46,7 @@ std::uint16_t double_to_half(double value) {
     return static_cast<std::uint16_t>(sign | units);
   }
   int exponent = 0;
-  const double fraction = std::frexp(magnitude, &exponent);  // in [0.5, 1)
+  const double fraction = std::frexp(magnitude, &exponent);                // in [0.5, 1)
   const auto units = static_cast<int>(std::nearbyint(fraction * 2048.0));  // 1024 ... 2048
   // A carry of the rounding flows into the exponent field by itself.
   return static_cast<std::uint16_t>(sign | (((exponent + 13) << 10) + units));
@@ -63,38 +63,57 @@ std::uint16_t double_to_bfloat(double value) {
 
 double load_scalar(const void* address, DType dtype) {
   switch (dtype) {
-    case DType::f32: return read<float>(address);
-    case DType::f16: return half_to_double(read<std::uint16_t>(address));
+    case DType::f32:
+      return read<float>(address);
+    case DType::f16:
+      return half_to_double(read<std::uint16_t>(address));
     case DType::bf16:
       return std::bit_cast<float>(static_cast<std::uint32_t>(read<std::uint16_t>(address)) << 16);
-    case DType::f64: return read<double>(address);
-    case DType::boolean: return read<std::uint8_t>(address) != 0 ? 1 : 0;
-    case DType::i32: return read<std::int32_t>(address);
-    case DType::i64: return static_cast<double>(read<std::int64_t>(address));
-    case DType::u8: return read<std::uint8_t>(address);
+    case DType::f64:
+      return read<double>(address);
+    case DType::boolean:
+      return read<std::uint8_t>(address) != 0 ? 1 : 0;
+    case DType::i32:
+      return read<std::int32_t>(address);
+    case DType::i64:
+      return static_cast<double>(read<std::int64_t>(address));
+    case DType::u8:
+      return read<std::uint8_t>(address);
   }
   return 0;
 }
 
 void store_scalar(void* address, DType dtype, double value) {
   switch (dtype) {
-    case DType::f32: return write(address, static_cast<float>(value));
-    case DType::f16: return write(address, double_to_half(value));
-    case DType::bf16: return write(address, double_to_bfloat(value));
-    case DType::f64: return write(address, value);
-    case DType::boolean: return write(address, static_cast<std::uint8_t>(value != 0));
-    case DType::i32: return write(address, static_cast<std::int32_t>(value));
-    case DType::i64: return write(address, static_cast<std::int64_t>(value));
-    case DType::u8: return write(address, static_cast<std::uint8_t>(value));
+    case DType::f32:
+      return write(address, static_cast<float>(value));
+    case DType::f16:
+      return write(address, double_to_half(value));
+    case DType::bf16:
+      return write(address, double_to_bfloat(value));
+    case DType::f64:
+      return write(address, value);
+    case DType::boolean:
+      return write(address, static_cast<std::uint8_t>(value != 0));
+    case DType::i32:
+      return write(address, static_cast<std::int32_t>(value));
+    case DType::i64:
+      return write(address, static_cast<std::int64_t>(value));
+    case DType::u8:
+      return write(address, static_cast<std::uint8_t>(value));
   }
 }
 
 double largest(DType dtype) {
   switch (dtype) {
-    case DType::f16: return 65504.0;
-    case DType::bf16: return 0x1.FEp127;
-    case DType::f64: return std::numeric_limits<double>::max();
-    default: return std::numeric_limits<float>::max();
+    case DType::f16:
+      return 65504.0;
+    case DType::bf16:
+      return 0x1.FEp127;
+    case DType::f64:
+      return std::numeric_limits<double>::max();
+    default:
+      return std::numeric_limits<float>::max();
   }
 }
 

@@ -50,8 +50,8 @@ TensorMemory::TensorMemory(DType dtype, const Shape& shape, const Shape& strides
   const std::size_t page = page_bytes();
   usable_bytes_ = (bytes + page - 1) / page * page;
   mapping_bytes_ = usable_bytes_ + 2 * page;
-  mapping_ = mmap(nullptr, mapping_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                  -1, 0);
+  mapping_ =
+      mmap(nullptr, mapping_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping_ == MAP_FAILED) {
     std::perror("TensorMemory: mmap");
     std::abort();

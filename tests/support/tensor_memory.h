@@ -4,12 +4,11 @@
 #pragma once
 
 #include <array>
+#include <attune/tensor.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
-
-#include <attune/tensor.hpp>
 
 namespace attune::testing {
 

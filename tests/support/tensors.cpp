@@ -69,12 +69,18 @@ std::vector<std::int64_t> random_split(std::int64_t b, std::int64_t longest, std
 
 std::string_view to_string(Distribution distribution) {
   switch (distribution) {
-    case Distribution::normal: return "normal";
-    case Distribution::outliers: return "outliers";
-    case Distribution::equal: return "equal";
-    case Distribution::large: return "large";
-    case Distribution::masked: return "masked";
-    case Distribution::poison: return "poison";
+    case Distribution::normal:
+      return "normal";
+    case Distribution::outliers:
+      return "outliers";
+    case Distribution::equal:
+      return "equal";
+    case Distribution::large:
+      return "large";
+    case Distribution::masked:
+      return "masked";
+    case Distribution::poison:
+      return "poison";
   }
   return "?";
 }
@@ -160,7 +166,8 @@ void Tensors::make_lengths() {
   const auto pack = [&](std::string_view name, std::int64_t longest, std::int64_t total,
                         std::vector<std::int64_t>& lengths, std::vector<std::int64_t>& starts) {
     lengths = random_split(p.b, longest, total, random_);
-    TensorMemory& cumulative = input(name, DType::i32, {p.b + 1}, sparse_strides({p.b + 1}, random_));
+    TensorMemory& cumulative =
+        input(name, DType::i32, {p.b + 1}, sparse_strides({p.b + 1}, random_));
     std::int64_t end = 0;
     cumulative.set(0, 0);
     for (std::size_t at = 0; at < b; ++at) {
@@ -189,7 +196,8 @@ void Tensors::make_pages() {
   const Problem& p = problem_;
   if (p.page_size == 0) return;
   const std::int64_t columns = (p.sk + p.page_size - 1) / p.page_size;
-  table_ = &input("page_table", DType::i32, {p.b, columns}, sparse_strides({p.b, columns}, random_));
+  table_ =
+      &input("page_table", DType::i32, {p.b, columns}, sparse_strides({p.b, columns}, random_));
   std::vector<std::int64_t> pages(static_cast<std::size_t>(p.pages));
   std::iota(pages.begin(), pages.end(), std::int64_t{0});
   random_.shuffle(pages);
@@ -202,7 +210,8 @@ void Tensors::make_pages() {
         table_->set(at, random_.pick<double>({-1, 2147483647, -2147483648.0, 0}));
       } else if (used == pages.size() || (b > 0 && used > 0 && random_.chance(0.1))) {
         // Too few pages, or a shared prefix: a page that another sequence has as well.
-        const auto shared = random_.integer(0, static_cast<std::int64_t>(std::max<std::size_t>(used, 1)) - 1);
+        const auto shared =
+            random_.integer(0, static_cast<std::int64_t>(std::max<std::size_t>(used, 1)) - 1);
         table_->set(at, static_cast<double>(pages[static_cast<std::size_t>(shared)]));
       } else {
         table_->set(at, static_cast<double>(pages[used++]));
@@ -236,20 +245,20 @@ void Tensors::make_inputs() {
   }
   if (p.alibi != PerHead::none) {
     const Shape shape = shape_of_slopes(p);
-    TensorMemory& slopes =
-        input("alibi_slopes", DType::f32, shape, sparse_strides(shape, random_));
+    TensorMemory& slopes = input("alibi_slopes", DType::f32, shape, sparse_strides(shape, random_));
     for_each_index(slopes.view(),
                    [&](const Index& i) { slopes.set(i, std::exp2(-8 * random_.uniform())); });
   }
-  if (p.sink) fill_normal(input("sink", DType::f32, {p.hq}, sparse_strides({p.hq}, random_)), 3, random_);
+  if (p.sink)
+    fill_normal(input("sink", DType::f32, {p.hq}, sparse_strides({p.hq}, random_)), 3, random_);
 }
 
 void Tensors::make_bias() {
   const Problem& p = problem_;
   if (p.bias.kind == BiasKind::none) return;
   const Shape shape = shape_of_bias(p);
-  Shape strides = strides_for(random_.chance(0.7) ? Layout::row_major : random_output_layout(random_),
-                              shape, random_);
+  Shape strides = strides_for(
+      random_.chance(0.7) ? Layout::row_major : random_output_layout(random_), shape, random_);
   if (random_.chance(0.2)) {  // a broadcast extent may have any stride
     for (std::size_t axis = 0; axis < 4; ++axis) {
       if (shape[axis] == 1) strides[axis] = random_.pick<std::int64_t>({0, 1, -7, 1 << 20});
@@ -280,7 +289,8 @@ void Tensors::make_backward() {
   grad_o_ = &input("grad_o", p.dtype, shape_of_o(p), strides_for(layout, shape_of_o(p), random_));
   fill_normal(*grad_o_, 1, random_);
   if (p.lse_grad) {
-    grad_lse_ = &input("grad_lse", DType::f32, shape_of_lse(p), sparse_strides(shape_of_lse(p), random_));
+    grad_lse_ =
+        &input("grad_lse", DType::f32, shape_of_lse(p), sparse_strides(shape_of_lse(p), random_));
     fill_normal(*grad_lse_, 1, random_);
   }
 

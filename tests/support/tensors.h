@@ -1,6 +1,9 @@
 // Tensors: owns the memory of everything that a Problem names, filled from a seed.
 #pragma once
 
+#include <attune/arguments.hpp>
+#include <attune/oracle.hpp>
+#include <attune/problem.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -8,10 +11,6 @@
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <attune/arguments.hpp>
-#include <attune/oracle.hpp>
-#include <attune/problem.hpp>
 
 #include "tests/support/random.h"
 #include "tests/support/tensor_memory.h"
@@ -73,14 +72,14 @@ class Tensors {
 
   TensorMemory& input(std::string_view name, DType dtype, const Shape& shape,
                       const Shape& strides = {});
-  TensorMemory& output(std::string_view name, DType dtype, const Shape& shape,
-                       const Shape& strides, std::vector<double> oracle::Result::*result);
+  TensorMemory& output(std::string_view name, DType dtype, const Shape& shape, const Shape& strides,
+                       std::vector<double> oracle::Result::*result);
   void make_lengths();
   void make_pages();
   void make_inputs();
   void make_bias();
   void make_backward();
-  void poison_unread();                            // poison.cpp, with the next three
+  void poison_unread();  // poison.cpp, with the next three
   void poison_keys_and_bias();
   void poison_rows(TensorMemory& memory, std::size_t token_axis);
   void poison_rows_of_lse(TensorMemory& memory);

@@ -68,18 +68,23 @@ ATTUNE_INLINE void tile_block(std::int64_t words, const float* a, std::int64_t l
   if constexpr (kM == 2 && kN == 2) _tile_stored(3, c + 16 * ldc + 16, c_bytes);
 }
 
-template <int kN>
-ATTUNE_INLINE void tile_column(std::int64_t rows, std::int64_t words, const float* a, std::int64_t lda,
-                               const float* b, std::int64_t ldb, float* c, std::int64_t ldc,
-                               bool accumulate) {
-  std::int64_t m = 0;
-  for (; m + 32 <= rows; m += 32) {
-    tile_block<2, kN>(words, a + m * lda, lda, b, ldb, c + m * ldc, ldc, accumulate);
+// One band of kM tile rows across all columns: A comes from the L2 cache once and from the L1 for
+// every further pair of columns.
+template <int kM>
+ATTUNE_INLINE void tile_band(std::int64_t columns, std::int64_t words, const float* a, std::int64_t lda,
+                             const float* b, std::int64_t ldb, float* c, std::int64_t ldc,
+                             bool accumulate) {
+  std::int64_t n = 0;
+  for (; n + 32 <= columns; n += 32) {
+    tile_block<kM, 2>(words, a, lda, b + n, ldb, c + n, ldc, accumulate);
   }
-  if (m < rows) tile_block<1, kN>(words, a + m * lda, lda, b, ldb, c + m * ldc, ldc, accumulate);
+  if (n < columns) tile_block<kM, 1>(words, a, lda, b + n, ldb, c + n, ldc, accumulate);
 }
 
-struct AmxArith : Bf16Forms<32, 16, 16> {
+#ifndef AMX_PANEL
+#define AMX_PANEL 64
+#endif
+struct AmxArith : Bf16Forms<AMX_PANEL, 16, 16> {
   using Session = TileSession;
   static ATTUNE_INLINE std::int64_t deep_floats(std::int64_t count, std::int64_t n) {
     return count / 2 * columns_of(n);
@@ -119,11 +124,15 @@ struct AmxArith : Bf16Forms<32, 16, 16> {
                                                   std::int64_t ldb, float* c, std::int64_t ldc,
                                                   bool accumulate) {
     __asm__ volatile("" ::: "memory");
-    std::int64_t n = 0;
-    for (; n + 32 <= columns; n += 32) {
-      tile_column<2>(rows, words, a.data, a.m_stride, b + n, ldb, c + n, ldc, accumulate);
+    std::int64_t m = 0;
+    for (; m + 32 <= rows; m += 32) {
+      tile_band<2>(columns, words, a.data + m * a.m_stride, a.m_stride, b, ldb, c + m * ldc, ldc,
+                   accumulate);
     }
-    if (n < columns) tile_column<1>(rows, words, a.data, a.m_stride, b + n, ldb, c + n, ldc, accumulate);
+    if (m < rows) {
+      tile_band<1>(columns, words, a.data + m * a.m_stride, a.m_stride, b, ldb, c + m * ldc, ldc,
+                   accumulate);
+    }
   }
   static void gemm_deep(std::int64_t rows, std::int64_t columns, std::int64_t depth, AOperand a,
                         const float* b, std::int64_t ldb, float* c, std::int64_t ldc) {

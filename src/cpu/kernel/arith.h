@@ -83,6 +83,7 @@ struct FloatArith {
   static constexpr int kRowMultiple = kTileRows;  // of A operands
   static constexpr int kDepthMultiple = 1;        // of sums over keys or queries
   static constexpr int kExpDegree = 6;
+  static constexpr std::int64_t kScoreKeys = 128;
   using Session = NoSession;
 
   // Words a row of `depth` elements takes; a multiple of kLanes so that rows transpose by squares.
@@ -149,6 +150,7 @@ struct Bf16Forms {
   static constexpr int kRowMultiple = kRows;
   static constexpr int kDepthMultiple = 2 * kWords;
   static constexpr int kExpDegree = 4;  // P is rounded to 8 bits
+  static constexpr std::int64_t kScoreKeys = 64;
   static constexpr bool kStoresP = true;
 
   static ATTUNE_INLINE std::int64_t words(std::int64_t depth) {

@@ -33,6 +33,8 @@ template <typename Arith>
 struct Forward {
   using In = typename Arith::In;
   static constexpr int kPanel = Arith::kPanel;
+  static constexpr float kSlack = 8.0f;  // in powers of two
+  static constexpr std::int64_t kScoreKeys = Arith::kScoreKeys;  // keys a step, a multiple of 32
 
   struct Scratch {
     Panel<kPanel>* panels;
@@ -40,6 +42,7 @@ struct Forward {
     float *m, *l;          // [panels][panel]
     float *k, *v, *v_deep;  // one key block
     float *tile, *p;       // scores; P when the Arith stores it apart
+    float* marked;         // P of a block whose values hold NaN or Inf
     float *bias, *keep;    // feature tiles
     float* row;            // one widened row block
     std::int64_t q_size, o_size, o_rows;
@@ -60,7 +63,8 @@ struct Forward {
     s.k = bump.take<float>(kb * Arith::words(job.d));
     s.v = bump.take<float>(kb * Arith::words(job.dv));
     s.v_deep = bump.take<float>(Arith::deep_floats(kb, job.dv));
-    s.tile = bump.take<float>(kb * kPanel);
+    s.tile = bump.take<float>((Arith::kStoresP ? smaller(kb, kScoreKeys) : kb) * kPanel);
+    s.marked = bump.take<float>(kb * kPanel);
     s.p = bump.take<float>(Arith::kStoresP ? kb / 2 * kPanel : 0);
     s.bias = bump.take<float>(job.bias.layout != BiasLayout::none ? kb * kPanel : 0);
     s.keep = bump.take<float>(job.dropout ? kb * kPanel : 0);
@@ -164,32 +168,54 @@ struct Forward {
     return Arith::kRowMultiple > Arith::kDepthMultiple ? Arith::kRowMultiple : Arith::kDepthMultiple;
   }
 
-  // One panel against those keys of a block that it reaches.
+  // One panel against those keys of a block that it reaches. Scores and exponentials go by short
+  // steps that stay in the L1 cache; O^T += V^T P^T waits until the whole block's P is there.
   static void visit(const ForwardJob& job, const Scratch& s, std::int64_t index, const Block& block,
                     Range keys, std::int64_t b, std::int64_t hkv) {
-    Panel<kPanel>& panel = s.panels[index];
+    const Panel<kPanel>& panel = s.panels[index];
     // Rows of the product come in multiples; widen to the left edge and zero P to the right.
     keys.begin -= (keys.begin - block.keys.begin) % block_multiple();
-    const std::int64_t count = keys.end - keys.begin;
-    const std::int64_t padded = round_up(count, block_multiple());
-    const std::int64_t skip = keys.begin - block.keys.begin;
-    const std::int64_t words = Arith::words(job.d);
-    float* tile = s.tile;
-    const std::int64_t columns = panel.vectors * kLanes;
-    Arith::gemm_rows(padded, columns, words, {block.k + skip * words, words, 1}, s.q + index * s.q_size,
-                     kPanel, tile, kPanel, false);
+    std::int64_t done = keys.begin;  // keys whose P is in O^T
+    for (std::int64_t j = keys.begin; j < keys.end; j += kScoreKeys) {
+      const Range step{j, smaller(j + kScoreKeys, keys.end)};
+      float* tile = s.tile + (Arith::kStoresP ? 0 : (j - keys.begin) * kPanel);
+      const float factor = scores(job, s, index, block, step, tile);
+      F alphas[kPanel / kLanes];
+      if (move_references(s, index, panel, step.end - step.begin, tile, factor, alphas)) {
+        add_values(job, s, index, block, keys.begin, {done, j}, b, hkv);
+        done = j;
+        rescale(s, index, panel, alphas);
+      }
+      exponentials(job, s, index, panel, step, keys.begin, tile, factor, block.bad_values);
+    }
+    add_values(job, s, index, block, keys.begin, {done, keys.end}, b, hkv);
+  }
 
-    float factor = job.scale * kLog2E;
+  // The scores of a step, masked; returns what is left to multiply them with, in units of log2(e).
+  static float scores(const ForwardJob& job, const Scratch& s, std::int64_t index, const Block& block,
+                      Range keys, float* tile) {
+    const Panel<kPanel>& panel = s.panels[index];
+    const std::int64_t words = Arith::words(job.d);
+    Arith::gemm_rows(round_up(keys.end - keys.begin, block_multiple()), panel.vectors * kLanes, words,
+                     {block.k + (keys.begin - block.keys.begin) * words, words, 1},
+                     s.q + index * s.q_size, kPanel, tile, kPanel, false);
+    if (job.dropout) dropout_tile(job, panel, keys, s.keep, kPanel);
     if (job.features) {
       feature_scores(job, panel, keys, tile, kPanel, s.bias, kPanel, nullptr, 0);
-      factor = 1.0f;
-    } else if (keys.begin < panel.common.begin || keys.end > panel.common.end) {
+      return 1.0f;
+    }
+    if (keys.begin < panel.common.begin || keys.end > panel.common.end) {
       mask_scores(panel, keys, tile, kPanel);
     }
-    if (job.dropout) dropout_tile(job, panel, keys, s.keep, kPanel);
+    return job.scale * kLog2E;
+  }
 
+  // The reference m of a row only moves when it must: until a score exceeds it by 2^8 the sums stay
+  // far from overflow, and O need not be rescaled. Exact all the same, since O and l share m.
+  // Returns whether any row's moved; then alphas say by what O is to be multiplied.
+  static bool move_references(const Scratch& s, std::int64_t index, const Panel<kPanel>& panel,
+                              std::int64_t count, const float* tile, float factor, F* alphas) {
     bool moved = false;
-    F alphas[kPanel / kLanes];
     for (int n = 0; n < panel.vectors; ++n) {
       const std::int64_t lane = n * kLanes;
       F top[4] = {splat(-kInfinity), splat(-kInfinity), splat(-kInfinity), splat(-kInfinity)};
@@ -201,40 +227,70 @@ struct Forward {
       for (; j < count; ++j) top[0] = max(top[0], loadf(tile + j * kPanel + lane));
       const F block_max = max(max(top[0], top[1]), max(top[2], top[3])) * factor;
       const F old_max = loadf(s.m + index * kPanel + lane);
-      const F new_max = max(old_max, block_max);
-      // A row that has met no key yet keeps m = -inf; exponentials are then taken against 0.
-      const F base = select(new_max == splat(-kInfinity), F{}, new_max);
-      const F alpha = exp2(old_max - base);
-      alphas[n] = alpha;
-      moved |= any(~(alpha == splat(1.0f)));
-      const F sum = exponentials(tile + lane, s.p + lane, count, padded, factor, base,
-                                 job.dropout ? s.keep + lane : nullptr, block.bad_values);
+      const I up = block_max > old_max + kSlack;
+      alphas[n] = splat(1.0f);
+      if (!any(up)) continue;
+      const F new_max = select(up, block_max, old_max);
+      // A row that has met no key yet keeps m = -inf; its sums are 0 whatever they are scaled by.
+      alphas[n] = exp2(old_max - select(new_max == splat(-kInfinity), F{}, new_max));
       store(s.m + index * kPanel + lane, new_max);
-      store(s.l + index * kPanel + lane, loadf(s.l + index * kPanel + lane) * alpha + sum);
+      float* l = s.l + index * kPanel + lane;
+      store(l, loadf(l) * alphas[n]);
+      moved = true;
     }
-    float* o = s.o + index * s.o_size;
-    if (moved) {
-      for (std::int64_t r = 0; r < s.o_rows; ++r) {
-        for (int n = 0; n < panel.vectors; ++n) {
-          float* at = o + r * kPanel + n * kLanes;
-          store(at, loadf(at) * alphas[n]);
-        }
-      }
-    }
-    if (block.bad_values) {
-      add_values_one_by_one(job, s, panel, o, b, hkv, keys);
-      return;
-    }
-    const std::int64_t depth = round_up(count, Arith::kDepthMultiple);
-    Arith::gemm_deep(round_up(job.dv, Arith::kRowMultiple), columns, depth,
-                     Arith::deep_from(block.v, skip), Arith::kStoresP ? s.p : tile, kPanel, o, kPanel);
+    return moved;
   }
 
-  // tile <- P (times the dropout tile), and P as the Arith wants it; returns the sum before dropout.
-  // mark: masked elements become -0, so that add_values_one_by_one can tell them from underflow.
-  static ATTUNE_INLINE F exponentials(float* tile, [[maybe_unused]] float* p, std::int64_t count,
-                                      [[maybe_unused]] std::int64_t padded,
-                                      float factor, F base, const float* keep, bool mark) {
+  static void rescale(const Scratch& s, std::int64_t index, const Panel<kPanel>& panel, const F* alphas) {
+    float* o = s.o + index * s.o_size;
+    for (std::int64_t r = 0; r < s.o_rows; ++r) {
+      for (int n = 0; n < panel.vectors; ++n) {
+        float* at = o + r * kPanel + n * kLanes;
+        store(at, loadf(at) * alphas[n]);
+      }
+    }
+  }
+
+  // O^T += V^T P^T for keys whose P is ready; P starts at key `first`.
+  static void add_values(const ForwardJob& job, const Scratch& s, std::int64_t index, const Block& block,
+                         std::int64_t first, Range keys, std::int64_t b, std::int64_t hkv) {
+    if (keys.empty()) return;
+    const Panel<kPanel>& panel = s.panels[index];
+    float* o = s.o + index * s.o_size;
+    const std::int64_t at = keys.begin - first;
+    if (block.bad_values) {
+      add_values_one_by_one(job, s.marked + at * kPanel, panel, o, b, hkv, keys);
+      return;
+    }
+    const float* p = Arith::kStoresP ? s.p + at / 2 * kPanel : s.tile + at * kPanel;
+    Arith::gemm_deep(round_up(job.dv, Arith::kRowMultiple), panel.vectors * kLanes,
+                     round_up(keys.end - keys.begin, Arith::kDepthMultiple),
+                     Arith::deep_from(block.v, keys.begin - block.keys.begin), p, kPanel, o, kPanel);
+  }
+
+  // Scores -> P (times the dropout tile) as the Arith wants it, and the row sums before dropout.
+  static void exponentials(const ForwardJob& job, const Scratch& s, std::int64_t index,
+                           const Panel<kPanel>& panel, Range keys, std::int64_t first, float* tile,
+                           float factor, bool mark) {
+    const std::int64_t count = keys.end - keys.begin, at = keys.begin - first;
+    for (int n = 0; n < panel.vectors; ++n) {
+      const std::int64_t lane = n * kLanes;
+      const F m = loadf(s.m + index * kPanel + lane);
+      const F base = select(m == splat(-kInfinity), F{}, m);
+      float* l = s.l + index * kPanel + lane;
+      const F sum = exponentials_of(tile + lane, s.p + at / 2 * kPanel + lane, count,
+                                    round_up(count, block_multiple()), factor, base,
+                                    job.dropout ? s.keep + lane : nullptr,
+                                    mark ? s.marked + at * kPanel + lane : nullptr);
+      store(l, loadf(l) + sum);
+    }
+  }
+
+  // One column of vectors. `marked`, when not null, receives P as floats with masked elements -0,
+  // so that add_values_one_by_one can tell them from underflow.
+  static ATTUNE_INLINE F exponentials_of(float* tile, [[maybe_unused]] float* p, std::int64_t count,
+                                         [[maybe_unused]] std::int64_t padded, float factor, F base,
+                                         const float* keep, float* marked) {
     F sum[2] = {F{}, F{}};
     const F scale = splat(factor);
     auto one = [&](std::int64_t j, F* total) ATTUNE_LAMBDA_INLINE {
@@ -242,7 +298,9 @@ struct Forward {
       F x = exp2<Arith::kExpDegree>(s * scale - base);
       *total += x;
       if (keep != nullptr) x *= loadf(keep + j * kPanel);
-      if (mark) x = select(s == splat(-kInfinity), splat(-0.0f), x);
+      if (marked != nullptr) {
+        store(marked + j * kPanel, select(s == splat(-kInfinity), splat(-0.0f), x));
+      }
       return x;
     };
     if constexpr (!Arith::kStoresP) {
@@ -260,15 +318,10 @@ struct Forward {
       for (; j + 2 <= count; j += 2) {
         const F low = one(j, &sum[0]);
         const F high = one(j + 1, &sum[1]);
-        if (mark) {
-          store(tile + j * kPanel, low);
-          store(tile + (j + 1) * kPanel, high);
-        }
         store(p + j / 2 * kPanel, interleave(low, high));
       }
       if (j < count) {
         const F low = one(j, &sum[0]);
-        if (mark) store(tile + j * kPanel, low);
         store(p + j / 2 * kPanel, interleave(low, F{}));
         j += 2;
       }
@@ -279,11 +332,12 @@ struct Forward {
   }
 
   // O^T += V^T P^T without letting a masked lane meet a NaN or an infinity.
-  static void add_values_one_by_one(const ForwardJob& job, const Scratch& s, const Panel<kPanel>& panel,
-                                    float* o, std::int64_t b, std::int64_t hkv, Range keys) {
+  static void add_values_one_by_one(const ForwardJob& job, const float* marked,
+                                    const Panel<kPanel>& panel, float* o, std::int64_t b,
+                                    std::int64_t hkv, Range keys) {
     for (std::int64_t j = keys.begin; j < keys.end; ++j) {
       const In* row = key_row<In>(job, job.v, b, j, hkv);
-      const float* p = s.tile + (j - keys.begin) * kPanel;
+      const float* p = marked + (j - keys.begin) * kPanel;
       for (std::int64_t c = 0; c < job.dv; ++c) {
         const F value = splat(to_float(row[c * job.v.d_stride]));
         for (int n = 0; n < panel.vectors; ++n) {
@@ -347,16 +401,17 @@ struct Forward {
   struct Position {
     std::int64_t row_block, b, hkv, split;
   };
-  // Row blocks outermost and, under a causal mask, the longest first.
+  // Row blocks innermost, so that neighbouring tasks find a head's keys in their caches; under a
+  // causal mask the longest first, so that the last tasks of all are short ones.
   static Position decode(const ForwardJob& job, std::int64_t task) {
     Position at{};
     at.split = task % job.splits;
     task /= job.splits;
-    at.hkv = task % job.hkv;
-    task /= job.hkv;
-    at.b = task % job.b;
-    const std::int64_t block = task / job.b;
+    const std::int64_t block = task % job.row_blocks;
     at.row_block = job.causal ? job.row_blocks - 1 - block : block;
+    task /= job.row_blocks;
+    at.hkv = task % job.hkv;
+    at.b = task / job.hkv;
     return at;
   }
 

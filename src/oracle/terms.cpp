@@ -1,0 +1,217 @@
+// Notation: u is float32's rounding, 2^-23; everything here is in units of u. e_ij bounds the error
+// of score s_ij, |s| its intermediate values: products and sums of float32 numbers lose at most
+// about u times the sum of their terms' absolute values. A relative error of p_ij is an absolute
+// error of the score in its exponent.
+//
+// The terms of o, dQ, dK and dV are many for each of many elements. Their roundings are independent,
+// so they add like the root of their squares; the plain computation's largest error over all the
+// elements shows well what remains. The gradients of bias, slopes and sinks may have few elements
+// and very long sums, of which the plain computation is one sample that can be right by luck: their
+// terms simply add.
+#include "oracle/terms.h"
+
+#include <algorithm>
+#include <attune/arguments.hpp>
+#include <attune/problem.hpp>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+
+#include "oracle/read.h"
+
+namespace attune::oracle {
+namespace {
+
+std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
+
+double square(double x) { return x * x; }
+
+// An error estimate of something that is not finite says nothing.
+double finite_or_zero(double x) {
+  return std::fabs(x) <= std::numeric_limits<double>::max() ? x : 0;
+}
+
+void add_element(Terms::Sum& sum, double error) {
+  error = finite_or_zero(error);
+  sum.max = std::max(sum.max, error);
+  sum.squares += square(error);
+}
+
+void add_squares(double factor, const double* squares, std::size_t count, double* out) {
+  factor = finite_or_zero(square(factor));
+  if (factor == 0) return;
+  for (std::size_t x = 0; x < count; ++x) out[x] += factor * squares[x];
+}
+
+std::vector<double> squares_of(const std::vector<double>& values) {
+  std::vector<double> out(values.size());
+  for (std::size_t n = 0; n < out.size(); ++n) out[n] = finite_or_zero(square(values[n]));
+  return out;
+}
+
+std::vector<float> magnitudes_of(const std::vector<double>& values) {
+  std::vector<float> out(values.size());
+  for (std::size_t n = 0; n < out.size(); ++n) out[n] = static_cast<float>(std::fabs(values[n]));
+  return out;
+}
+
+Terms::Sum finished_sum(const std::vector<double>& elements, bool squared) {
+  Terms::Sum sum;
+  for (const double x : elements) add_element(sum, squared ? std::sqrt(x) : x);
+  return sum;
+}
+
+}  // namespace
+
+Magnitudes magnitudes(const Layout& layout, const KeysValues<double>& keys_values) {
+  Magnitudes out;
+  out.k_transposed = magnitudes_of(keys_values.k_transposed);
+  out.v_squares = squares_of(keys_values.v);
+  if (layout.problem->kind == Kind::forward) return out;
+  out.v_transposed = magnitudes_of(keys_values.v_transposed);
+  out.k_squares = squares_of(keys_values.k);
+  return out;
+}
+
+TermSums::TermSums(const Layout& layout) : layout_(&layout) {
+  const Problem& p = *layout.problem;
+  if (p.kind == Kind::forward) return;
+  const Place k = layout.key_extents();
+  k_.resize(at(element_count({k.outer, k.inner, p.hkv, p.d})));
+  v_.resize(at(element_count({k.outer, k.inner, p.hkv, p.dv})));
+  if (p.bias.kind == BiasKind::additive && p.bias.grad) {
+    bias_.resize(at(element_count(layout.bias_shape())));
+  }
+  if (p.sink && p.sink_grad) sink_.resize(at(p.hq));
+  if (p.alibi != PerHead::none && p.alibi_grad) {
+    alibi_slopes_.resize(at(element_count({p.alibi == PerHead::batch_head ? p.b : 1, p.hq})));
+  }
+}
+
+void TermSums::add_row(const KeysValues<double>& keys_values, const Magnitudes& magnitudes,
+                       const Row<double>& row) {
+  add_forward(keys_values, magnitudes, row);
+  if (layout_->problem->kind == Kind::backward) add_backward(keys_values, magnitudes, row);
+}
+
+// e_ij = |scale| sum |q k| + |bias| + |slope dist|; softcap passes on as much as its slope says, and
+// has an error of its own.
+// LSE_i: sum over j of p_ij (1 + e_ij)     o_ix: root of sum of (p_ij Z_ij v_jx (1 + e_ij + e_i))^2
+// where e_i is the LSE's.
+void TermSums::add_forward(const KeysValues<double>& keys_values, const Magnitudes& magnitudes,
+                           const Row<double>& row) {
+  const Problem& problem = *layout_->problem;
+  score_errors_.resize(row.keys.size());
+  if (row.keys.empty()) return;
+  q_magnitudes_ = magnitudes_of(row.q);
+  dot_columns(q_magnitudes_, magnitudes.k_transposed, keys_values.count, row.keys.front(),
+              row.keys.back() + 1, dots_);
+  const double scale = std::fabs(problem.effective_scale());
+  double lse_error = 0;
+  for (std::size_t n = 0; n < row.keys.size(); ++n) {
+    const auto j = at(row.keys[n]);
+    double error = scale * static_cast<double>(dots_[j]) * row.cap_slope[n];
+    if (problem.softcap > 0)
+      error = std::max(error, problem.softcap * std::sqrt(1 - row.cap_slope[n]));
+    if (problem.bias.kind == BiasKind::additive) error += std::fabs(row.bias[j]);
+    if (problem.alibi != PerHead::none) error += std::fabs(row.alibi_slope) * row.distance(n);
+    score_errors_[n] = finite_or_zero(error);
+    lse_error += finite_or_zero(row.p[n] * (1 + score_errors_[n]));
+  }
+  if (std::isfinite(row.lse)) add_element(rows_.lse, lse_error);
+
+  element_squares_.assign(row.o.size(), 0);
+  for (std::size_t n = 0; n < row.keys.size(); ++n) {
+    add_squares(row.p[n] * row.z[n] * (1 + score_errors_[n] + lse_error),
+                magnitudes.v_squares.data() + row.keys[n] * problem.dv, row.o.size(),
+                element_squares_.data());
+  }
+  for (const double x : element_squares_) add_element(rows_.o, std::sqrt(x));
+}
+
+// With r_ij = e_ij + |LSE_i|, the relative error of p_ij = exp(s_ij - LSE_i), LSE_i being a float32:
+// dV_jx: root of sum over i of (p_ij Z_ij dO_ix (1 + r_ij))^2
+// D_i = sum |dO o| + |dLSE|: error of delta_i - dLSE_i
+// E_ij = p_ij (Z_ij sum |dO v| + D_i) + r_ij |dS_ij|: error of dS_ij, which gives those of dBias and
+// the slopes. dQ and dK: root of sums of (scale E_ij k_jx)^2 and (scale E_ij q_ix)^2.
+// dSink_h: sum over i of exp(sink - LSE_i) (D_i + (|sink| + |LSE_i|) |delta_i - dLSE_i|)
+void TermSums::add_backward(const KeysValues<double>& keys_values, const Magnitudes& magnitudes,
+                            const Row<double>& row) {
+  const Problem& problem = *layout_->problem;
+  const Arguments& arguments = *layout_->arguments;
+  if (!std::isfinite(row.lse)) return;
+  const Place query = layout_->query(row.b, row.i);
+  grad_o_.resize(at(problem.dv));
+  read_row(arguments.grad_o, offset_of(arguments.grad_o, {query.outer, query.inner, row.h, 0}),
+           arguments.grad_o.strides[3], problem.dv, grad_o_.data());
+  double grad_lse = 0;
+  if (problem.lse_grad) {
+    grad_lse = read(arguments.grad_lse, layout_->lse_index(row.b, row.h, row.i));
+  }
+  double delta = -grad_lse;
+  double delta_error = std::fabs(grad_lse);
+  for (std::size_t x = 0; x < grad_o_.size(); ++x) {
+    delta += grad_o_[x] * row.o[x];
+    delta_error += std::fabs(grad_o_[x] * row.o[x]);
+  }
+  const double lse = std::fabs(row.lse);
+  if (!sink_.empty() && row.p_sink > 0) {
+    const double sink = std::fabs(read(arguments.sink, {row.h}));
+    sink_[at(row.h)] +=
+        finite_or_zero(row.p_sink * (delta_error + (sink + lse) * std::fabs(delta)));
+  }
+  if (row.keys.empty()) return;
+
+  grad_o_magnitudes_ = magnitudes_of(grad_o_);
+  dot_columns(grad_o_magnitudes_, magnitudes.v_transposed, keys_values.count, row.keys.front(),
+              row.keys.back() + 1, dots_);
+  grad_o_squares_ = squares_of(grad_o_);
+  q_squares_ = squares_of(row.q);
+  element_squares_.assign(at(problem.d), 0);
+  const double scale = problem.effective_scale();
+  const Place k_extents = layout_->key_extents();
+  const std::int64_t hkv = row.h / (problem.hq / problem.hkv);
+  double slope_error = 0;
+  for (std::size_t n = 0; n < row.keys.size(); ++n) {
+    const std::int64_t j = row.keys[n];
+    const Place key = layout_->key(row.b, j);
+    const std::int64_t kv_row = (key.outer * k_extents.inner + key.inner) * problem.hkv + hkv;
+    const double p_error = score_errors_[n] + lse;
+    add_squares(row.p[n] * row.z[n] * (1 + p_error), grad_o_squares_.data(), grad_o_.size(),
+                v_.data() + kv_row * problem.dv);
+
+    // row.scratch is dP still, as backward_row() left it.
+    const double grad_s = std::fabs(row.p[n] * (row.z[n] * row.scratch[at(j)] - delta));
+    double error = finite_or_zero(
+        row.p[n] * (row.z[n] * static_cast<double>(dots_[at(j)]) + delta_error) + p_error * grad_s);
+    if (!bias_.empty()) bias_[layout_->bias_index(row.b, row.h, row.i, j)] += error;
+    slope_error += error * row.distance(n);
+    if (problem.softcap > 0) {
+      // The slope 1 - t^2, t = tanh(s / c), has an error of 1, and of 2 t of what s / c has.
+      const double slope = row.cap_slope[n];
+      error = error * slope + grad_s * (1 + 2 * score_errors_[n] / problem.softcap);
+    }
+    add_squares(scale * error, magnitudes.k_squares.data() + j * problem.d, row.q.size(),
+                element_squares_.data());
+    add_squares(scale * error, q_squares_.data(), row.q.size(), k_.data() + kv_row * problem.d);
+  }
+  for (const double x : element_squares_) add_element(rows_.grad_q, std::sqrt(x));
+  if (!alibi_slopes_.empty()) {
+    const std::int64_t b = problem.alibi == PerHead::batch_head ? row.b : 0;
+    alibi_slopes_[at(b * problem.hq + row.h)] += slope_error;
+  }
+}
+
+Terms TermSums::finished() const {
+  Terms terms = rows_;
+  terms.grad_k = finished_sum(k_, true);
+  terms.grad_v = finished_sum(v_, true);
+  terms.grad_bias = finished_sum(bias_, false);
+  terms.grad_sink = finished_sum(sink_, false);
+  terms.grad_alibi_slopes = finished_sum(alibi_slopes_, false);
+  return terms;
+}
+
+}  // namespace attune::oracle
