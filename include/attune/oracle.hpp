@@ -18,7 +18,8 @@ namespace attune::oracle {
 // own factors. So p_ij = exp(s_ij - LSE_i) counts with 1 + |LSE_i| + |scale| sum |q k| + |bias| +
 // |slope distance|, and P (dP - delta) with the terms of dP and delta, also where it cancels to 0.
 // The terms of o, grad_q, grad_k and grad_v add as independent errors do, by their squares; those
-// of the other tensors, whose few elements may be very long sums, simply add.
+// of the other tensors, whose few elements may be very long sums, simply add, and include what the
+// rounding of a saved float16 or bfloat16 o does to delta.
 struct Terms {
   struct Sum {
     double max = 0;      // the largest over the tensor's elements
@@ -59,8 +60,8 @@ struct Error {
   double max = 0, rms = 0;
   double plain_max = 0, plain_rms = 0;
   // One unit in the last place of max |exact|, plus as much as 2^-23 of the terms (their largest,
-  // their RMS) exceeds 2 plain_max or 1.5 plain_rms: the plain computation is one sample of float32
-  // arithmetic, which may be right by luck.
+  // their RMS) exceeds 2 plain_max or 1.5 plain_rms: the plain computation is one sample of
+  // rounding, which may be right by luck.
   double floor = 0, rms_floor = 0;
   // max / (2 plain_max + floor) and rms / (1.5 plain_rms + rms_floor): at most 1 passes.
   double max_ratio = 0, rms_ratio = 0;

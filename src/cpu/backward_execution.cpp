@@ -20,7 +20,7 @@ class BackwardExecution final : public Execution {
   BackwardExecution(const Problem& problem, const KernelSpec& spec, int threads)
       : problem_(problem),
         kernel_(kernel_set(spec.isa)->backward[static_cast<int>(element_of(spec.dtype))]) {
-    fill_from_problem(problem, &job_);
+    fill_from_problem(problem, spec.isa, &job_);
     // What one gradient shares between batches, heads or key blocks, one task must walk in order.
     const bool paged = problem.page_size > 0;
     job_.serial_b = paged || (problem.bias.grad && problem.bias.broadcast_b);

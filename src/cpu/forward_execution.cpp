@@ -47,7 +47,7 @@ class ForwardExecution final : public Execution {
       : problem_(problem),
         kernel_(kernel_set(spec.isa)->forward[static_cast<int>(element_of(spec.dtype))]),
         threads_(threads) {
-    fill_from_problem(problem, &job_);
+    fill_from_problem(problem, spec.isa, &job_);
     job_.panels_per_task = 1;
     KernelSizes sizes{};
     kernel_.sizes(job_, &sizes);
@@ -126,16 +126,16 @@ class ForwardExecution final : public Execution {
     if (packed_) {
       job.packed = reinterpret_cast<float*>(workspace + packed_at_);
       job.packed_bad = reinterpret_cast<std::uint8_t*>(workspace + packed_bad_at_);
-      for_each_task(executor, threads_, problem_.b * problem_.hkv * job.key_blocks,
+      for_each_chunked(executor, threads_, problem_.b * problem_.hkv * job.key_blocks,
                     [&](std::int64_t task, int worker) {
                       kernel_.pack(job, task, scratch + worker * each);
                     });
     }
-    for_each_task(executor, threads_, tasks_, [&](std::int64_t task, int worker) {
+    for_each_chunked(executor, threads_, tasks_, [&](std::int64_t task, int worker) {
       kernel_.task(job, task, scratch + worker * each);
     });
     if (job.splits > 1) {
-      for_each_task(executor, threads_, tasks_ / job.splits, [&](std::int64_t task, int worker) {
+      for_each_chunked(executor, threads_, tasks_ / job.splits, [&](std::int64_t task, int worker) {
         kernel_.merge(job, task, scratch + worker * each);
       });
     }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 
 #include "problem/lengths.h"
@@ -41,12 +40,14 @@ Element element_of(DType dtype) {
 
 namespace {
 
-// Keys a step: K and V blocks of about 192 KiB of floats, so that they stay in a core's L2 beside
-// the panels. From the Problem alone: it decides where sums are cut, hence the bits of the result.
-std::int64_t choose_key_block(const Problem& problem) {
-  const std::int64_t kBlockFloats = getenv("KB") ? 1024 * 1024 : 48 * 1024;
+// Keys a block: P of a panel stays in the L1 cache, K and V beside the panels in the L2. Tiles take
+// longer blocks, whose products load and store O less often. From the Problem and the kernel alone:
+// it decides where sums are cut, hence the bits of the result. Measured: docs/kernels/cpu.md.
+std::int64_t choose_key_block(const Problem& problem, Isa isa) {
+  constexpr std::int64_t kBlockFloats = 64 * 1024;
+  const std::int64_t most = isa == Isa::amx ? 192 : 128;
   const std::int64_t width = std::max<std::int64_t>(1, problem.d + problem.dv);
-  return std::clamp<std::int64_t>(kBlockFloats / width / 32 * 32, 32, getenv("KB") ? atoi(getenv("KB")) : 128);
+  return std::clamp<std::int64_t>(kBlockFloats / width / 32 * 32, 32, most);
 }
 
 // Window sides and offsets beyond every key act like "unbounded" or "nothing" alike when cut here,
@@ -87,7 +88,7 @@ DropoutThreshold dropout_threshold(double probability) {
   return {static_cast<std::uint32_t>(low), low >> 32 != 0};
 }
 
-void fill_from_problem(const Problem& problem, AttentionJob* job) {
+void fill_from_problem(const Problem& problem, Isa isa, AttentionJob* job) {
   job->b = problem.b;
   job->hq = problem.hq;
   job->hkv = problem.hkv;
@@ -113,7 +114,7 @@ void fill_from_problem(const Problem& problem, AttentionJob* job) {
   job->keep_none = threshold.keep_none;
   job->keep_scale = static_cast<float>(1.0 / (1.0 - problem.dropout));
   job->page_size = problem.page_size;
-  job->key_block = choose_key_block(problem);
+  job->key_block = choose_key_block(problem, isa);
 }
 
 Strided strided(const TensorView& view, bool packed) {

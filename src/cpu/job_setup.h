@@ -16,7 +16,7 @@ namespace attune::cpu {
 [[nodiscard]] Element element_of(DType dtype);
 
 // Everything that the Problem alone decides, key_block included.
-void fill_from_problem(const Problem& problem, AttentionJob* job);
+void fill_from_problem(const Problem& problem, Isa isa, AttentionJob* job);
 
 // Pointers and strides; `sequences` receives problem.b entries.
 void fill_from_arguments(const Problem& problem, const Arguments& arguments, Sequence* sequences,
@@ -41,6 +41,11 @@ class Layout {
 // Hands tasks 0 .. count - 1 to workers in order; call(task, worker).
 template <typename Call>
 void for_each_task(const Executor& executor, int threads, std::int64_t count, const Call& call);
+
+// The same for tasks that may run in any order: each worker starts with a stretch of neighbouring
+// tasks, which share keys and caches, and then helps the others.
+template <typename Call>
+void for_each_chunked(const Executor& executor, int threads, std::int64_t count, const Call& call);
 
 // The dropout threshold: the least Philox word x with float(x) * 2^-32 + 2^-33 > float(p).
 struct DropoutThreshold {

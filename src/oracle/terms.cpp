@@ -7,7 +7,11 @@
 // so they add like the root of their squares; the plain computation's largest error over all the
 // elements shows well what remains. The gradients of bias, slopes and sinks may have few elements
 // and very long sums, of which the plain computation is one sample that can be right by luck: their
-// terms simply add.
+// terms simply add. With these goes what no kernel can help either: an o that was saved in float16
+// or bfloat16 carries its own roundings, one for each element of a row, into delta.
+//
+// All of this need not be precise, so that float32 does where there is much of it. What float32
+// can't hold, attended infinities and NaN among it, is left out and the tolerance stays as it is.
 #include "oracle/terms.h"
 
 #include <algorithm>
@@ -33,34 +37,47 @@ double finite_or_zero(double x) {
   return std::fabs(x) <= std::numeric_limits<double>::max() ? x : 0;
 }
 
+float float_or_zero(double x) {
+  return std::fabs(x) <= static_cast<double>(std::numeric_limits<float>::max())
+             ? static_cast<float>(x)
+             : 0;
+}
+
 void add_element(Terms::Sum& sum, double error) {
   error = finite_or_zero(error);
   sum.max = std::max(sum.max, error);
-  sum.squares += square(error);
+  sum.squares = finite_or_zero(sum.squares + square(error));
 }
 
-void add_squares(double factor, const double* squares, std::size_t count, double* out) {
-  factor = finite_or_zero(square(factor));
-  if (factor == 0) return;
-  for (std::size_t x = 0; x < count; ++x) out[x] += factor * squares[x];
+void add_squares(double factor, const float* squares, std::size_t count, float* out) {
+  const float square_of_factor = float_or_zero(square(factor));
+  if (square_of_factor < 1e-36F) return;  // nothing, and subnormal numbers are slow
+  for (std::size_t x = 0; x < count; ++x) out[x] += square_of_factor * squares[x];
 }
 
-std::vector<double> squares_of(const std::vector<double>& values) {
-  std::vector<double> out(values.size());
-  for (std::size_t n = 0; n < out.size(); ++n) out[n] = finite_or_zero(square(values[n]));
+std::vector<float> squares_of(const std::vector<double>& values) {
+  std::vector<float> out(values.size());
+  for (std::size_t n = 0; n < out.size(); ++n) out[n] = float_or_zero(square(values[n]));
   return out;
 }
 
 std::vector<float> magnitudes_of(const std::vector<double>& values) {
   std::vector<float> out(values.size());
-  for (std::size_t n = 0; n < out.size(); ++n) out[n] = static_cast<float>(std::fabs(values[n]));
+  for (std::size_t n = 0; n < out.size(); ++n) out[n] = float_or_zero(std::fabs(values[n]));
   return out;
 }
 
-Terms::Sum finished_sum(const std::vector<double>& elements, bool squared) {
+Terms::Sum finished_squares(const std::vector<float>& elements) {
   Terms::Sum sum;
-  for (const double x : elements) add_element(sum, squared ? std::sqrt(x) : x);
+  for (const float x : elements) add_element(sum, std::sqrt(static_cast<double>(x)));
   return sum;
+}
+
+// The rounding of an o that was saved in `dtype`, in units of u; float32's is among the terms.
+double saved_rounding(DType dtype) {
+  if (dtype == DType::f16) return 0x1p-10 / 0x1p-23;
+  if (dtype == DType::bf16) return 0x1p-7 / 0x1p-23;
+  return 0;
 }
 
 }  // namespace
@@ -82,11 +99,11 @@ TermSums::TermSums(const Layout& layout) : layout_(&layout) {
   k_.resize(at(element_count({k.outer, k.inner, p.hkv, p.d})));
   v_.resize(at(element_count({k.outer, k.inner, p.hkv, p.dv})));
   if (p.bias.kind == BiasKind::additive && p.bias.grad) {
-    bias_.resize(at(element_count(layout.bias_shape())));
+    bias_.resize(element_count(layout.bias_shape()));
   }
-  if (p.sink && p.sink_grad) sink_.resize(at(p.hq));
+  if (p.sink && p.sink_grad) sink_.resize(p.hq);
   if (p.alibi != PerHead::none && p.alibi_grad) {
-    alibi_slopes_.resize(at(element_count({p.alibi == PerHead::batch_head ? p.b : 1, p.hq})));
+    alibi_slopes_.resize(element_count({p.alibi == PerHead::batch_head ? p.b : 1, p.hq}));
   }
 }
 
@@ -128,7 +145,7 @@ void TermSums::add_forward(const KeysValues<double>& keys_values, const Magnitud
                 magnitudes.v_squares.data() + row.keys[n] * problem.dv, row.o.size(),
                 element_squares_.data());
   }
-  for (const double x : element_squares_) add_element(rows_.o, std::sqrt(x));
+  for (const float x : element_squares_) add_element(rows_.o, std::sqrt(static_cast<double>(x)));
 }
 
 // With r_ij = e_ij + |LSE_i|, the relative error of p_ij = exp(s_ij - LSE_i), LSE_i being a float32:
@@ -152,15 +169,20 @@ void TermSums::add_backward(const KeysValues<double>& keys_values, const Magnitu
   }
   double delta = -grad_lse;
   double delta_error = std::fabs(grad_lse);
+  double delta_saved = 0;
   for (std::size_t x = 0; x < grad_o_.size(); ++x) {
-    delta += grad_o_[x] * row.o[x];
-    delta_error += std::fabs(grad_o_[x] * row.o[x]);
+    const double term = grad_o_[x] * row.o[x];
+    delta += term;
+    delta_error += std::fabs(term);
+    delta_saved += square(term);
   }
+  delta_saved = finite_or_zero(saved_rounding(problem.dtype) * std::sqrt(delta_saved));
   const double lse = std::fabs(row.lse);
-  if (!sink_.empty() && row.p_sink > 0) {
+  if (!sink_.plain.empty() && row.p_sink > 0) {
     const double sink = std::fabs(read(arguments.sink, {row.h}));
-    sink_[at(row.h)] +=
+    sink_.plain[at(row.h)] +=
         finite_or_zero(row.p_sink * (delta_error + (sink + lse) * std::fabs(delta)));
+    sink_.saved[at(row.h)] += square(row.p_sink * delta_saved);
   }
   if (row.keys.empty()) return;
 
@@ -173,7 +195,7 @@ void TermSums::add_backward(const KeysValues<double>& keys_values, const Magnitu
   const double scale = problem.effective_scale();
   const Place k_extents = layout_->key_extents();
   const std::int64_t hkv = row.h / (problem.hq / problem.hkv);
-  double slope_error = 0;
+  double slope_error = 0, p_sum = 0, slope_sum = 0;
   for (std::size_t n = 0; n < row.keys.size(); ++n) {
     const std::int64_t j = row.keys[n];
     const Place key = layout_->key(row.b, j);
@@ -186,8 +208,14 @@ void TermSums::add_backward(const KeysValues<double>& keys_values, const Magnitu
     const double grad_s = std::fabs(row.p[n] * (row.z[n] * row.scratch[at(j)] - delta));
     double error = finite_or_zero(
         row.p[n] * (row.z[n] * static_cast<double>(dots_[at(j)]) + delta_error) + p_error * grad_s);
-    if (!bias_.empty()) bias_[layout_->bias_index(row.b, row.h, row.i, j)] += error;
+    if (!bias_.plain.empty()) {
+      const std::size_t element = layout_->bias_index(row.b, row.h, row.i, j);
+      bias_.plain[element] += error;
+      if (!problem.bias.broadcast_k) bias_.saved[element] += square(row.p[n] * delta_saved);
+    }
     slope_error += error * row.distance(n);
+    p_sum += row.p[n];
+    slope_sum += row.p[n] * row.distance(n);
     if (problem.softcap > 0) {
       // The slope 1 - t^2, t = tanh(s / c), has an error of 1, and of 2 t of what s / c has.
       const double slope = row.cap_slope[n];
@@ -197,21 +225,39 @@ void TermSums::add_backward(const KeysValues<double>& keys_values, const Magnitu
                 element_squares_.data());
     add_squares(scale * error, q_squares_.data(), row.q.size(), k_.data() + kv_row * problem.d);
   }
-  for (const double x : element_squares_) add_element(rows_.grad_q, std::sqrt(x));
-  if (!alibi_slopes_.empty()) {
+  for (const float x : element_squares_)
+    add_element(rows_.grad_q, std::sqrt(static_cast<double>(x)));
+  if (!bias_.plain.empty() && problem.bias.broadcast_k) {
+    bias_.saved[layout_->bias_index(row.b, row.h, row.i, 0)] +=
+        finite_or_zero(square(p_sum * delta_saved));
+  }
+  if (!alibi_slopes_.plain.empty()) {
     const std::int64_t b = problem.alibi == PerHead::batch_head ? row.b : 0;
-    alibi_slopes_[at(b * problem.hq + row.h)] += slope_error;
+    const std::size_t element = at(b * problem.hq + row.h);
+    alibi_slopes_.plain[element] += slope_error;
+    alibi_slopes_.saved[element] += finite_or_zero(square(slope_sum * delta_saved));
   }
 }
 
 Terms TermSums::finished() const {
   Terms terms = rows_;
-  terms.grad_k = finished_sum(k_, true);
-  terms.grad_v = finished_sum(v_, true);
-  terms.grad_bias = finished_sum(bias_, false);
-  terms.grad_sink = finished_sum(sink_, false);
-  terms.grad_alibi_slopes = finished_sum(alibi_slopes_, false);
+  terms.grad_k = finished_squares(k_);
+  terms.grad_v = finished_squares(v_);
+  terms.grad_bias = bias_.finished();
+  terms.grad_sink = sink_.finished();
+  terms.grad_alibi_slopes = alibi_slopes_.finished();
   return terms;
+}
+
+void TermSums::Long::resize(std::int64_t count) {
+  plain.resize(at(count));
+  saved.resize(at(count));
+}
+
+Terms::Sum TermSums::Long::finished() const {
+  Terms::Sum sum;
+  for (std::size_t n = 0; n < plain.size(); ++n) add_element(sum, plain[n] + std::sqrt(saved[n]));
+  return sum;
 }
 
 }  // namespace attune::oracle

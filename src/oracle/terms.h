@@ -15,7 +15,7 @@ namespace attune::oracle {
 // |k| and |v| of one (sequence, KV head), and their squares.
 struct Magnitudes {
   std::vector<float> k_transposed, v_transposed;  // [D, count] and, for backward only, [Dv, count]
-  std::vector<double> k_squares, v_squares;       // [count, D] and [count, Dv]
+  std::vector<float> k_squares, v_squares;        // [count, D] and [count, Dv]
 };
 
 [[nodiscard]] Magnitudes magnitudes(const Layout& layout, const KeysValues<double>& keys_values);
@@ -37,12 +37,20 @@ class TermSums {
 
   const Layout* layout_;
   Terms rows_;  // o, lse and grad_q, of which every element belongs to one row
-  // The others grow row by row. Sums of squares for k and v, plain sums for the rest.
-  std::vector<double> k_, v_, bias_, sink_, alibi_slopes_;
+  // The others grow row by row.
+  std::vector<float> k_, v_;  // sums of squares
+  struct Long {               // of elements that are long sums
+    std::vector<double> plain;
+    std::vector<double> saved;  // squares: what the rounding of the saved o does
+    void resize(std::int64_t count);
+    [[nodiscard]] Terms::Sum finished() const;
+  };
+  Long bias_, sink_, alibi_slopes_;
 
   // Of the present row.
   std::vector<float> q_magnitudes_, grad_o_magnitudes_, dots_;
-  std::vector<double> grad_o_, element_squares_, q_squares_, grad_o_squares_;
+  std::vector<float> element_squares_, q_squares_, grad_o_squares_;
+  std::vector<double> grad_o_;
   std::vector<double> score_errors_;  // of each of row.keys: bound on the score's error
 };
 

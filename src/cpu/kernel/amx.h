@@ -81,10 +81,8 @@ ATTUNE_INLINE void tile_band(std::int64_t columns, std::int64_t words, const flo
   if (n < columns) tile_block<kM, 1>(words, a, lda, b + n, ldb, c + n, ldc, accumulate);
 }
 
-#ifndef AMX_PANEL
-#define AMX_PANEL 64
-#endif
-struct AmxArith : Bf16Forms<AMX_PANEL, 16, 16> {
+// Panels of 64 queries: each tile of K and V that comes from the L2 meets four tiles of queries.
+struct AmxArith : Bf16Forms<64, 16, 16> {
   using Session = TileSession;
   static ATTUNE_INLINE std::int64_t deep_floats(std::int64_t count, std::int64_t n) {
     return count / 2 * columns_of(n);

@@ -149,7 +149,7 @@ struct Bf16Forms {
   static constexpr int kPanel = kPanelQueries;
   static constexpr int kRowMultiple = kRows;
   static constexpr int kDepthMultiple = 2 * kWords;
-  static constexpr int kExpDegree = 4;  // P is rounded to 8 bits
+  static constexpr int kExpDegree = 5;  // P is rounded to 8 bits, its sum is not
   static constexpr std::int64_t kScoreKeys = 64;
   static constexpr bool kStoresP = true;
 

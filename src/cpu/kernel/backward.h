@@ -34,7 +34,7 @@ struct Backward {
     float *p_rows, *ds_rows;  // A operands with queries along a row, when the Arith stores P apart
     float* ds_pairs;          // B operand [keys / 2][kStep]
     float *bias, *slope, *keep;
-    float* row;
+    float *row, *columns;  // one panel of rows, and transposed
     Panel<kPanel>* panels;
     double* alibi;  // [group]
     std::int64_t d_cols, dv_cols;
@@ -69,6 +69,7 @@ struct Backward {
     const std::int64_t wide = larger(larger(Arith::words(job.d), Arith::words(job.dv)),
                                      larger(d_rows(job.d), d_rows(job.dv)));
     s.row = bump.take<float>(kPanel * wide);
+    s.columns = bump.take<float>(Arith::kPair == 1 ? kPanel * Arith::words(job.dv) : 0);
     s.panels = bump.take<Panel<kPanel>>(kStepPanels);
     s.alibi = bump.take<double>(job.group);
     if (bytes != nullptr) *bytes = bump.used;
@@ -121,6 +122,8 @@ struct Backward {
                         job.o_rows + at * z.panel_o_rows);
     float* sum = job.grad_q_sum + at * z.partial;
     for (std::int64_t i = 0; i < z.partial; i += kLanes) store(sum + i, F{});
+    alignas(64) float deltas[kPanel];
+    panel_deltas(job, s, panel, b, reinterpret_cast<const float*>(job.o_columns + at * z.panel_o), deltas);
     for (std::int64_t r = 0; r < kPanel; ++r) {
       float lse2 = kInfinity, delta = 0.0f;
       if (r < panel.count) {
@@ -128,13 +131,41 @@ struct Backward {
         const float lse = job.lse[lse_index(job, b, h, i, job.lse_b_stride, job.lse_h_stride, job.lse_stride)];
         // A row without keys has LSE -inf; +inf makes each of its probabilities exactly 0.
         lse2 = lse == -kInfinity ? kInfinity : lse * kLog2E;
-        delta = lse == -kInfinity ? 0.0f : row_delta(job, b, h, i);
+        delta = lse == -kInfinity ? 0.0f : deltas[r] - incoming_lse(job, b, h, i);
         bad |= !(lse < kInfinity) || !(delta - delta == 0.0f);
       }
       job.lse2[at * kPanel + r] = lse2;
       job.delta[at * kPanel + r] = delta;
     }
     job.bad_rows[at] = bad ? 1 : 0;
+  }
+
+  // sum dO o O of each row. With float products the terms are added in the order in which dP adds
+  // its own, so that where O is V - one key - dP - delta cancels to exactly 0, as it should.
+  static void panel_deltas(const BackwardJob& job, const Scratch& s, const Panel<kPanel>& panel,
+                           std::int64_t b, [[maybe_unused]] const float* grad_columns, float* deltas) {
+    if constexpr (Arith::kPair == 1) {
+      const std::int64_t words = Arith::words(job.dv);
+      for (std::int64_t r = 0; r < kPanel; ++r) {
+        const In* row = r < panel.count
+                            ? query_row<In>(job, job.o, b, panel.query[r], panel.head[r])
+                            : nullptr;
+        Arith::pack_row(row, job.o.d_stride, job.dv, s.row + r * words);
+      }
+      for (std::int64_t r = 0; r < kPanel; r += kLanes) {
+        scatter_columns(s.row + r * words, words, words, s.columns + r, kPanel);
+        F sum{};
+        for (std::int64_t c = 0; c < words; ++c) {
+          sum = FloatProduct::add(sum, loadf(s.columns + c * kPanel + r),
+                                  loadf(grad_columns + c * kPanel + r));
+        }
+        store(deltas + r, sum);
+      }
+    } else {
+      for (std::int64_t r = 0; r < kPanel; ++r) {
+        deltas[r] = r < panel.count ? row_delta(job, b, panel.head[r], panel.query[r]) : 0.0f;
+      }
+    }
   }
 
   static float row_delta(const BackwardJob& job, std::int64_t b, std::int64_t h, std::int64_t i) {
@@ -146,14 +177,17 @@ struct Backward {
       for (; c + kLanes <= job.dv; c += kLanes) sums += load_float(o + c) * load_float(grad + c);
     }
     float delta = 0.0f;
-    for (; c < job.dv; ++c) delta += to_float(o[c * job.o.d_stride]) * to_float(grad[c * job.grad_o.d_stride]);
-    for (int lane = 0; lane < kLanes; ++lane) delta += sums[lane];
-    if (job.grad_lse != nullptr) {
-      const float incoming = job.grad_lse[lse_index(job, b, h, i, job.grad_lse_b_stride,
-                                                    job.grad_lse_h_stride, job.grad_lse_stride)];
-      delta -= incoming;
+    for (; c < job.dv; ++c) {
+      delta += to_float(o[c * job.o.d_stride]) * to_float(grad[c * job.grad_o.d_stride]);
     }
+    for (int lane = 0; lane < kLanes; ++lane) delta += sums[lane];
     return delta;
+  }
+
+  static float incoming_lse(const BackwardJob& job, std::int64_t b, std::int64_t h, std::int64_t i) {
+    if (job.grad_lse == nullptr) return 0.0f;
+    return job.grad_lse[lse_index(job, b, h, i, job.grad_lse_b_stride, job.grad_lse_h_stride,
+                                  job.grad_lse_stride)];
   }
 
   // ---- task ----------------------------------------------------------------------------------

@@ -42,18 +42,10 @@ template <typename Product, bool kContiguousK, int kRows, int kVectors>
 ATTUNE_INLINE void gemm_tile(std::int64_t depth, AOperand a, const float* b, std::int64_t ldb,
                              float* c, std::int64_t ldc, bool accumulate) {
   F acc[kRows][kVectors];
-  if (accumulate) {
 #pragma GCC unroll 8
-    for (int m = 0; m < kRows; ++m) {
+  for (int m = 0; m < kRows; ++m) {
 #pragma GCC unroll 4
-      for (int n = 0; n < kVectors; ++n) acc[m][n] = loadf(c + m * ldc + n * kLanes);
-    }
-  } else {
-#pragma GCC unroll 8
-    for (int m = 0; m < kRows; ++m) {
-#pragma GCC unroll 4
-      for (int n = 0; n < kVectors; ++n) acc[m][n] = F{};
-    }
+    for (int n = 0; n < kVectors; ++n) acc[m][n] = F{};
   }
   const float* rows[kRows];
 #pragma GCC unroll 8
@@ -71,10 +63,15 @@ ATTUNE_INLINE void gemm_tile(std::int64_t depth, AOperand a, const float* b, std
     b += ldb;
     if (!kContiguousK) rows[0] += a.k_stride;
   }
+  // C joins last: sums within a block and sums of blocks, so that rounding grows with the block's
+  // length and the number of blocks rather than with their product.
 #pragma GCC unroll 8
   for (int m = 0; m < kRows; ++m) {
 #pragma GCC unroll 4
-    for (int n = 0; n < kVectors; ++n) store(c + m * ldc + n * kLanes, acc[m][n]);
+    for (int n = 0; n < kVectors; ++n) {
+      float* at = c + m * ldc + n * kLanes;
+      store(at, accumulate ? loadf(at) + acc[m][n] : acc[m][n]);
+    }
   }
 }
 
