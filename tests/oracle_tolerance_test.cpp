@@ -337,6 +337,20 @@ TEST(OracleTerms, AreZeroWithoutKeys) {
   }
 }
 
+// Scores of 1e15 say nothing in float32, but o stays between the values even then.
+TEST(OracleTerms, EndWhereNothingIsRight) {
+  Problem p = backward_problem(DType::f32, 6, 9);
+  p.kind = Kind::forward;
+  p.bias.kind = BiasKind::additive;
+  testing::Tensors tensors(p, testing::Distribution::normal, 1);
+  tensors.edit("bias", [](const Index&) { return 1e15; });
+  tensors.edit("v", [](const Index&) { return 1; });
+  const Expected<Result> exact = run(p, tensors.arguments());
+  ASSERT_TRUE(exact.ok());
+  EXPECT_GT(exact->terms.o.max * 0x1p-23, 0.3);
+  EXPECT_LT(exact->terms.o.max * 0x1p-23, 1.1);
+}
+
 // What is attended but not finite has no first-order error; the rest keeps its own.
 TEST(OracleTerms, StayFiniteBesideInfinities) {
   const Problem p = backward_problem(DType::f32, 6, 9);

@@ -18,8 +18,8 @@ namespace attune::oracle {
 // own factors. So p_ij = exp(s_ij - LSE_i) counts with 1 + |LSE_i| + |scale| sum |q k| + |bias| +
 // |slope distance|, and P (dP - delta) with the terms of dP and delta, also where it cancels to 0.
 // The terms of o, grad_q, grad_k and grad_v add as independent errors do, by their squares; those
-// of the other tensors, whose few elements may be very long sums, simply add, and include what the
-// rounding of a saved float16 or bfloat16 o does to delta.
+// of the other tensors, whose few elements may be very long sums, simply add. What the rounding of
+// a saved float16 or bfloat16 o does to delta, and delta to a gradient, is included.
 struct Terms {
   struct Sum {
     double max = 0;      // the largest over the tensor's elements
@@ -74,8 +74,9 @@ struct Error {
 
 // Compares a computed tensor with the oracle's; `plain` may be empty (then only the floor counts).
 // An exact value past the range of got's dtype (or within the tolerance of it) may be infinite
-// there; the largest finite value that counts for the floor is one that the dtype can hold. A tensor of
-// zeros has to be zero exactly, unless its terms cancel to zero. `terms` are the exact Result's.
+// there; the largest finite value that counts for the floor is one that the dtype can hold. A
+// tensor of zeros has to be zero exactly, unless its terms cancel to zero. `terms` are the exact
+// Result's.
 [[nodiscard]] ATTUNE_API Error compare(const TensorView& got, const std::vector<double>& exact,
                                        const std::vector<double>& plain,
                                        const Terms::Sum& terms = {});

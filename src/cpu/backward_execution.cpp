@@ -106,7 +106,7 @@ class BackwardExecution final : public Execution {
     o_columns_at_ = layout.add(all * sizes_.panel_o, 1);
     o_rows_at_ = layout.add(all * sizes_.panel_o_rows, 1);
     grad_q_at_ = layout.add(all * sizes_.partial, sizeof(float));
-    lse2_at_ = layout.add(all * sizes_.panel, sizeof(float));
+    row_lse_at_ = layout.add(all * sizes_.panel, sizeof(float));
     delta_at_ = layout.add(all * sizes_.panel, sizeof(float));
     bad_rows_at_ = layout.add(all, 1);
     turns_at_ = layout.add(units_ * job_.steps, sizeof(std::int32_t));
@@ -133,7 +133,7 @@ class BackwardExecution final : public Execution {
     job->o_columns = at<char>(workspace, o_columns_at_);
     job->o_rows = at<char>(workspace, o_rows_at_);
     job->grad_q_sum = at<float>(workspace, grad_q_at_);
-    job->lse2 = at<float>(workspace, lse2_at_);
+    job->row_lse = at<float>(workspace, row_lse_at_);
     job->delta = at<float>(workspace, delta_at_);
     job->bad_rows = at<std::uint8_t>(workspace, bad_rows_at_);
     job->turns = at<std::int32_t>(workspace, turns_at_);
@@ -208,13 +208,15 @@ class BackwardExecution final : public Execution {
   void write_sink(const Arguments& arguments, const BackwardJob& job) const {
     for (std::int64_t h = 0; h < problem_.hq; ++h) {
       const std::int64_t hkv = h / job.group, g = h % job.group;
-      const double sink2 = static_cast<double>(job.sink[h * job.sink_stride]) / M_LN2;
+      const double unit = job.features ? 1.0 : M_LN2;  // of row_lse, in powers of e
+      const auto sink = static_cast<double>(job.sink[h * job.sink_stride]);
       double sum = 0;
       for (std::int64_t b = 0; b < problem_.b; ++b) {
         const std::int64_t first = (b * problem_.hkv + hkv) * job.panels * sizes_.panel;
         for (std::int64_t i = 0; i < job.sequences[b].sq; ++i) {
           const std::int64_t row = first + i * job.group + g;
-          sum -= std::exp2(sink2 - static_cast<double>(job.lse2[row])) * static_cast<double>(job.delta[row]);
+          sum -= std::exp(sink - static_cast<double>(job.row_lse[row]) * unit) *
+                 static_cast<double>(job.delta[row]);
         }
       }
       store_as(static_cast<float>(sum), arguments.grad_sink, h * arguments.grad_sink.strides[0]);
@@ -249,7 +251,7 @@ class BackwardExecution final : public Execution {
   std::int64_t page_floats_ = 0, bias_floats_ = 0;
   std::array<std::int64_t, 4> bias_shape_{};
   std::size_t sequences_at_ = 0, q_columns_at_ = 0, q_rows_at_ = 0, o_columns_at_ = 0, o_rows_at_ = 0,
-              grad_q_at_ = 0, lse2_at_ = 0, delta_at_ = 0, bad_rows_at_ = 0, turns_at_ = 0,
+              grad_q_at_ = 0, row_lse_at_ = 0, delta_at_ = 0, bad_rows_at_ = 0, turns_at_ = 0,
               alibi_at_ = kAbsent, page_sum_at_ = kAbsent, bias_at_ = kAbsent, scratch_at_ = 0, bytes_ = 0;
 };
 

@@ -28,7 +28,8 @@ std::int64_t choose_panels(const Problem& problem, std::int64_t panels, int thre
   std::int64_t best = 1;
   double best_cost = HUGE_VAL;
   for (std::int64_t count = 1; count <= std::min(kMostPanels, panels); ++count) {
-    const double tasks = heads * static_cast<double>((panels + count - 1) / count);
+    const std::int64_t tasks_per_head = (panels + count - 1) / count;
+    const double tasks = heads * static_cast<double>(tasks_per_head);
     const double size = static_cast<double>(count) + kPackCost;
     // Causal tasks come longest first and pack well; equal ones come in rounds.
     const double cost = problem.mask.causal ? tasks * size / threads + 0.3 * size

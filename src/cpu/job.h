@@ -91,7 +91,9 @@ struct BackwardJob : AttentionJob {
   // Shared workspace; all arrays are [b][hkv][...].
   char *q_columns, *q_rows, *o_columns, *o_rows;  // packed Q and dO, see backward.cpp
   float* grad_q_sum;                              // [panels][d][panel]
-  float *lse2, *delta;                            // [panels * panel]
+  // [panels * panel]; the LSE in the units of scores: powers of two, or of e with features. A row
+  // without keys has +inf there, which makes each of its probabilities 0.
+  float *row_lse, *delta;
   std::uint8_t* bad_rows;                         // [panels]: Q or dO holds NaN or Inf
   std::int32_t* turns;                            // [steps]: how many key blocks have added
   double* alibi_parts;                            // [key_blocks][b][hq], null: none

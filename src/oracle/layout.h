@@ -40,8 +40,8 @@ struct Layout {
   [[nodiscard]] std::vector<std::int64_t> lse_shape() const;
   [[nodiscard]] Index lse_index(std::int64_t b, std::int64_t h, std::int64_t i) const;
 
-  // The bias's own shape, in which broadcast extents are 1, and where bias[b, h, i, j] stands in it,
-  // row-major.
+  // The bias's own shape, in which broadcast extents are 1, and where bias[b, h, i, j] stands in
+  // it, row-major.
   [[nodiscard]] std::vector<std::int64_t> bias_shape() const;
   [[nodiscard]] std::size_t bias_index(std::int64_t b, std::int64_t h, std::int64_t i,
                                        std::int64_t j) const;

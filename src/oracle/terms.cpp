@@ -3,12 +3,15 @@
 // about u times the sum of their terms' absolute values. A relative error of p_ij is an absolute
 // error of the score in its exponent.
 //
-// The terms of o, dQ, dK and dV are many for each of many elements. Their roundings are independent,
-// so they add like the root of their squares; the plain computation's largest error over all the
-// elements shows well what remains. The gradients of bias, slopes and sinks may have few elements
-// and very long sums, of which the plain computation is one sample that can be right by luck: their
-// terms simply add. With these goes what no kernel can help either: an o that was saved in float16
-// or bfloat16 carries its own roundings, one for each element of a row, into delta.
+// The terms of o, dQ, dK and dV are many for each of many elements. Their roundings are
+// independent, so they add like the root of their squares; the plain computation's largest error
+// over all the elements shows well what remains. The gradients of bias, slopes and sinks may have
+// few elements and very long sums, of which the plain computation is one sample that can be right by
+// luck: their terms simply add.
+//
+// What no kernel can help either: an o that was saved in float16 or bfloat16 carries its own
+// roundings into delta_i, one number for the whole row, which S_i bounds. What it does to a row's
+// part of an element is known with its sign, and adds like the root of squares over rows.
 //
 // All of this need not be precise, so that float32 does where there is much of it. What float32
 // can't hold, attended infinities and NaN among it, is left out and the tolerance stays as it is.
@@ -29,6 +32,9 @@ namespace attune::oracle {
 namespace {
 
 std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
+
+// 1 in units of u: p can't be off by more than it can be, however large the scores.
+constexpr double kWhole = 0x1p23;
 
 double square(double x) { return x * x; }
 
@@ -113,8 +119,8 @@ void TermSums::add_row(const KeysValues<double>& keys_values, const Magnitudes& 
   if (layout_->problem->kind == Kind::backward) add_backward(keys_values, magnitudes, row);
 }
 
-// e_ij = |scale| sum |q k| + |bias| + |slope dist|; softcap passes on as much as its slope says, and
-// has an error of its own.
+// e_ij = |scale| sum |q k| + |bias| + |slope dist|; softcap passes on as much as its slope says,
+// and has an error of its own.
 // LSE_i: sum over j of p_ij (1 + e_ij)     o_ix: root of sum of (p_ij Z_ij v_jx (1 + e_ij + e_i))^2
 // where e_i is the LSE's.
 void TermSums::add_forward(const KeysValues<double>& keys_values, const Magnitudes& magnitudes,
@@ -141,18 +147,21 @@ void TermSums::add_forward(const KeysValues<double>& keys_values, const Magnitud
 
   element_squares_.assign(row.o.size(), 0);
   for (std::size_t n = 0; n < row.keys.size(); ++n) {
-    add_squares(row.p[n] * row.z[n] * (1 + score_errors_[n] + lse_error),
+    add_squares(row.p[n] * row.z[n] * (1 + std::min(score_errors_[n] + lse_error, kWhole)),
                 magnitudes.v_squares.data() + row.keys[n] * problem.dv, row.o.size(),
                 element_squares_.data());
   }
   for (const float x : element_squares_) add_element(rows_.o, std::sqrt(static_cast<double>(x)));
 }
 
-// With r_ij = e_ij + |LSE_i|, the relative error of p_ij = exp(s_ij - LSE_i), LSE_i being a float32:
+// r_ij = e_ij + |LSE_i|: relative error of p_ij = exp(s_ij - LSE_i), LSE_i being a float32
 // dV_jx: root of sum over i of (p_ij Z_ij dO_ix (1 + r_ij))^2
 // D_i = sum |dO o| + |dLSE|: error of delta_i - dLSE_i
+// S_i = root of sum of (dO o)^2, in units of the rounding of o
 // E_ij = p_ij (Z_ij sum |dO v| + D_i) + r_ij |dS_ij|: error of dS_ij, which gives those of dBias and
-// the slopes. dQ and dK: root of sums of (scale E_ij k_jx)^2 and (scale E_ij q_ix)^2.
+// the slopes.
+// dK_jx: root of sum over i of scale^2 (E_ij^2 + (p_ij S_i)^2) q_ix^2
+// dQ_ix: root of sum over j of (scale E_ij k_jx)^2, plus S_i |scale sum over j of p_ij k_jx|
 // dSink_h: sum over i of exp(sink - LSE_i) (D_i + (|sink| + |LSE_i|) |delta_i - dLSE_i|)
 void TermSums::add_backward(const KeysValues<double>& keys_values, const Magnitudes& magnitudes,
                             const Row<double>& row) {
@@ -192,6 +201,7 @@ void TermSums::add_backward(const KeysValues<double>& keys_values, const Magnitu
   grad_o_squares_ = squares_of(grad_o_);
   q_squares_ = squares_of(row.q);
   element_squares_.assign(at(problem.d), 0);
+  p_times_k_.assign(at(problem.d), 0);
   const double scale = problem.effective_scale();
   const Place k_extents = layout_->key_extents();
   const std::int64_t hkv = row.h / (problem.hq / problem.hkv);
@@ -200,7 +210,7 @@ void TermSums::add_backward(const KeysValues<double>& keys_values, const Magnitu
     const std::int64_t j = row.keys[n];
     const Place key = layout_->key(row.b, j);
     const std::int64_t kv_row = (key.outer * k_extents.inner + key.inner) * problem.hkv + hkv;
-    const double p_error = score_errors_[n] + lse;
+    const double p_error = std::min(score_errors_[n] + lse, kWhole);
     add_squares(row.p[n] * row.z[n] * (1 + p_error), grad_o_squares_.data(), grad_o_.size(),
                 v_.data() + kv_row * problem.dv);
 
@@ -216,17 +226,24 @@ void TermSums::add_backward(const KeysValues<double>& keys_values, const Magnitu
     slope_error += error * row.distance(n);
     p_sum += row.p[n];
     slope_sum += row.p[n] * row.distance(n);
+    const double slope = row.cap_slope[n];
     if (problem.softcap > 0) {
       // The slope 1 - t^2, t = tanh(s / c), has an error of 1, and of 2 t of what s / c has.
-      const double slope = row.cap_slope[n];
       error = error * slope + grad_s * (1 + 2 * score_errors_[n] / problem.softcap);
     }
     add_squares(scale * error, magnitudes.k_squares.data() + j * problem.d, row.q.size(),
                 element_squares_.data());
-    add_squares(scale * error, q_squares_.data(), row.q.size(), k_.data() + kv_row * problem.d);
+    const double grad_k_error = std::hypot(error, row.p[n] * slope * delta_saved);
+    add_squares(scale * grad_k_error, q_squares_.data(), row.q.size(),
+                k_.data() + kv_row * problem.d);
+    if (delta_saved == 0) continue;
+    const double* k = keys_values.k.data() + j * problem.d;
+    for (std::size_t x = 0; x < row.q.size(); ++x) p_times_k_[x] += row.p[n] * slope * k[x];
   }
-  for (const float x : element_squares_)
-    add_element(rows_.grad_q, std::sqrt(static_cast<double>(x)));
+  for (std::size_t x = 0; x < row.q.size(); ++x) {
+    add_element(rows_.grad_q, std::sqrt(static_cast<double>(element_squares_[x])) +
+                                  finite_or_zero(std::fabs(scale * p_times_k_[x]) * delta_saved));
+  }
   if (!bias_.plain.empty() && problem.bias.broadcast_k) {
     bias_.saved[layout_->bias_index(row.b, row.h, row.i, 0)] +=
         finite_or_zero(square(p_sum * delta_saved));

@@ -50,7 +50,7 @@ class TermSums {
   // Of the present row.
   std::vector<float> q_magnitudes_, grad_o_magnitudes_, dots_;
   std::vector<float> element_squares_, q_squares_, grad_o_squares_;
-  std::vector<double> grad_o_;
+  std::vector<double> grad_o_, p_times_k_;
   std::vector<double> score_errors_;  // of each of row.keys: bound on the score's error
 };
 

@@ -91,7 +91,7 @@ struct AmxArith : Bf16Forms<64, 16, 16> {
   static ATTUNE_INLINE AOperand pack_deep(const float* packed_rows, std::int64_t count, std::int64_t n,
                                           float* out) {
     const auto* source = reinterpret_cast<const std::uint16_t*>(packed_rows);
-    const std::int64_t ld = 2 * words(n), out_ld = count / 2;
+    const std::int64_t ld = 2 * pitch(n), out_ld = count / 2;
     for (std::int64_t j = 0; j < count; j += 2 * kLanes) {
       for (std::int64_t c = 0; c < columns_of(n); c += kLanes) {
         F x[kLanes];

@@ -2,10 +2,10 @@
 // packed and which product runs; the kernels above it are written once.
 //
 // Names of packed forms, for a matrix X of `rows` x `depth`:
-//   rows     [rows][words]        A operand of products over X's own columns (K in QK^T)
+//   rows     [rows][pitch]        A operand of products over X's own columns (K in QK^T)
 //   columns  [words][panel]       B operand of the same, transposed (Q in QK^T: lanes are queries)
 //   deep     A operand of products over X's rows (V in PV)
-//   pairs    [rows / pair][cols]  B operand of products over X's rows (dO in P^T dO)
+//   pairs    [rows / pair][pitch] B operand of products over X's rows (dO in P^T dO)
 #pragma once
 
 #include "cpu/kernel/element.h"
@@ -92,22 +92,28 @@ struct FloatArith {
   static ATTUNE_INLINE bool pack_row(const In* row, std::int64_t stride, std::int64_t n, float* out) {
     return widen_row(row, stride, n, out, words(n));
   }
-  // Row j of a [pair][cols] form: with pair 1, the same as a row.
-  static ATTUNE_INLINE void pack_pairs(const float* packed_rows, std::int64_t rows, std::int64_t n,
-                                       float* out, std::int64_t cols) {
-    for (std::int64_t r = 0; r < rows; ++r) {
-      for (std::int64_t i = 0; i < cols; i += kLanes) {
-        store(out + r * cols + i, loadf(packed_rows + r * words(n) + i));
+  // With pair 1, the rows themselves.
+  static ATTUNE_INLINE void pack_pairs(const float* rows, std::int64_t ld, std::int64_t count,
+                                       std::int64_t n, float* out) {
+    for (std::int64_t r = 0; r < count; ++r) {
+      for (std::int64_t i = 0; i < words(n); i += kLanes) {
+        store(out + r * column_pitch(n) + i, loadf(rows + r * ld + i));
       }
     }
   }
   static ATTUNE_INLINE std::int64_t columns_of(std::int64_t n) { return words(n); }
+  // Floats from one packed row to the next. Not a multiple of 256 bytes: products walk down columns
+  // of V (and K, Q, dO in backward), and such a stride would use a quarter of the L1 cache's sets.
+  static ATTUNE_INLINE std::int64_t pitch(std::int64_t n) {
+    return words(n) % 64 == 0 ? words(n) + kLanes : words(n);
+  }
+  static ATTUNE_INLINE std::int64_t column_pitch(std::int64_t n) { return pitch(n); }
 
-  // The deep form of rows [count][words(n)] is the rows themselves.
+  // The deep form of rows [count][pitch(n)] is the rows themselves.
   static ATTUNE_INLINE std::int64_t deep_floats(std::int64_t /*count*/, std::int64_t /*n*/) { return 0; }
   static ATTUNE_INLINE AOperand deep_operand(const float* packed, std::int64_t /*count*/,
                                              std::int64_t n) {
-    return {packed, 1, words(n)};
+    return {packed, 1, pitch(n)};
   }
   static ATTUNE_INLINE AOperand pack_deep(const float* packed_rows, std::int64_t count, std::int64_t n,
                                           float* /*out*/) {
@@ -157,20 +163,21 @@ struct Bf16Forms {
     return round_up(depth, 2 * kLanes) / 2;
   }
   static ATTUNE_INLINE std::int64_t columns_of(std::int64_t n) { return round_up(n, 2 * kLanes); }
+  static ATTUNE_INLINE std::int64_t pitch(std::int64_t n) { return words(n); }
+  static ATTUNE_INLINE std::int64_t column_pitch(std::int64_t n) { return columns_of(n); }
 
   static ATTUNE_INLINE bool pack_row(const bf16* row, std::int64_t stride, std::int64_t n, float* out) {
     return copy_row(row, stride, n, reinterpret_cast<bf16*>(out), 2 * words(n));
   }
-  // rows is even; the bf16 of rows 2r and 2r + 1 are interleaved.
-  static ATTUNE_INLINE void pack_pairs(const float* packed_rows, std::int64_t rows, std::int64_t n,
-                                       float* out, std::int64_t cols) {
-    const auto* source = reinterpret_cast<const std::uint16_t*>(packed_rows);
-    const std::int64_t ld = 2 * words(n);
-    for (std::int64_t r = 0; r < rows; r += 2) {
-      for (std::int64_t i = 0; i < cols; i += kLanes) {
-        const U low = __builtin_convertvector(load<H>(source + r * ld + i), U);
-        const U high = __builtin_convertvector(load<H>(source + (r + 1) * ld + i), U);
-        store(out + r / 2 * cols + i, low | (high << 16));
+  // count is even; the bf16 of rows 2r and 2r + 1 are interleaved. ld: words from row to row.
+  static ATTUNE_INLINE void pack_pairs(const float* rows, std::int64_t ld, std::int64_t count,
+                                       std::int64_t n, float* out) {
+    const auto* source = reinterpret_cast<const std::uint16_t*>(rows);
+    for (std::int64_t r = 0; r < count; r += 2) {
+      for (std::int64_t i = 0; i < columns_of(n); i += kLanes) {
+        const U low = __builtin_convertvector(load<H>(source + 2 * r * ld + i), U);
+        const U high = __builtin_convertvector(load<H>(source + 2 * (r + 1) * ld + i), U);
+        store(out + r / 2 * columns_of(n) + i, low | (high << 16));
       }
     }
   }
@@ -183,7 +190,7 @@ struct Bf16Arith : Bf16Forms<kTileVectors * kLanes, kTileRows, 1> {
   }
   static ATTUNE_INLINE AOperand pack_deep(const float* packed_rows, std::int64_t count,
                                           std::int64_t n, float* out) {
-    pack_pairs(packed_rows, count, n, out, columns_of(n));
+    pack_pairs(packed_rows, pitch(n), count, n, out);
     return deep_operand(out, count, n);
   }
   static ATTUNE_INLINE AOperand deep_operand(const float* packed, std::int64_t /*count*/,

@@ -29,7 +29,7 @@ struct Backward {
   struct Scratch {
     float *k, *v;            // rows form
     float* k_deep;           // K as the sum over keys wants it
-    float *dk, *dv;          // [keys][columns_of(d)], [keys][columns_of(dv)]
+    float *dk, *dv;          // [keys][d_cols], [keys][dv_cols]
     float *p, *ds;           // [keys][kStep] floats: scores then P; dP then dS
     float *p_rows, *ds_rows;  // A operands with queries along a row, when the Arith stores P apart
     float* ds_pairs;          // B operand [keys / 2][kStep]
@@ -49,10 +49,10 @@ struct Backward {
     Bump bump{base, 0};
     Scratch s{};
     const std::int64_t kb = job.key_block;
-    s.d_cols = Arith::columns_of(job.d);
-    s.dv_cols = Arith::columns_of(job.dv);
-    s.k = bump.take<float>(kb * Arith::words(job.d));
-    s.v = bump.take<float>(kb * Arith::words(job.dv));
+    s.d_cols = Arith::column_pitch(job.d);
+    s.dv_cols = Arith::column_pitch(job.dv);
+    s.k = bump.take<float>(kb * Arith::pitch(job.d));
+    s.v = bump.take<float>(kb * Arith::pitch(job.dv));
     s.k_deep = bump.take<float>(Arith::deep_floats(kb, job.d));
     s.dk = bump.take<float>(kb * s.d_cols);
     s.dv = bump.take<float>(kb * s.dv_cols);
@@ -83,8 +83,8 @@ struct Backward {
     layout(job, nullptr, &out->scratch);
     out->panel_q = Arith::words(job.d) * kPanel * 4;
     out->panel_o = Arith::words(job.dv) * kPanel * 4;
-    out->panel_q_rows = kPanel / Arith::kPair * Arith::columns_of(job.d) * 4;
-    out->panel_o_rows = kPanel / Arith::kPair * Arith::columns_of(job.dv) * 4;
+    out->panel_q_rows = kPanel / Arith::kPair * Arith::column_pitch(job.d) * 4;
+    out->panel_o_rows = kPanel / Arith::kPair * Arith::column_pitch(job.dv) * 4;
     out->partial = d_rows(job.d) * kPanel;  // floats of dQ of one panel
   }
 
@@ -102,7 +102,7 @@ struct Backward {
     for (std::int64_t r = 0; r < kPanel; r += kLanes) {
       scatter_columns(rows + r * words, words, words, reinterpret_cast<float*>(columns_out) + r, kPanel);
     }
-    Arith::pack_pairs(rows, kPanel, n, reinterpret_cast<float*>(rows_out), Arith::columns_of(n));
+    Arith::pack_pairs(rows, words, kPanel, n, reinterpret_cast<float*>(rows_out));
     return bad;
   }
 
@@ -125,16 +125,16 @@ struct Backward {
     alignas(64) float deltas[kPanel];
     panel_deltas(job, s, panel, b, reinterpret_cast<const float*>(job.o_columns + at * z.panel_o), deltas);
     for (std::int64_t r = 0; r < kPanel; ++r) {
-      float lse2 = kInfinity, delta = 0.0f;
+      float row_lse = kInfinity, delta = 0.0f;
       if (r < panel.count) {
         const std::int64_t i = panel.query[r], h = panel.head[r];
         const float lse = job.lse[lse_index(job, b, h, i, job.lse_b_stride, job.lse_h_stride, job.lse_stride)];
         // A row without keys has LSE -inf; +inf makes each of its probabilities exactly 0.
-        lse2 = lse == -kInfinity ? kInfinity : lse * kLog2E;
+        row_lse = lse == -kInfinity ? kInfinity : lse * (kLog2E / score_unit(job));
         delta = lse == -kInfinity ? 0.0f : deltas[r] - incoming_lse(job, b, h, i);
         bad |= !(lse < kInfinity) || !(delta - delta == 0.0f);
       }
-      job.lse2[at * kPanel + r] = lse2;
+      job.row_lse[at * kPanel + r] = row_lse;
       job.delta[at * kPanel + r] = delta;
     }
     job.bad_rows[at] = bad ? 1 : 0;
@@ -283,17 +283,17 @@ struct Backward {
     const Range keys{block.begin + skip, reach.end};
     const std::int64_t count = keys.end - keys.begin;
     const std::int64_t padded = round_up(count, key_multiple());
-    const std::int64_t k_words = Arith::words(job.d), v_words = Arith::words(job.dv);
+    const std::int64_t k_pitch = Arith::pitch(job.d), v_pitch = Arith::pitch(job.dv);
 
     for (std::int64_t p = 0; p < panels; ++p) {
       const Panel<kPanel>& panel = s.panels[p];
       const std::int64_t at = unit * job.panels + first + p;
       float* scores = s.p + p * kPanel;
       float* ds = s.ds + p * kPanel;
-      Arith::gemm_rows(padded, kPanel, k_words, {s.k + skip * k_words, k_words, 1},
+      Arith::gemm_rows(padded, kPanel, Arith::words(job.d), {s.k + skip * k_pitch, k_pitch, 1},
                        reinterpret_cast<const float*>(job.q_columns + at * z.panel_q), kPanel, scores,
                        kStep, false);
-      Arith::gemm_rows(padded, kPanel, v_words, {s.v + skip * v_words, v_words, 1},
+      Arith::gemm_rows(padded, kPanel, Arith::words(job.dv), {s.v + skip * v_pitch, v_pitch, 1},
                        reinterpret_cast<const float*>(job.o_columns + at * z.panel_o), kPanel, ds,
                        kStep, false);
       gradients_of_scores(job, s, panel, keys, at, scores, ds, bad, b);
@@ -323,10 +323,10 @@ struct Backward {
       }
     }
     const std::int64_t at = unit * job.panels + first;
-    Arith::gemm_rows(padded, s.dv_cols, queries / Arith::kPair, p_rows,
+    Arith::gemm_rows(padded, Arith::columns_of(job.dv), queries / Arith::kPair, p_rows,
                      reinterpret_cast<const float*>(job.o_rows + at * z.panel_o_rows), s.dv_cols,
                      s.dv + skip * s.dv_cols, s.dv_cols, true);
-    Arith::gemm_rows(padded, s.d_cols, queries / Arith::kPair, ds_rows,
+    Arith::gemm_rows(padded, Arith::columns_of(job.d), queries / Arith::kPair, ds_rows,
                      reinterpret_cast<const float*>(job.q_rows + at * z.panel_q_rows), s.d_cols,
                      s.dk + skip * s.d_cols, s.d_cols, true);
     take_turn(turns, turn);
@@ -365,6 +365,31 @@ struct Backward {
       mask_scores(panel, keys, scores, kStep);
     }
     if (job.dropout) dropout_tile(job, panel, keys, s.keep, kPanel);
+    if (job.features) {
+      fill_gradients<true>(job, s, panel, keys, at, scores, ds, factor, mark);
+    } else {
+      fill_gradients<false>(job, s, panel, keys, at, scores, ds, factor, mark);
+    }
+    const std::int64_t count = keys.end - keys.begin;
+    if (job.grad_bias != nullptr) add_bias_gradient(job, panel, keys, ds, b);
+    if (job.alibi_parts != nullptr) add_slope_gradient(job, s, panel, keys, ds);
+    if (slopes != nullptr) {
+      for (std::int64_t j = 0; j < count; ++j) {
+        for (int n = 0; n < panel.vectors; ++n) {
+          float* x = ds + j * kStep + n * kLanes;
+          const F raw_gradient = loadf(x);
+          // Masked elements may carry the slope of a NaN; their gradient is 0 and stays it.
+          const F scaled = raw_gradient * loadf(slopes + j * kPanel + n * kLanes);
+          store(x, select(raw_gradient == F{}, F{}, scaled));
+        }
+      }
+    }
+  }
+
+  template <bool kFeatures>
+  static void fill_gradients(const BackwardJob& job, const Scratch& s, const Panel<kPanel>& panel,
+                             Range keys, std::int64_t at, float* scores, float* ds, float factor,
+                             bool mark) {
     const std::int64_t count = keys.end - keys.begin;
     const F scale = splat(factor);
     for (int n = 0; n < kPanel / kLanes; ++n) {
@@ -376,11 +401,11 @@ struct Backward {
         }
         continue;
       }
-      const F lse2 = loadf(job.lse2 + at * kPanel + lane);
+      const F lse = loadf(job.row_lse + at * kPanel + lane);
       const F delta = loadf(job.delta + at * kPanel + lane);
       for (std::int64_t j = 0; j < count; ++j) {
         const F raw = loadf(scores + j * kStep + lane);
-        F p = exp2<Arith::kExpDegree>(raw * scale - lse2);
+        const F p = exp2<Arith::kExpDegree>(exponent<kFeatures>(raw, scale, lse));
         F dp = loadf(ds + j * kStep + lane);
         F kept = p;
         if (job.dropout) {
@@ -396,19 +421,6 @@ struct Backward {
         }
         store(scores + j * kStep + lane, kept);
         store(ds + j * kStep + lane, grad);
-      }
-    }
-    if (job.grad_bias != nullptr) add_bias_gradient(job, panel, keys, ds, b);
-    if (job.alibi_parts != nullptr) add_slope_gradient(job, s, panel, keys, ds);
-    if (slopes != nullptr) {
-      for (std::int64_t j = 0; j < count; ++j) {
-        for (int n = 0; n < panel.vectors; ++n) {
-          float* x = ds + j * kStep + n * kLanes;
-          const F raw_gradient = loadf(x);
-          // Masked elements may carry the slope of a NaN; their gradient is 0 and stays it.
-          const F scaled = raw_gradient * loadf(slopes + j * kPanel + n * kLanes);
-          store(x, select(raw_gradient == F{}, F{}, scaled));
-        }
       }
     }
   }

@@ -60,8 +60,8 @@ struct Forward {
     s.o = bump.take<float>(job.panels_per_task * s.o_size);
     s.m = bump.take<float>(job.panels_per_task * kPanel);
     s.l = bump.take<float>(job.panels_per_task * kPanel);
-    s.k = bump.take<float>(kb * Arith::words(job.d));
-    s.v = bump.take<float>(kb * Arith::words(job.dv));
+    s.k = bump.take<float>(kb * Arith::pitch(job.d));
+    s.v = bump.take<float>(kb * Arith::pitch(job.dv));
     s.v_deep = bump.take<float>(Arith::deep_floats(kb, job.dv));
     s.tile = bump.take<float>((Arith::kStoresP ? smaller(kb, kScoreKeys) : kb) * kPanel);
     s.marked = bump.take<float>(kb * kPanel);
@@ -103,13 +103,13 @@ struct Forward {
   // Rows [keys.begin, keys.end) of K or V; zero rows up to a multiple of what products need.
   static bool pack_rows(const AttentionJob& job, const Strided& x, std::int64_t b, std::int64_t hkv,
                         Range keys, std::int64_t n, float* out) {
-    const std::int64_t words = Arith::words(n);
+    const std::int64_t pitch = Arith::pitch(n);
     const std::int64_t count = keys.end - keys.begin;
     const std::int64_t padded = round_up(count, block_multiple());
     bool bad = false;
     for (std::int64_t j = 0; j < padded; ++j) {
       const In* row = j < count ? key_row<In>(job, x, b, keys.begin + j, hkv) : nullptr;
-      bad |= Arith::pack_row(row, x.d_stride, n, out + j * words);
+      bad |= Arith::pack_row(row, x.d_stride, n, out + j * pitch);
     }
     return bad;
   }
@@ -122,10 +122,10 @@ struct Forward {
     bool bad_values;  // V holds NaN or Inf
   };
 
-  static std::int64_t packed_k(const ForwardJob& job) { return job.key_block * Arith::words(job.d); }
+  static std::int64_t packed_k(const ForwardJob& job) { return job.key_block * Arith::pitch(job.d); }
   static std::int64_t packed_v(const ForwardJob& job) {
     const std::int64_t deep = Arith::deep_floats(job.key_block, job.dv);
-    return deep > 0 ? deep : job.key_block * Arith::words(job.dv);
+    return deep > 0 ? deep : job.key_block * Arith::pitch(job.dv);
   }
 
   static void pack(const ForwardJob& job, std::int64_t number, char* scratch) {
@@ -181,7 +181,7 @@ struct Forward {
       float* tile = s.tile + (Arith::kStoresP ? 0 : (j - keys.begin) * kPanel);
       const float factor = scores(job, s, index, block, step, tile);
       F alphas[kPanel / kLanes];
-      if (move_references(s, index, panel, step.end - step.begin, tile, factor, alphas)) {
+      if (move_references(job, s, index, step.end - step.begin, tile, factor, alphas)) {
         add_values(job, s, index, block, keys.begin, {done, j}, b, hkv);
         done = j;
         rescale(s, index, panel, alphas);
@@ -191,13 +191,14 @@ struct Forward {
     add_values(job, s, index, block, keys.begin, {done, keys.end}, b, hkv);
   }
 
-  // The scores of a step, masked; returns what is left to multiply them with, in units of log2(e).
+  // The scores of a step, masked; returns what turns them into units of the row's reference.
   static float scores(const ForwardJob& job, const Scratch& s, std::int64_t index, const Block& block,
                       Range keys, float* tile) {
     const Panel<kPanel>& panel = s.panels[index];
-    const std::int64_t words = Arith::words(job.d);
-    Arith::gemm_rows(round_up(keys.end - keys.begin, block_multiple()), panel.vectors * kLanes, words,
-                     {block.k + (keys.begin - block.keys.begin) * words, words, 1},
+    const std::int64_t pitch = Arith::pitch(job.d);
+    Arith::gemm_rows(round_up(keys.end - keys.begin, block_multiple()), panel.vectors * kLanes,
+                     Arith::words(job.d),
+                     {block.k + (keys.begin - block.keys.begin) * pitch, pitch, 1},
                      s.q + index * s.q_size, kPanel, tile, kPanel, false);
     if (job.dropout) dropout_tile(job, panel, keys, s.keep, kPanel);
     if (job.features) {
@@ -213,8 +214,10 @@ struct Forward {
   // The reference m of a row only moves when it must: until a score exceeds it by 2^8 the sums stay
   // far from overflow, and O need not be rescaled. Exact all the same, since O and l share m.
   // Returns whether any row's moved; then alphas say by what O is to be multiplied.
-  static bool move_references(const Scratch& s, std::int64_t index, const Panel<kPanel>& panel,
+  static bool move_references(const ForwardJob& job, const Scratch& s, std::int64_t index,
                               std::int64_t count, const float* tile, float factor, F* alphas) {
+    const Panel<kPanel>& panel = s.panels[index];
+    const float unit = score_unit(job);
     bool moved = false;
     for (int n = 0; n < panel.vectors; ++n) {
       const std::int64_t lane = n * kLanes;
@@ -232,7 +235,7 @@ struct Forward {
       if (!any(up)) continue;
       const F new_max = select(up, block_max, old_max);
       // A row that has met no key yet keeps m = -inf; its sums are 0 whatever they are scaled by.
-      alphas[n] = exp2(old_max - select(new_max == splat(-kInfinity), F{}, new_max));
+      alphas[n] = exp2((old_max - select(new_max == splat(-kInfinity), F{}, new_max)) * unit);
       store(s.m + index * kPanel + lane, new_max);
       float* l = s.l + index * kPanel + lane;
       store(l, loadf(l) * alphas[n]);
@@ -278,16 +281,20 @@ struct Forward {
       const F m = loadf(s.m + index * kPanel + lane);
       const F base = select(m == splat(-kInfinity), F{}, m);
       float* l = s.l + index * kPanel + lane;
-      const F sum = exponentials_of(tile + lane, s.p + at / 2 * kPanel + lane, count,
-                                    round_up(count, block_multiple()), factor, base,
-                                    job.dropout ? s.keep + lane : nullptr,
-                                    mark ? s.marked + at * kPanel + lane : nullptr);
+      const float* keep = job.dropout ? s.keep + lane : nullptr;
+      float* marked = mark ? s.marked + at * kPanel + lane : nullptr;
+      float* p = s.p + at / 2 * kPanel + lane;
+      const std::int64_t padded = round_up(count, block_multiple());
+      const F sum = job.features
+                        ? exponentials_of<true>(tile + lane, p, count, padded, factor, base, keep, marked)
+                        : exponentials_of<false>(tile + lane, p, count, padded, factor, base, keep, marked);
       store(l, loadf(l) + sum);
     }
   }
 
   // One column of vectors. `marked`, when not null, receives P as floats with masked elements -0,
   // so that add_values_one_by_one can tell them from underflow.
+  template <bool kFeatures>
   static ATTUNE_INLINE F exponentials_of(float* tile, [[maybe_unused]] float* p, std::int64_t count,
                                          [[maybe_unused]] std::int64_t padded, float factor, F base,
                                          const float* keep, float* marked) {
@@ -295,7 +302,7 @@ struct Forward {
     const F scale = splat(factor);
     auto one = [&](std::int64_t j, F* total) ATTUNE_LAMBDA_INLINE {
       const F s = loadf(tile + j * kPanel);
-      F x = exp2<Arith::kExpDegree>(s * scale - base);
+      F x = exp2<Arith::kExpDegree>(exponent<kFeatures>(s, scale, base));
       *total += x;
       if (keep != nullptr) x *= loadf(keep + j * kPanel);
       if (marked != nullptr) {
@@ -354,6 +361,7 @@ struct Forward {
   static void finish(const ForwardJob& job, const Panel<kPanel>& panel, std::int64_t b, const float* m,
                      const float* l, const float* o, float* rows) {
     const std::int64_t width = round_up(job.dv, kLanes);
+    const float unit = score_unit(job);
     for (int n = 0; n < panel.vectors; ++n) {
       const std::int64_t lane0 = n * kLanes;
       F scale{};
@@ -362,16 +370,17 @@ struct Forward {
         float top = m[r], sum = l[r];
         float shrink = 1.0f;
         if (job.sink != nullptr) {
-          const float sink = job.sink[panel.head[r] * job.sink_stride] * kLog2E;
+          const float sink = job.sink[panel.head[r] * job.sink_stride] * (kLog2E / unit);
           const float with = top > sink ? top : sink;
           const float base = with == -kInfinity ? 0.0f : with;
-          shrink = exp2(splat(top - base))[0];
-          sum = sum * shrink + exp2(splat(sink - base))[0];
+          shrink = exp2(splat((top - base) * unit))[0];
+          sum = sum * shrink + exp2(splat((sink - base) * unit))[0];
           top = with;
         }
         scale[lane] = sum == 0.0f ? 0.0f : shrink / sum;
         if (job.lse != nullptr) {
-          const float lse = sum == 0.0f ? -kInfinity : (top + log2(sum)) * kLn2;
+          const float lse =
+              sum == 0.0f ? -kInfinity : top * (unit * kLn2) + log2(sum) * kLn2;
           job.lse[lse_index(job, b, panel.head[r], panel.query[r], job.lse_b_stride, job.lse_h_stride,
                             job.lse_stride)] = lse;
         }
@@ -484,7 +493,7 @@ struct Forward {
         F sum{};
         for (std::int64_t i = 0; i < job.splits; ++i) {
           const float* part = partial(job, at, i, p);
-          const F weight = exp2(loadf(part + lane) - base);
+          const F weight = exp2((loadf(part + lane) - base) * score_unit(job));
           sum += loadf(part + kPanel + lane) * weight;
           for (std::int64_t r = 0; r < s.o_rows; ++r) {
             float* o = s.o + r * kPanel + lane;

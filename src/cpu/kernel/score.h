@@ -1,8 +1,9 @@
 // From raw products to masked scores: softcap, bias, ALiBi, mask, and the dropout tile.
 //
 // A score tile is [keys][ld] floats, lanes are queries. Raw scores are q.k; the plain path folds
-// scale * log2(e) into the exponential, every other feature first turns the tile into scores in
-// units of log2(e).
+// scale * log2(e) into the exponential and counts in powers of two, every other feature first turns
+// the tile into the contract's scores and counts in powers of e: a score near the end of float's
+// range (a mask of finfo.min) would not survive the factor.
 #pragma once
 
 #include "cpu/kernel/element.h"
@@ -62,7 +63,7 @@ void mask_scores(const Panel<kPanel>& panel, Range keys, float* tile, std::int64
   }
 }
 
-// Raw products -> masked scores in units of log2(e). bias_tile: [keys][bias_ld] of scratch when the
+// Raw products -> the contract's masked scores. bias_tile: [keys][bias_ld] of scratch when the
 // job has a bias. slope_tile [keys][slope_ld], when not null, receives d(capped)/d(raw), which
 // backward needs to pass through the softcap.
 template <int kPanel>
@@ -91,9 +92,18 @@ void feature_scores(const AttentionJob& job, const Panel<kPanel>& panel, Range k
         const F distance = abs(loadf(panel.position + lane) - static_cast<float>(j));
         s -= loadf(panel.slope + lane) * distance;
       }
-      store(tile + row * ld + lane, select(keep, s * kLog2E, splat(-kInfinity)));
+      store(tile + row * ld + lane, select(keep, s, splat(-kInfinity)));
     }
   }
+}
+
+// What turns a difference of scores or references into a power of two.
+ATTUNE_INLINE float score_unit(const AttentionJob& job) { return job.features ? kLog2E : 1.0f; }
+
+// The power of two of a score against a reference of its row.
+template <bool kFeatures>
+ATTUNE_INLINE F exponent(F score, F scale, F reference) {
+  return kFeatures ? (score - reference) * kLog2E : score * scale - reference;
 }
 
 // keep_scale where the element is kept, 0 where it is dropped. Neighbouring keys share a Philox
