@@ -20,10 +20,9 @@
 #ifndef ATTUNE_ATTUNE_H
 #define ATTUNE_ATTUNE_H
 
+#include <attune/export.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <attune/export.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -83,10 +82,10 @@ ATTUNE_API void attune_free(char* text);
 typedef struct attune_arguments {
   size_t struct_size;
   /* Inputs.                     dense               packed                paged */
-  attune_tensor q;            /* [B, Sq, Hq, D]      [1, total_q, Hq, D] */
-  attune_tensor k;            /* [B, Sk, Hkv, D]     [1, total_k, Hkv, D]  [pages, page_size, Hkv, D] */
-  attune_tensor v;            /* as k, with Dv */
-  attune_tensor bias;         /* [B or 1, Hq or 1, Sq or 1, Sk or 1] */
+  attune_tensor q;    /* [B, Sq, Hq, D]      [1, total_q, Hq, D] */
+  attune_tensor k;    /* [B, Sk, Hkv, D]     [1, total_k, Hkv, D]  [pages, page_size, Hkv, D] */
+  attune_tensor v;    /* as k, with Dv */
+  attune_tensor bias; /* [B or 1, Hq or 1, Sq or 1, Sk or 1] */
   attune_tensor alibi_slopes; /* f32 [Hq] or [B, Hq] */
   attune_tensor sink;         /* f32 [Hq] */
   attune_tensor key_lengths;  /* i32 [B] */
@@ -164,11 +163,11 @@ enum { ATTUNE_DEVICE_AUTOMATIC = 0, ATTUNE_DEVICE_CPU = 1, ATTUNE_DEVICE_CUDA = 
 /* All zero but struct_size: plain attention. */
 typedef struct attune_attention_options {
   size_t struct_size;
-  int32_t mask;          /* ATTUNE_MASK_... */
-  int32_t diagonal;      /* of a window without causal mask: ATTUNE_DIAGONAL_... */
-  int64_t offset;        /* moves the diagonal */
-  int32_t has_window;    /* not 0: window_left and window_right count; -1 is unbounded */
-  int32_t has_scale;     /* not 0: scale counts, instead of 1 / sqrt(D) */
+  int32_t mask;       /* ATTUNE_MASK_... */
+  int32_t diagonal;   /* of a window without causal mask: ATTUNE_DIAGONAL_... */
+  int64_t offset;     /* moves the diagonal */
+  int32_t has_window; /* not 0: window_left and window_right count; -1 is unbounded */
+  int32_t has_scale;  /* not 0: scale counts, instead of 1 / sqrt(D) */
   int64_t window_left;
   int64_t window_right;
   double scale;

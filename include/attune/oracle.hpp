@@ -2,14 +2,14 @@
 // is judged by it, and embedders may call it too. Slow on purpose: O(B Hq Sq Sk (D + Dv)) scalars.
 #pragma once
 
+#include <attune/export.h>
+
+#include <attune/arguments.hpp>
+#include <attune/problem.hpp>
+#include <attune/status.hpp>
 #include <cstdint>
 #include <string>
 #include <vector>
-
-#include <attune/arguments.hpp>
-#include <attune/export.h>
-#include <attune/problem.hpp>
-#include <attune/status.hpp>
 
 namespace attune::oracle {
 
@@ -67,9 +67,7 @@ struct Error {
   double max_ratio = 0, rms_ratio = 0;
   bool same_nonfinite = true;  // NaN and infinities stand where the oracle's stand
   std::string first_bad;       // "[1, 7, 0, 3]: got 0.5, want 0.25" of the worst element
-  [[nodiscard]] bool pass() const {
-    return same_nonfinite && max_ratio <= 1.0 && rms_ratio <= 1.0;
-  }
+  [[nodiscard]] bool pass() const { return same_nonfinite && max_ratio <= 1.0 && rms_ratio <= 1.0; }
 };
 
 // Compares a computed tensor with the oracle's; `plain` may be empty (then only the floor counts).
@@ -82,9 +80,8 @@ struct Error {
                                        const Terms::Sum& terms = {});
 
 // The same for one tensor of a Result, such as &Result::grad_q, with all that belongs to it.
-[[nodiscard]] ATTUNE_API Error compare(const TensorView& got,
-                                       std::vector<double> Result::*tensor, const Result& exact,
-                                       const Result& plain);
+[[nodiscard]] ATTUNE_API Error compare(const TensorView& got, std::vector<double> Result::*tensor,
+                                       const Result& exact, const Result& plain);
 
 // Keep decision of dropout for element `index` of the stream (seed, subsequence 0, offset + index):
 // Philox4x32-10 (Salmon et al., SC'11) and cuRAND's uniform in (0, 1]; kept iff u > probability.

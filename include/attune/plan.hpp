@@ -1,17 +1,17 @@
 // Plan: everything decided for one Problem. run() only computes.
 #pragma once
 
+#include <attune/export.h>
+
+#include <attune/arguments.hpp>
+#include <attune/executor.hpp>
+#include <attune/problem.hpp>
+#include <attune/status.hpp>
 #include <cstddef>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
-
-#include <attune/arguments.hpp>
-#include <attune/executor.hpp>
-#include <attune/export.h>
-#include <attune/problem.hpp>
-#include <attune/status.hpp>
 
 namespace attune {
 
@@ -29,7 +29,7 @@ class ATTUNE_API Plan {
   Plan& operator=(const Plan&) = delete;
   ~Plan();
 
-  [[nodiscard]] const Problem& problem() const;  // normalised
+  [[nodiscard]] const Problem& problem() const;   // normalised
   [[nodiscard]] std::string_view kernel() const;  // the chosen kernel's id
   [[nodiscard]] int threads() const;
   // Bytes of scratch memory that run() needs; grows at most linearly with Sq and Sk.

@@ -1,15 +1,15 @@
 // Problem: what is asked, as one small value that prints and parses.
 #pragma once
 
+#include <attune/export.h>
+
 #include <array>
+#include <attune/status.hpp>
+#include <attune/tensor.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
-
-#include <attune/export.h>
-#include <attune/status.hpp>
-#include <attune/tensor.hpp>
 
 namespace attune {
 
@@ -58,10 +58,10 @@ struct ATTUNE_API Problem {
   std::int64_t sq = 1, sk = 1;  // when packed: the longest lengths
   std::int64_t d = 64, dv = 64;
 
-  std::optional<double> scale;  // default 1 / sqrt(d)
-  double softcap = 0;           // 0 = none
-  Mask mask;
-  Bias bias;
+  std::optional<double> scale = {};  // default 1 / sqrt(d)
+  double softcap = 0;                // 0 = none
+  Mask mask = {};
+  Bias bias = {};
   PerHead alibi = PerHead::none;
   bool alibi_grad = false;
   bool sink = false;  // f32 [Hq]
@@ -76,8 +76,8 @@ struct ATTUNE_API Problem {
   std::int64_t pages = 0;      //   i32 [B, ceil(sk / page_size)]
 
   LseLayout lse = LseLayout::none;  // backward: the layout in which the LSE is given
-  bool lse_grad = false;            // backward: an incoming gradient of the LSE, in the LSE's layout
-  bool deterministic = false;       // same bits on every run and for every thread count
+  bool lse_grad = false;       // backward: an incoming gradient of the LSE, in the LSE's layout
+  bool deterministic = false;  // same bits on every run and for every thread count
 
   // Strides in elements of q, k, v, o; all zero means contiguous.
   using Strides = std::array<std::int64_t, 4>;

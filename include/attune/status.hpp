@@ -1,11 +1,11 @@
 // Status and Expected: how every public function reports a refusal. No exception crosses the API.
 #pragma once
 
+#include <attune/export.h>
+
 #include <optional>
 #include <string>
 #include <utility>
-
-#include <attune/export.h>
 
 namespace attune {
 
@@ -14,8 +14,8 @@ enum class Code {
   invalid_argument = 1,  // the caller's values contradict each other or the contract
   unsupported = 2,       // meaningful, but no kernel here computes it
   out_of_memory = 3,
-  io_error = 4,   // a file is missing, truncated, or lies about itself
-  internal = 5,   // a bug in Attune
+  io_error = 4,  // a file is missing, truncated, or lies about itself
+  internal = 5,  // a bug in Attune
 };
 
 [[nodiscard]] ATTUNE_API const char* to_string(Code code);
@@ -39,8 +39,8 @@ class [[nodiscard]] Status {
 template <typename T>
 class [[nodiscard]] Expected {
  public:
-  Expected(T value) : value_(std::move(value)) {}             // NOLINT(google-explicit-constructor)
-  Expected(Status status) : status_(std::move(status)) {}     // NOLINT(google-explicit-constructor)
+  Expected(T value) : value_(std::move(value)) {}          // NOLINT(google-explicit-constructor)
+  Expected(Status status) : status_(std::move(status)) {}  // NOLINT(google-explicit-constructor)
 
   [[nodiscard]] bool ok() const { return value_.has_value(); }
   explicit operator bool() const { return ok(); }

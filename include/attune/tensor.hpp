@@ -1,6 +1,8 @@
 // TensorView: a pointer with dtype, shape and strides. It owns nothing.
 #pragma once
 
+#include <attune/export.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -8,15 +10,14 @@
 #include <string>
 #include <string_view>
 
-#include <attune/export.h>
-
 namespace attune {
 
 // f32, f16 and bf16 are what attention computes on; the others describe masks, lengths and files.
 enum class DType : std::uint8_t { f32, f16, bf16, f64, boolean, i32, i64, u8 };
 
-[[nodiscard]] ATTUNE_API std::string_view to_string(DType dtype);  // "f32", "f16", "bf16", "bool" ...
-[[nodiscard]] ATTUNE_API std::size_t size_of(DType dtype);         // bytes
+[[nodiscard]] ATTUNE_API std::string_view to_string(
+    DType dtype);                                           // "f32", "f16", "bf16", "bool" ...
+[[nodiscard]] ATTUNE_API std::size_t size_of(DType dtype);  // bytes
 
 inline constexpr int kMaxRank = 4;
 

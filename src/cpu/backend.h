@@ -19,12 +19,13 @@ class Execution {
   // "keys a block: 192 ..." one fact a line, for explain().
   [[nodiscard]] virtual std::string describe() const = 0;
   // Precondition: check(problem, arguments) passed; workspace is 64-byte aligned and large enough.
-  virtual void run(const Arguments& arguments, std::byte* workspace, const Executor& executor) const = 0;
+  virtual void run(const Arguments& arguments, std::byte* workspace,
+                   const Executor& executor) const = 0;
 };
 
 // Precondition: the spec's instruction set is available and serves the Problem.
-[[nodiscard]] std::unique_ptr<Execution> prepare_forward(const Problem& problem, const KernelSpec& spec,
-                                                         int threads);
+[[nodiscard]] std::unique_ptr<Execution> prepare_forward(const Problem& problem,
+                                                         const KernelSpec& spec, int threads);
 [[nodiscard]] std::unique_ptr<Execution> prepare_backward(const Problem& problem,
                                                           const KernelSpec& spec, int threads);
 

@@ -36,7 +36,8 @@ class BackwardExecution final : public Execution {
     tasks_ = (job_.serial_b ? std::min<std::int64_t>(1, problem.b) : problem.b) *
              (job_.serial_h ? 1 : problem.hkv) *
              (job_.serial_k ? std::min<std::int64_t>(1, job_.key_blocks) : job_.key_blocks);
-    threads_ = static_cast<int>(std::clamp<std::int64_t>(std::max(tasks_, units_ * job_.panels), 1, threads));
+    threads_ = static_cast<int>(
+        std::clamp<std::int64_t>(std::max(tasks_, units_ * job_.panels), 1, threads));
     lay_out();
   }
 
@@ -54,11 +55,12 @@ class BackwardExecution final : public Execution {
         "  tasks      {} key blocks on {} thread{}; dQ is summed in key order, the same on any "
         "number of threads{}\n"
         "  workspace  {} bytes: {} a thread, the rest packed Q and dO and the sums of dQ\n",
-        job_.key_block, sizes_.panel * sizes_.step_panels, job_.group, job_.group == 1 ? "" : "s", tasks_,
-        threads_, threads_ == 1 ? "" : "s", shared, bytes_, round64(sizes_.scratch));
+        job_.key_block, sizes_.panel * sizes_.step_panels, job_.group, job_.group == 1 ? "" : "s",
+        tasks_, threads_, threads_ == 1 ? "" : "s", shared, bytes_, round64(sizes_.scratch));
   }
 
-  void run(const Arguments& arguments, std::byte* workspace, const Executor& executor) const override {
+  void run(const Arguments& arguments, std::byte* workspace,
+           const Executor& executor) const override {
     BackwardJob job = job_;
     auto* sequences = at<Sequence>(workspace, sequences_at_);
     fill_from_arguments(problem_, arguments, sequences, &job);
@@ -114,12 +116,14 @@ class BackwardExecution final : public Execution {
       alibi_at_ = layout.add(job_.key_blocks * problem_.b * problem_.hq, sizeof(double));
     }
     if (problem_.page_size > 0) {
-      page_floats_ = problem_.hkv * problem_.pages * problem_.page_size * (problem_.d + problem_.dv);
+      page_floats_ =
+          problem_.hkv * problem_.pages * problem_.page_size * (problem_.d + problem_.dv);
       page_sum_at_ = layout.add(page_floats_, sizeof(float));
     }
     if (problem_.bias.grad) {
-      bias_shape_ = {problem_.bias.broadcast_b ? 1 : problem_.b, problem_.bias.broadcast_h ? 1 : problem_.hq,
-                     problem_.bias.broadcast_q ? 1 : problem_.sq, problem_.bias.broadcast_k ? 1 : problem_.sk};
+      bias_shape_ = {
+          problem_.bias.broadcast_b ? 1 : problem_.b, problem_.bias.broadcast_h ? 1 : problem_.hq,
+          problem_.bias.broadcast_q ? 1 : problem_.sq, problem_.bias.broadcast_k ? 1 : problem_.sk};
       bias_floats_ = bias_shape_[0] * bias_shape_[1] * bias_shape_[2] * bias_shape_[3];
       bias_at_ = layout.add(bias_floats_, sizeof(float));
     }
@@ -145,7 +149,8 @@ class BackwardExecution final : public Execution {
     if (job->page_sum != nullptr) std::fill_n(job->page_sum, page_floats_, 0.0f);
   }
 
-  void fill_from_backward_arguments(const Arguments& arguments, std::byte* workspace, BackwardJob* job) const {
+  void fill_from_backward_arguments(const Arguments& arguments, std::byte* workspace,
+                                    BackwardJob* job) const {
     job->o = strided(arguments.o, problem_.packed_q);
     job->grad_o = strided(arguments.grad_o, problem_.packed_q);
     job->grad_q = strided(arguments.grad_q, problem_.packed_q);
@@ -250,14 +255,16 @@ class BackwardExecution final : public Execution {
   std::int64_t units_ = 0, tasks_ = 0;
   std::int64_t page_floats_ = 0, bias_floats_ = 0;
   std::array<std::int64_t, 4> bias_shape_{};
-  std::size_t sequences_at_ = 0, q_columns_at_ = 0, q_rows_at_ = 0, o_columns_at_ = 0, o_rows_at_ = 0,
-              grad_q_at_ = 0, row_lse_at_ = 0, delta_at_ = 0, bad_rows_at_ = 0, turns_at_ = 0,
-              alibi_at_ = kAbsent, page_sum_at_ = kAbsent, bias_at_ = kAbsent, scratch_at_ = 0, bytes_ = 0;
+  std::size_t sequences_at_ = 0, q_columns_at_ = 0, q_rows_at_ = 0, o_columns_at_ = 0,
+              o_rows_at_ = 0, grad_q_at_ = 0, row_lse_at_ = 0, delta_at_ = 0, bad_rows_at_ = 0,
+              turns_at_ = 0, alibi_at_ = kAbsent, page_sum_at_ = kAbsent, bias_at_ = kAbsent,
+              scratch_at_ = 0, bytes_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<Execution> prepare_backward(const Problem& problem, const KernelSpec& spec, int threads) {
+std::unique_ptr<Execution> prepare_backward(const Problem& problem, const KernelSpec& spec,
+                                            int threads) {
   return std::make_unique<BackwardExecution>(problem, spec, threads);
 }
 

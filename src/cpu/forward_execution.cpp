@@ -59,8 +59,8 @@ class ForwardExecution final : public Execution {
     job_.split_keys = problem.sk;
     if (heads * panels > 0 && heads * panels < kTasksWanted) {
       const std::int64_t least = 2 * job_.key_block;
-      const std::int64_t wanted = std::min((kTasksWanted + heads * panels - 1) / (heads * panels),
-                                           problem.sk / least);
+      const std::int64_t wanted =
+          std::min((kTasksWanted + heads * panels - 1) / (heads * panels), problem.sk / least);
       if (wanted > 1) {
         const std::int64_t blocks = (problem.sk + job_.key_block - 1) / job_.key_block;
         job_.split_keys = (blocks + wanted - 1) / wanted * job_.key_block;
@@ -71,7 +71,8 @@ class ForwardExecution final : public Execution {
     const std::int64_t packed_bytes = heads * job_.key_blocks * sizes.packed * 4;
     // One panel a head would pack each block for itself alone.
     packed_ = panels > 1 && packed_bytes <= kMostPackedBytes;
-    job_.panels_per_task = choose_panels(problem, std::max<std::int64_t>(1, panels), threads, packed_);
+    job_.panels_per_task =
+        choose_panels(problem, std::max<std::int64_t>(1, panels), threads, packed_);
     job_.row_blocks = (panels + job_.panels_per_task - 1) / job_.panels_per_task;
     kernel_.sizes(job_, &sizes);
     sizes_ = sizes;
@@ -114,7 +115,8 @@ class ForwardExecution final : public Execution {
                 : "");
   }
 
-  void run(const Arguments& arguments, std::byte* workspace, const Executor& executor) const override {
+  void run(const Arguments& arguments, std::byte* workspace,
+           const Executor& executor) const override {
     ForwardJob job = job_;
     auto* sequences = reinterpret_cast<Sequence*>(workspace + sequences_at_);
     fill_from_arguments(problem_, arguments, sequences, &job);
@@ -127,10 +129,9 @@ class ForwardExecution final : public Execution {
     if (packed_) {
       job.packed = reinterpret_cast<float*>(workspace + packed_at_);
       job.packed_bad = reinterpret_cast<std::uint8_t*>(workspace + packed_bad_at_);
-      for_each_chunked(executor, threads_, problem_.b * problem_.hkv * job.key_blocks,
-                    [&](std::int64_t task, int worker) {
-                      kernel_.pack(job, task, scratch + worker * each);
-                    });
+      for_each_chunked(
+          executor, threads_, problem_.b * problem_.hkv * job.key_blocks,
+          [&](std::int64_t task, int worker) { kernel_.pack(job, task, scratch + worker * each); });
     }
     for_each_chunked(executor, threads_, tasks_, [&](std::int64_t task, int worker) {
       kernel_.task(job, task, scratch + worker * each);
@@ -154,13 +155,14 @@ class ForwardExecution final : public Execution {
   KernelSizes sizes_{};
   std::int64_t tasks_ = 0;
   bool packed_ = false;
-  std::size_t sequences_at_ = 0, partials_at_ = 0, packed_at_ = 0, packed_bad_at_ = 0, scratch_at_ = 0,
-              bytes_ = 0;
+  std::size_t sequences_at_ = 0, partials_at_ = 0, packed_at_ = 0, packed_bad_at_ = 0,
+              scratch_at_ = 0, bytes_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<Execution> prepare_forward(const Problem& problem, const KernelSpec& spec, int threads) {
+std::unique_ptr<Execution> prepare_forward(const Problem& problem, const KernelSpec& spec,
+                                           int threads) {
   return std::make_unique<ForwardExecution>(problem, spec, threads);
 }
 

@@ -94,10 +94,10 @@ struct BackwardJob : AttentionJob {
   // [panels * panel]; the LSE in the units of scores: powers of two, or of e with features. A row
   // without keys has +inf there, which makes each of its probabilities 0.
   float *row_lse, *delta;
-  std::uint8_t* bad_rows;                         // [panels]: Q or dO holds NaN or Inf
-  std::int32_t* turns;                            // [steps]: how many key blocks have added
-  double* alibi_parts;                            // [key_blocks][b][hq], null: none
-  float* page_sum;  // paged: grad_k then grad_v, f32 [hkv][pages * page_size][d], [dv]
+  std::uint8_t* bad_rows;  // [panels]: Q or dO holds NaN or Inf
+  std::int32_t* turns;     // [steps]: how many key blocks have added
+  double* alibi_parts;     // [key_blocks][b][hq], null: none
+  float* page_sum;         // paged: grad_k then grad_v, f32 [hkv][pages * page_size][d], [dv]
   std::int64_t pages;
 
   float* grad_bias;  // f32, null: none
@@ -139,10 +139,20 @@ struct KernelSet {
   BackwardKernel backward[3];
 };
 
-namespace generic { const KernelSet* kernels(); }
-namespace avx2 { const KernelSet* kernels(); }
-namespace avx512 { const KernelSet* kernels(); }
-namespace avx512bf16 { const KernelSet* kernels(); }
-namespace amx { const KernelSet* kernels(); }
+namespace generic {
+const KernelSet* kernels();
+}
+namespace avx2 {
+const KernelSet* kernels();
+}
+namespace avx512 {
+const KernelSet* kernels();
+}
+namespace avx512bf16 {
+const KernelSet* kernels();
+}
+namespace amx {
+const KernelSet* kernels();
+}
 
 }  // namespace attune::cpu

@@ -192,7 +192,8 @@ void fill_rows(const TensorView& view, std::int64_t first, std::int64_t last, fl
   }
 }
 
-void fill_unowned_tokens(const Problem& problem, const TensorView& view, const Sequence* sequences) {
+void fill_unowned_tokens(const Problem& problem, const TensorView& view,
+                         const Sequence* sequences) {
   if (!problem.packed_q) return;
   const Sequence last = problem.b > 0 ? sequences[problem.b - 1] : Sequence{};
   fill_rows(view, last.q_start + last.sq, problem.total_q, 0.0f);

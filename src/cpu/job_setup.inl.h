@@ -41,7 +41,8 @@ void for_each_chunked(const Executor& executor, int threads, std::int64_t count,
   const auto body = [&](int worker) {
     for (int turn = 0; turn < chunks; ++turn) {
       Chunk& chunk = ranges[(worker + turn) % chunks];
-      for (std::int64_t task = chunk.next++; task < chunk.end; task = chunk.next++) call(task, worker);
+      for (std::int64_t task = chunk.next++; task < chunk.end; task = chunk.next++)
+        call(task, worker);
     }
   };
   if (workers == 1) {

@@ -1,8 +1,7 @@
-#include <attune/plan.hpp>
-
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <attune/plan.hpp>
 #include <cstdint>
 #include <new>
 #include <utility>
@@ -48,8 +47,8 @@ std::string describe(const std::vector<Candidate>& list, const Candidate* chosen
 }
 
 const Candidate* first_supported(const std::vector<Candidate>& list) {
-  const auto it = std::find_if(list.begin(), list.end(),
-                               [](const Candidate& c) { return c.reasons.empty(); });
+  const auto it =
+      std::find_if(list.begin(), list.end(), [](const Candidate& c) { return c.reasons.empty(); });
   return it == list.end() ? nullptr : &*it;
 }
 
@@ -90,8 +89,8 @@ std::size_t Plan::workspace_bytes() const {
 }
 
 std::string Plan::explain() const {
-  return fmt::format("{}\n{}kernel {}\n{}", print(impl_->problem), impl_->explanation, impl_->kernel,
-                     impl_->execution->describe());
+  return fmt::format("{}\n{}kernel {}\n{}", print(impl_->problem), impl_->explanation,
+                     impl_->kernel, impl_->execution->describe());
 }
 
 Status Plan::run(const Arguments& arguments, std::span<std::byte> workspace) const {

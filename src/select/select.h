@@ -1,10 +1,10 @@
 // Problem -> candidates in order, each supported or refused with every reason. Pure.
 #pragma once
 
+#include <attune/problem.hpp>
 #include <string>
 #include <vector>
 
-#include <attune/problem.hpp>
 #include "spec/kernel_spec.h"
 
 namespace attune {
@@ -17,6 +17,7 @@ struct Candidate {
 
 // All rows of the table that could be meant by the Problem's kind and dtype, in table order.
 // `forced` is a kernel id; when not empty, every other row is refused because of it.
-[[nodiscard]] std::vector<Candidate> candidates(const Problem& problem, std::string_view forced = {});
+[[nodiscard]] std::vector<Candidate> candidates(const Problem& problem,
+                                                std::string_view forced = {});
 
 }  // namespace attune

@@ -1,12 +1,12 @@
 // KernelSpec: one row of the kernel table, and its id.
 #pragma once
 
+#include <attune/problem.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include <attune/problem.hpp>
 #include "host/isa.h"
 
 namespace attune {

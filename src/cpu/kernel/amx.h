@@ -71,9 +71,9 @@ ATTUNE_INLINE void tile_block(std::int64_t words, const float* a, std::int64_t l
 // One band of kM tile rows across all columns: A comes from the L2 cache once and from the L1 for
 // every further pair of columns.
 template <int kM>
-ATTUNE_INLINE void tile_band(std::int64_t columns, std::int64_t words, const float* a, std::int64_t lda,
-                             const float* b, std::int64_t ldb, float* c, std::int64_t ldc,
-                             bool accumulate) {
+ATTUNE_INLINE void tile_band(std::int64_t columns, std::int64_t words, const float* a,
+                             std::int64_t lda, const float* b, std::int64_t ldb, float* c,
+                             std::int64_t ldc, bool accumulate) {
   std::int64_t n = 0;
   for (; n + 32 <= columns; n += 32) {
     tile_block<kM, 2>(words, a, lda, b + n, ldb, c + n, ldc, accumulate);
@@ -88,8 +88,8 @@ struct AmxArith : Bf16Forms<64, 16, 16> {
     return count / 2 * columns_of(n);
   }
   // [count][n] -> [n][count], count a multiple of 32.
-  static ATTUNE_INLINE AOperand pack_deep(const float* packed_rows, std::int64_t count, std::int64_t n,
-                                          float* out) {
+  static ATTUNE_INLINE AOperand pack_deep(const float* packed_rows, std::int64_t count,
+                                          std::int64_t n, float* out) {
     const auto* source = reinterpret_cast<const std::uint16_t*>(packed_rows);
     const std::int64_t ld = 2 * pitch(n), out_ld = count / 2;
     for (std::int64_t j = 0; j < count; j += 2 * kLanes) {

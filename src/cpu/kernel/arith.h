@@ -89,7 +89,8 @@ struct FloatArith {
   // Words a row of `depth` elements takes; a multiple of kLanes so that rows transpose by squares.
   static ATTUNE_INLINE std::int64_t words(std::int64_t depth) { return round_up(depth, kLanes); }
 
-  static ATTUNE_INLINE bool pack_row(const In* row, std::int64_t stride, std::int64_t n, float* out) {
+  static ATTUNE_INLINE bool pack_row(const In* row, std::int64_t stride, std::int64_t n,
+                                     float* out) {
     return widen_row(row, stride, n, out, words(n));
   }
   // With pair 1, the rows themselves.
@@ -110,13 +111,15 @@ struct FloatArith {
   static ATTUNE_INLINE std::int64_t column_pitch(std::int64_t n) { return pitch(n); }
 
   // The deep form of rows [count][pitch(n)] is the rows themselves.
-  static ATTUNE_INLINE std::int64_t deep_floats(std::int64_t /*count*/, std::int64_t /*n*/) { return 0; }
+  static ATTUNE_INLINE std::int64_t deep_floats(std::int64_t /*count*/, std::int64_t /*n*/) {
+    return 0;
+  }
   static ATTUNE_INLINE AOperand deep_operand(const float* packed, std::int64_t /*count*/,
                                              std::int64_t n) {
     return {packed, 1, pitch(n)};
   }
-  static ATTUNE_INLINE AOperand pack_deep(const float* packed_rows, std::int64_t count, std::int64_t n,
-                                          float* /*out*/) {
+  static ATTUNE_INLINE AOperand pack_deep(const float* packed_rows, std::int64_t count,
+                                          std::int64_t n, float* /*out*/) {
     return deep_operand(packed_rows, count, n);
   }
   static ATTUNE_INLINE AOperand deep_from(AOperand a, std::int64_t key) {
@@ -142,8 +145,8 @@ struct FloatArith {
 // Two rows of floats as words of two bf16: lane i is (low[i], high[i]).
 ATTUNE_INLINE F interleave(F low, F high) {
   const U packed = reinterpret_cast<U>(_mm512_cvtne2ps_pbh(high, low));
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
-                                         23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return reinterpret_cast<F>(_mm512_permutexvar_epi16(order, reinterpret_cast<__m512i>(packed)));
 }
 
@@ -166,7 +169,8 @@ struct Bf16Forms {
   static ATTUNE_INLINE std::int64_t pitch(std::int64_t n) { return words(n); }
   static ATTUNE_INLINE std::int64_t column_pitch(std::int64_t n) { return columns_of(n); }
 
-  static ATTUNE_INLINE bool pack_row(const bf16* row, std::int64_t stride, std::int64_t n, float* out) {
+  static ATTUNE_INLINE bool pack_row(const bf16* row, std::int64_t stride, std::int64_t n,
+                                     float* out) {
     return copy_row(row, stride, n, reinterpret_cast<bf16*>(out), 2 * words(n));
   }
   // count is even; the bf16 of rows 2r and 2r + 1 are interleaved. ld: words from row to row.

@@ -27,10 +27,10 @@ struct Backward {
   static constexpr std::int64_t kStep = kStepPanels * kPanel;  // queries a step
 
   struct Scratch {
-    float *k, *v;            // rows form
-    float* k_deep;           // K as the sum over keys wants it
-    float *dk, *dv;          // [keys][d_cols], [keys][dv_cols]
-    float *p, *ds;           // [keys][kStep] floats: scores then P; dP then dS
+    float *k, *v;             // rows form
+    float* k_deep;            // K as the sum over keys wants it
+    float *dk, *dv;           // [keys][d_cols], [keys][dv_cols]
+    float *p, *ds;            // [keys][kStep] floats: scores then P; dP then dS
     float *p_rows, *ds_rows;  // A operands with queries along a row, when the Arith stores P apart
     float* ds_pairs;          // B operand [keys / 2][kStep]
     float *bias, *slope, *keep;
@@ -92,15 +92,18 @@ struct Backward {
 
   // Both packed forms of one panel of Q or dO.
   static bool pack_queries(const BackwardJob& job, const Strided& x, std::int64_t b, std::int64_t n,
-                           const Panel<kPanel>& panel, float* rows, char* columns_out, char* rows_out) {
+                           const Panel<kPanel>& panel, float* rows, char* columns_out,
+                           char* rows_out) {
     const std::int64_t words = Arith::words(n);
     bool bad = false;
     for (std::int64_t r = 0; r < kPanel; ++r) {
-      const In* row = r < panel.count ? query_row<In>(job, x, b, panel.query[r], panel.head[r]) : nullptr;
+      const In* row =
+          r < panel.count ? query_row<In>(job, x, b, panel.query[r], panel.head[r]) : nullptr;
       bad |= Arith::pack_row(row, x.d_stride, n, rows + r * words);
     }
     for (std::int64_t r = 0; r < kPanel; r += kLanes) {
-      scatter_columns(rows + r * words, words, words, reinterpret_cast<float*>(columns_out) + r, kPanel);
+      scatter_columns(rows + r * words, words, words, reinterpret_cast<float*>(columns_out) + r,
+                      kPanel);
     }
     Arith::pack_pairs(rows, words, kPanel, n, reinterpret_cast<float*>(rows_out));
     return bad;
@@ -123,12 +126,14 @@ struct Backward {
     float* sum = job.grad_q_sum + at * z.partial;
     for (std::int64_t i = 0; i < z.partial; i += kLanes) store(sum + i, F{});
     alignas(64) float deltas[kPanel];
-    panel_deltas(job, s, panel, b, reinterpret_cast<const float*>(job.o_columns + at * z.panel_o), deltas);
+    panel_deltas(job, s, panel, b, reinterpret_cast<const float*>(job.o_columns + at * z.panel_o),
+                 deltas);
     for (std::int64_t r = 0; r < kPanel; ++r) {
       float row_lse = kInfinity, delta = 0.0f;
       if (r < panel.count) {
         const std::int64_t i = panel.query[r], h = panel.head[r];
-        const float lse = job.lse[lse_index(job, b, h, i, job.lse_b_stride, job.lse_h_stride, job.lse_stride)];
+        const float lse =
+            job.lse[lse_index(job, b, h, i, job.lse_b_stride, job.lse_h_stride, job.lse_stride)];
         // A row without keys has LSE -inf; +inf makes each of its probabilities exactly 0.
         row_lse = lse == -kInfinity ? kInfinity : lse * (kLog2E / score_unit(job));
         delta = lse == -kInfinity ? 0.0f : deltas[r] - incoming_lse(job, b, h, i);
@@ -143,13 +148,13 @@ struct Backward {
   // sum dO o O of each row. With float products the terms are added in the order in which dP adds
   // its own, so that where O is V - one key - dP - delta cancels to exactly 0, as it should.
   static void panel_deltas(const BackwardJob& job, const Scratch& s, const Panel<kPanel>& panel,
-                           std::int64_t b, [[maybe_unused]] const float* grad_columns, float* deltas) {
+                           std::int64_t b, [[maybe_unused]] const float* grad_columns,
+                           float* deltas) {
     if constexpr (Arith::kPair == 1) {
       const std::int64_t words = Arith::words(job.dv);
       for (std::int64_t r = 0; r < kPanel; ++r) {
-        const In* row = r < panel.count
-                            ? query_row<In>(job, job.o, b, panel.query[r], panel.head[r])
-                            : nullptr;
+        const In* row =
+            r < panel.count ? query_row<In>(job, job.o, b, panel.query[r], panel.head[r]) : nullptr;
         Arith::pack_row(row, job.o.d_stride, job.dv, s.row + r * words);
       }
       for (std::int64_t r = 0; r < kPanel; r += kLanes) {
@@ -184,7 +189,8 @@ struct Backward {
     return delta;
   }
 
-  static float incoming_lse(const BackwardJob& job, std::int64_t b, std::int64_t h, std::int64_t i) {
+  static float incoming_lse(const BackwardJob& job, std::int64_t b, std::int64_t h,
+                            std::int64_t i) {
     if (job.grad_lse == nullptr) return 0.0f;
     return job.grad_lse[lse_index(job, b, h, i, job.grad_lse_b_stride, job.grad_lse_h_stride,
                                   job.grad_lse_stride)];
@@ -254,8 +260,8 @@ struct Backward {
   }
 
   static void one_step(const BackwardJob& job, const Scratch& s, std::int64_t b, std::int64_t hkv,
-                       Range block, AOperand k_deep, bool bad, std::int64_t step, std::int32_t* turns,
-                       std::int32_t turn) {
+                       Range block, AOperand k_deep, bool bad, std::int64_t step,
+                       std::int32_t* turns, std::int32_t turn) {
     KernelSizes z{};
     sizes(job, &z);
     const Sequence& seq = job.sequences[b];
@@ -291,8 +297,8 @@ struct Backward {
       float* scores = s.p + p * kPanel;
       float* ds = s.ds + p * kPanel;
       Arith::gemm_rows(padded, kPanel, Arith::words(job.d), {s.k + skip * k_pitch, k_pitch, 1},
-                       reinterpret_cast<const float*>(job.q_columns + at * z.panel_q), kPanel, scores,
-                       kStep, false);
+                       reinterpret_cast<const float*>(job.q_columns + at * z.panel_q), kPanel,
+                       scores, kStep, false);
       Arith::gemm_rows(padded, kPanel, Arith::words(job.dv), {s.v + skip * v_pitch, v_pitch, 1},
                        reinterpret_cast<const float*>(job.o_columns + at * z.panel_o), kPanel, ds,
                        kStep, false);
@@ -331,9 +337,9 @@ struct Backward {
                      s.dk + skip * s.d_cols, s.d_cols, true);
     take_turn(turns, turn);
     for (std::int64_t p = 0; p < panels; ++p) {
-      Arith::gemm_deep(round_up(job.d, Arith::kRowMultiple), kPanel, round_up(count, Arith::kDepthMultiple),
-                       Arith::deep_from(k_deep, skip), ds_pairs + p * kPanel, kStep,
-                       job.grad_q_sum + (at + p) * z.partial, kPanel);
+      Arith::gemm_deep(round_up(job.d, Arith::kRowMultiple), kPanel,
+                       round_up(count, Arith::kDepthMultiple), Arith::deep_from(k_deep, skip),
+                       ds_pairs + p * kPanel, kStep, job.grad_q_sum + (at + p) * z.partial, kPanel);
     }
     pass_turn(turns, turn);
   }
@@ -352,9 +358,9 @@ struct Backward {
   }
 
   // scores -> P (after dropout), dP -> dS. mark: masked elements of P become -0.
-  static void gradients_of_scores(const BackwardJob& job, const Scratch& s, const Panel<kPanel>& panel,
-                                  Range keys, std::int64_t at, float* scores, float* ds, bool mark,
-                                  std::int64_t b) {
+  static void gradients_of_scores(const BackwardJob& job, const Scratch& s,
+                                  const Panel<kPanel>& panel, Range keys, std::int64_t at,
+                                  float* scores, float* ds, bool mark, std::int64_t b) {
     float factor = job.scale * kLog2E;
     float* slopes = job.softcap > 0 ? s.slope : nullptr;
     if (job.features) {
@@ -428,7 +434,8 @@ struct Backward {
   static void add_bias_gradient(const BackwardJob& job, const Panel<kPanel>& panel, Range keys,
                                 const float* ds, std::int64_t b) {
     for (std::int64_t r = 0; r < panel.count; ++r) {
-      float* out = job.grad_bias + b * job.grad_bias_b_stride + panel.head[r] * job.grad_bias_h_stride +
+      float* out = job.grad_bias + b * job.grad_bias_b_stride +
+                   panel.head[r] * job.grad_bias_h_stride +
                    panel.query[r] * job.grad_bias_q_stride + keys.begin * job.grad_bias_k_stride;
       for (std::int64_t j = 0; j < keys.end - keys.begin; ++j) {
         out[j * job.grad_bias_k_stride] += ds[j * kStep + r];
@@ -436,8 +443,8 @@ struct Backward {
     }
   }
 
-  static void add_slope_gradient(const BackwardJob& job, const Scratch& s, const Panel<kPanel>& panel,
-                                 Range keys, const float* ds) {
+  static void add_slope_gradient(const BackwardJob& job, const Scratch& s,
+                                 const Panel<kPanel>& panel, Range keys, const float* ds) {
     for (int n = 0; n < panel.vectors; ++n) {
       F sum{};
       const F position = loadf(panel.position + n * kLanes);
@@ -464,8 +471,8 @@ struct Backward {
 
   // [keys][queries] floats as words of two keys, lanes are queries.
   static void store_pairs([[maybe_unused]] const float* x, [[maybe_unused]] std::int64_t count,
-                          [[maybe_unused]] std::int64_t padded, [[maybe_unused]] std::int64_t queries,
-                          [[maybe_unused]] float* out) {
+                          [[maybe_unused]] std::int64_t padded,
+                          [[maybe_unused]] std::int64_t queries, [[maybe_unused]] float* out) {
 #if defined(__AVX512BF16__)
     for (std::int64_t j = 0; j < padded; j += 2) {
       for (std::int64_t i = 0; i < queries; i += kLanes) {
@@ -479,9 +486,9 @@ struct Backward {
 
   // The five products element by element, skipping what is masked: only where a NaN or an infinity
   // could otherwise reach a sum through a zero.
-  static void add_one_by_one(const BackwardJob& job, const Scratch& s, std::int64_t b, std::int64_t hkv,
-                             Range block, Range keys, std::int64_t first, std::int64_t panels,
-                             const KernelSizes& z) {
+  static void add_one_by_one(const BackwardJob& job, const Scratch& s, std::int64_t b,
+                             std::int64_t hkv, Range block, Range keys, std::int64_t first,
+                             std::int64_t panels, const KernelSizes& z) {
     const std::int64_t unit = b * job.hkv + hkv;
     for (std::int64_t p = 0; p < panels; ++p) {
       const Panel<kPanel>& panel = s.panels[p];
@@ -516,8 +523,8 @@ struct Backward {
       const float* dk = s.dk + (j - keys.begin) * s.d_cols;
       const float* dv = s.dv + (j - keys.begin) * s.dv_cols;
       if (job.page_sum != nullptr) {
-        const std::int64_t page = job.page_table[b * job.page_table_stride +
-                                                 j / job.page_size * job.page_table_k_stride];
+        const std::int64_t page =
+            job.page_table[b * job.page_table_stride + j / job.page_size * job.page_table_k_stride];
         const std::int64_t tokens = job.pages * job.page_size;
         const std::int64_t token = hkv * tokens + page * job.page_size + j % job.page_size;
         float* k_sum = job.page_sum + token * job.d;
@@ -562,7 +569,8 @@ struct Backward {
       for (int lane = 0; lane < kLanes && n * kLanes + lane < panel.count; ++lane) {
         const std::int64_t r = n * kLanes + lane;
         write_row(s.row + lane * width, job.scale, job.d,
-                  query_row<In>(job, job.grad_q, b, panel.query[r], panel.head[r]), job.grad_q.d_stride);
+                  query_row<In>(job, job.grad_q, b, panel.query[r], panel.head[r]),
+                  job.grad_q.d_stride);
       }
     }
   }

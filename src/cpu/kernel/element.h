@@ -40,9 +40,7 @@ ATTUNE_INLINE F widen(H half, f16 /*tag*/) {
   return as_f(as_u(patched) | sign);
 #endif
 }
-ATTUNE_INLINE F widen(H half, bf16 /*tag*/) {
-  return as_f(__builtin_convertvector(half, U) << 16);
-}
+ATTUNE_INLINE F widen(H half, bf16 /*tag*/) { return as_f(__builtin_convertvector(half, U) << 16); }
 
 // Round to nearest even; NaN stays a quiet NaN.
 ATTUNE_INLINE H narrow(F x, bf16 /*tag*/) {

@@ -23,7 +23,7 @@ struct Bump {  // hands out 64-byte aligned pieces of scratch memory; counts whe
   std::int64_t used;
   template <typename T>
   T* take(std::int64_t count) {
-    T* p = reinterpret_cast<T*>(base + used);
+    T* p = base == nullptr ? nullptr : reinterpret_cast<T*>(base + used);
     used = round_up(used + count * static_cast<std::int64_t>(sizeof(T)), 64);
     return p;
   }
@@ -33,18 +33,18 @@ template <typename Arith>
 struct Forward {
   using In = typename Arith::In;
   static constexpr int kPanel = Arith::kPanel;
-  static constexpr float kSlack = 8.0f;  // in powers of two
+  static constexpr float kSlack = 8.0f;                          // in powers of two
   static constexpr std::int64_t kScoreKeys = Arith::kScoreKeys;  // keys a step, a multiple of 32
 
   struct Scratch {
     Panel<kPanel>* panels;
-    float *q, *o;          // [panels][words][panel], [panels][dv rows][panel]
-    float *m, *l;          // [panels][panel]
+    float *q, *o;           // [panels][words][panel], [panels][dv rows][panel]
+    float *m, *l;           // [panels][panel]
     float *k, *v, *v_deep;  // one key block
-    float *tile, *p;       // scores; P when the Arith stores it apart
-    float* marked;         // P of a block whose values hold NaN or Inf
-    float *bias, *keep;    // feature tiles
-    float* row;            // one widened row block
+    float *tile, *p;        // scores; P when the Arith stores it apart
+    float* marked;          // P of a block whose values hold NaN or Inf
+    float *bias, *keep;     // feature tiles
+    float* row;             // one widened row block
     std::int64_t q_size, o_size, o_rows;
   };
 
@@ -82,7 +82,8 @@ struct Forward {
   }
 
   static std::int64_t partial_floats(const ForwardJob& job) {
-    return 2 * kPanel + round_up(job.dv, larger<std::int64_t>(Arith::kRowMultiple, kLanes)) * kPanel;
+    return 2 * kPanel +
+           round_up(job.dv, larger<std::int64_t>(Arith::kRowMultiple, kLanes)) * kPanel;
   }
 
   // Q^T of a panel.
@@ -122,7 +123,9 @@ struct Forward {
     bool bad_values;  // V holds NaN or Inf
   };
 
-  static std::int64_t packed_k(const ForwardJob& job) { return job.key_block * Arith::pitch(job.d); }
+  static std::int64_t packed_k(const ForwardJob& job) {
+    return job.key_block * Arith::pitch(job.d);
+  }
   static std::int64_t packed_v(const ForwardJob& job) {
     const std::int64_t deep = Arith::deep_floats(job.key_block, job.dv);
     return deep > 0 ? deep : job.key_block * Arith::pitch(job.dv);
@@ -159,13 +162,14 @@ struct Forward {
     const Range keys{j + lead, smaller(j + job.key_block, reach.end)};
     pack_rows(job, job.k, b, hkv, keys, job.d, s.k);
     const bool bad = pack_rows(job, job.v, b, hkv, keys, job.dv, s.v);
-    const AOperand v = Arith::pack_deep(s.v, round_up(keys.end - keys.begin, block_multiple()), job.dv,
-                                        s.v_deep);
+    const AOperand v =
+        Arith::pack_deep(s.v, round_up(keys.end - keys.begin, block_multiple()), job.dv, s.v_deep);
     return {keys, s.k, v, bad};
   }
 
   static constexpr std::int64_t block_multiple() {
-    return Arith::kRowMultiple > Arith::kDepthMultiple ? Arith::kRowMultiple : Arith::kDepthMultiple;
+    return Arith::kRowMultiple > Arith::kDepthMultiple ? Arith::kRowMultiple
+                                                       : Arith::kDepthMultiple;
   }
 
   // One panel against those keys of a block that it reaches. Scores and exponentials go by short
@@ -192,8 +196,8 @@ struct Forward {
   }
 
   // The scores of a step, masked; returns what turns them into units of the row's reference.
-  static float scores(const ForwardJob& job, const Scratch& s, std::int64_t index, const Block& block,
-                      Range keys, float* tile) {
+  static float scores(const ForwardJob& job, const Scratch& s, std::int64_t index,
+                      const Block& block, Range keys, float* tile) {
     const Panel<kPanel>& panel = s.panels[index];
     const std::int64_t pitch = Arith::pitch(job.d);
     Arith::gemm_rows(round_up(keys.end - keys.begin, block_multiple()), panel.vectors * kLanes,
@@ -244,7 +248,8 @@ struct Forward {
     return moved;
   }
 
-  static void rescale(const Scratch& s, std::int64_t index, const Panel<kPanel>& panel, const F* alphas) {
+  static void rescale(const Scratch& s, std::int64_t index, const Panel<kPanel>& panel,
+                      const F* alphas) {
     float* o = s.o + index * s.o_size;
     for (std::int64_t r = 0; r < s.o_rows; ++r) {
       for (int n = 0; n < panel.vectors; ++n) {
@@ -255,8 +260,9 @@ struct Forward {
   }
 
   // O^T += V^T P^T for keys whose P is ready; P starts at key `first`.
-  static void add_values(const ForwardJob& job, const Scratch& s, std::int64_t index, const Block& block,
-                         std::int64_t first, Range keys, std::int64_t b, std::int64_t hkv) {
+  static void add_values(const ForwardJob& job, const Scratch& s, std::int64_t index,
+                         const Block& block, std::int64_t first, Range keys, std::int64_t b,
+                         std::int64_t hkv) {
     if (keys.empty()) return;
     const Panel<kPanel>& panel = s.panels[index];
     float* o = s.o + index * s.o_size;
@@ -268,7 +274,8 @@ struct Forward {
     const float* p = Arith::kStoresP ? s.p + at / 2 * kPanel : s.tile + at * kPanel;
     Arith::gemm_deep(round_up(job.dv, Arith::kRowMultiple), panel.vectors * kLanes,
                      round_up(keys.end - keys.begin, Arith::kDepthMultiple),
-                     Arith::deep_from(block.v, keys.begin - block.keys.begin), p, kPanel, o, kPanel);
+                     Arith::deep_from(block.v, keys.begin - block.keys.begin), p, kPanel, o,
+                     kPanel);
   }
 
   // Scores -> P (times the dropout tile) as the Arith wants it, and the row sums before dropout.
@@ -285,9 +292,10 @@ struct Forward {
       float* marked = mark ? s.marked + at * kPanel + lane : nullptr;
       float* p = s.p + at / 2 * kPanel + lane;
       const std::int64_t padded = round_up(count, block_multiple());
-      const F sum = job.features
-                        ? exponentials_of<true>(tile + lane, p, count, padded, factor, base, keep, marked)
-                        : exponentials_of<false>(tile + lane, p, count, padded, factor, base, keep, marked);
+      const F sum =
+          job.features
+              ? exponentials_of<true>(tile + lane, p, count, padded, factor, base, keep, marked)
+              : exponentials_of<false>(tile + lane, p, count, padded, factor, base, keep, marked);
       store(l, loadf(l) + sum);
     }
   }
@@ -358,8 +366,8 @@ struct Forward {
   }
 
   // Divides, writes O and the LSE of one panel.
-  static void finish(const ForwardJob& job, const Panel<kPanel>& panel, std::int64_t b, const float* m,
-                     const float* l, const float* o, float* rows) {
+  static void finish(const ForwardJob& job, const Panel<kPanel>& panel, std::int64_t b,
+                     const float* m, const float* l, const float* o, float* rows) {
     const std::int64_t width = round_up(job.dv, kLanes);
     const float unit = score_unit(job);
     for (int n = 0; n < panel.vectors; ++n) {
@@ -379,10 +387,9 @@ struct Forward {
         }
         scale[lane] = sum == 0.0f ? 0.0f : shrink / sum;
         if (job.lse != nullptr) {
-          const float lse =
-              sum == 0.0f ? -kInfinity : top * (unit * kLn2) + log2(sum) * kLn2;
-          job.lse[lse_index(job, b, panel.head[r], panel.query[r], job.lse_b_stride, job.lse_h_stride,
-                            job.lse_stride)] = lse;
+          const float lse = sum == 0.0f ? -kInfinity : top * (unit * kLn2) + log2(sum) * kLn2;
+          job.lse[lse_index(job, b, panel.head[r], panel.query[r], job.lse_b_stride,
+                            job.lse_h_stride, job.lse_stride)] = lse;
         }
       }
       for (std::int64_t c = 0; c < width; c += kLanes) {
@@ -424,8 +431,10 @@ struct Forward {
     return at;
   }
 
-  static float* partial(const ForwardJob& job, Position at, std::int64_t split, std::int64_t panel) {
-    const std::int64_t task = ((at.b * job.hkv + at.hkv) * job.row_blocks + at.row_block) * job.splits + split;
+  static float* partial(const ForwardJob& job, Position at, std::int64_t split,
+                        std::int64_t panel) {
+    const std::int64_t task =
+        ((at.b * job.hkv + at.hkv) * job.row_blocks + at.row_block) * job.splits + split;
     return job.partials + (task * job.panels_per_task + panel) * partial_floats(job);
   }
 
@@ -456,7 +465,8 @@ struct Forward {
       reach.end = smaller(reach.end, (at.split + 1) * job.split_keys);
     }
     // Blocks lie on a fixed grid, so that a row's sums do not depend on which rows share its task.
-    for (std::int64_t j = reach.begin / job.key_block * job.key_block; j < reach.end; j += job.key_block) {
+    for (std::int64_t j = reach.begin / job.key_block * job.key_block; j < reach.end;
+         j += job.key_block) {
       const Block block = load_block(job, s, at.b, at.hkv, j, reach);
       for (std::int64_t p = 0; p < panels; ++p) {
         const Range keys{larger(larger(block.keys.begin, reach.begin), s.panels[p].reach.begin),
@@ -466,13 +476,15 @@ struct Forward {
     }
     for (std::int64_t p = 0; p < panels; ++p) {
       if (job.splits == 1) {
-        finish(job, s.panels[p], at.b, s.m + p * kPanel, s.l + p * kPanel, s.o + p * s.o_size, s.row);
+        finish(job, s.panels[p], at.b, s.m + p * kPanel, s.l + p * kPanel, s.o + p * s.o_size,
+               s.row);
         continue;
       }
       float* out = partial(job, at, at.split, p);
       std::memcpy(out, s.m + p * kPanel, kPanel * sizeof(float));
       std::memcpy(out + kPanel, s.l + p * kPanel, kPanel * sizeof(float));
-      std::memcpy(out + 2 * kPanel, s.o + p * s.o_size, static_cast<std::size_t>(s.o_size) * sizeof(float));
+      std::memcpy(out + 2 * kPanel, s.o + p * s.o_size,
+                  static_cast<std::size_t>(s.o_size) * sizeof(float));
     }
   }
 
@@ -488,7 +500,8 @@ struct Forward {
       for (int n = 0; n < s.panels[0].vectors; ++n) {
         const std::int64_t lane = n * kLanes;
         F top = splat(-kInfinity);
-        for (std::int64_t i = 0; i < job.splits; ++i) top = max(top, loadf(partial(job, at, i, p) + lane));
+        for (std::int64_t i = 0; i < job.splits; ++i)
+          top = max(top, loadf(partial(job, at, i, p) + lane));
         const F base = select(top == splat(-kInfinity), F{}, top);
         F sum{};
         for (std::int64_t i = 0; i < job.splits; ++i) {

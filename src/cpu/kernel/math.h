@@ -20,7 +20,7 @@ struct Exp2Polynomial<5> {
 };
 template <>
 struct Exp2Polynomial<6> {
-  static constexpr float c[] = {1.0f,          0.6931472f,   0.24022646f,  0.055503286f,
+  static constexpr float c[] = {1.0f,         0.6931472f,    0.24022646f,   0.055503286f,
                                 0.009618489f, 0.0013399931f, 0.00015345812f};
 };
 

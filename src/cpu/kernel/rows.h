@@ -25,15 +25,15 @@ ATTUNE_INLINE Range attended_keys(const AttentionJob& job, const Sequence& seq, 
 
 template <int kPanel>
 struct Panel {
-  std::int64_t count;                   // rows in use, 0 .. kPanel
-  int vectors;                          // vectors in use
-  Range reach;                          // keys that any row attends to
-  Range common;                         // keys that every row attends to
+  std::int64_t count;  // rows in use, 0 .. kPanel
+  int vectors;         // vectors in use
+  Range reach;         // keys that any row attends to
+  Range common;        // keys that every row attends to
   std::int32_t begin[kPanel], end[kPanel];
-  float slope[kPanel];                  // ALiBi
-  float position[kPanel];               // i + sk - sq, ALiBi's diagonal (exact below 2^24)
-  std::int64_t bias_row[kPanel];        // element offset of bias[b, h, i, 0]
-  std::uint64_t dropout_row[kPanel];    // stream index of (b, h, i, 0)
+  float slope[kPanel];                // ALiBi
+  float position[kPanel];             // i + sk - sq, ALiBi's diagonal (exact below 2^24)
+  std::int64_t bias_row[kPanel];      // element offset of bias[b, h, i, 0]
+  std::uint64_t dropout_row[kPanel];  // stream index of (b, h, i, 0)
   std::int64_t query[kPanel], head[kPanel];
 
   void set(const AttentionJob& job, std::int64_t b, std::int64_t hkv, std::int64_t first_row) {
@@ -69,15 +69,15 @@ struct Panel {
       slope[r] = job.alibi ? job.alibi[b * job.alibi_b_stride + h * job.alibi_h_stride] : 0.0f;
       position[r] = static_cast<float>(i + seq.sk - seq.sq);
       bias_row[r] = b * job.bias.b_stride + h * job.bias.h_stride + i * job.bias.q_stride;
-      dropout_row[r] = job.dropout_offset +
-                       ((static_cast<std::uint64_t>(b) * job.hq + h) * job.sq + i) * job.sk;
+      dropout_row[r] =
+          job.dropout_offset + ((static_cast<std::uint64_t>(b) * job.hq + h) * job.sq + i) * job.sk;
     }
   }
 };
 
 template <typename In>
-ATTUNE_INLINE In* query_row(const AttentionJob& job, const Strided& x, std::int64_t b, std::int64_t i,
-                            std::int64_t h) {
+ATTUNE_INLINE In* query_row(const AttentionJob& job, const Strided& x, std::int64_t b,
+                            std::int64_t i, std::int64_t h) {
   return reinterpret_cast<In*>(x.data) + b * x.b_stride +
          (job.sequences[b].q_start + i) * x.s_stride + h * x.h_stride;
 }
@@ -86,8 +86,8 @@ template <typename In>
 ATTUNE_INLINE In* key_row(const AttentionJob& job, const Strided& x, std::int64_t b, std::int64_t j,
                           std::int64_t h) {
   if (job.page_table != nullptr) {
-    const std::int64_t page = job.page_table[b * job.page_table_stride +
-                                             j / job.page_size * job.page_table_k_stride];
+    const std::int64_t page =
+        job.page_table[b * job.page_table_stride + j / job.page_size * job.page_table_k_stride];
     return reinterpret_cast<In*>(x.data) + page * x.b_stride + j % job.page_size * x.s_stride +
            h * x.h_stride;
   }

@@ -124,8 +124,8 @@ void dropout_tile(const AttentionJob& job, const Panel<kPanel>& panel, Range key
       const std::uint32_t turn = (phase[0] + static_cast<std::uint32_t>(j)) & 3u;
       if (!together || turn == 0 || j == keys.begin) {
         const U64 index = load<U64>(base) + static_cast<std::uint64_t>(j);
-        block = philox(__builtin_convertvector(index >> 2, U), __builtin_convertvector(index >> 34, U),
-                       job.seed);
+        block = philox(__builtin_convertvector(index >> 2, U),
+                       __builtin_convertvector(index >> 34, U), job.seed);
       }
       U word = block.word[turn];
       if (!together) {

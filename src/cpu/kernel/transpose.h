@@ -17,8 +17,10 @@ struct MakeLanes<0, kIndex...> {
 // One butterfly step: the kStep-wide off-diagonal squares of the pair (a, b) change places.
 template <int kStep, int... kIndex>
 ATTUNE_INLINE void exchange(F& a, F& b, Lanes<kIndex...> /*lanes*/) {
-  const F low = __builtin_shufflevector(a, b, ((kIndex & kStep) ? kLanes + kIndex - kStep : kIndex)...);
-  const F high = __builtin_shufflevector(a, b, ((kIndex & kStep) ? kLanes + kIndex : kIndex + kStep)...);
+  const F low =
+      __builtin_shufflevector(a, b, ((kIndex & kStep) ? kLanes + kIndex - kStep : kIndex)...);
+  const F high =
+      __builtin_shufflevector(a, b, ((kIndex & kStep) ? kLanes + kIndex : kIndex + kStep)...);
   a = low;
   b = high;
 }

@@ -1,6 +1,5 @@
 /* A program outside Attune, in C99: one query that sees two keys, computed by hand below. */
 #include <attune/attune.h>
-
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

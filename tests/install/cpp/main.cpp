@@ -1,6 +1,5 @@
 // A program outside Attune: one query that sees two keys, computed by hand below.
 #include <attune/attune.hpp>
-
 #include <cmath>
 #include <cstdio>
 #include <vector>
@@ -27,8 +26,8 @@ int main() {
   if (std::fabs(o[0] - want) > 1e-5) return 1;
 
   // A refusal is a value with a reason.
-  const attune::Status refused =
-      attune::attention(view(q, 1, 2), view(k, 2, 2), view(v, 2, 1), view(o, 1, 1), {.dropout = 1.5});
+  const attune::Status refused = attune::attention(view(q, 1, 2), view(k, 2, 2), view(v, 2, 1),
+                                                   view(o, 1, 1), {.dropout = 1.5});
   if (refused.ok() || refused.message().find("1.5") == std::string::npos) {
     std::fprintf(stderr, "dropout = 1.5: '%s'\n", refused.message().c_str());
     return 1;
