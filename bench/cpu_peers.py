@@ -321,6 +321,7 @@ def parse_arguments():
     parser.add_argument("--masks", default=["full", "causal"], type=lambda text: text.split(","))
     parser.add_argument("--directions", default=["forward", "backward"],
                         type=lambda text: text.split(","))
+    parser.add_argument("--commit", help="of the library, where this is no checkout")
     parser.add_argument("--no-check", action="store_true", help="leave out the error ratios")
     parser.add_argument("--quick", action="store_true", help="two small shapes, short measurements")
     parser.add_argument("--lib", type=pathlib.Path, default=ROOT / "build" / "src" / "libattune.so",
@@ -344,7 +345,7 @@ def main():
     library = Library(arguments.lib)
     report = {"machine": cpu_model(), "cores": len(os.sched_getaffinity(0)),
               "torch": torch.__version__, "compiler": library.compiler(),
-              "version": library.version(), "commit": commit(), "matrix_rates": [], "rows": []}
+              "version": library.version(), "commit": arguments.commit or commit(), "matrix_rates": [], "rows": []}
 
     def save():
         if arguments.output:
