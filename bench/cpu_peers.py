@@ -345,7 +345,8 @@ def main():
     library = Library(arguments.lib)
     report = {"machine": cpu_model(), "cores": len(os.sched_getaffinity(0)),
               "torch": torch.__version__, "compiler": library.compiler(),
-              "version": library.version(), "commit": arguments.commit or commit(), "matrix_rates": [], "rows": []}
+              "version": library.version(), "commit": arguments.commit or commit(),
+              "matrix_rates": [], "rows": []}
 
     def save():
         if arguments.output:
