@@ -14,7 +14,7 @@ ATTUNE, TORCH, CEILING = "#3b518b", "#b8b8b8", "#d9822b"
 
 
 def draw_panel(axes, rows, title):
-    labels = [f"H{r['h']} S{r['s']}\nD{r['d']} {r['mask']}" for r in rows]
+    labels = [f"H{r['h']}\nS{r['s']}\nD{r['d']}\n{r['mask']}" for r in rows]
     places = range(len(rows))
     axes.bar([x - 0.2 for x in places], [r["attune_gflops"] for r in rows], 0.4, color=ATTUNE,
              label="Attune")
