@@ -6,9 +6,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { printf '\n== %s\n' "$*"; }
 show() { # prints the command as a user would type it, then runs it
-  printf '\n$ attune'
-  printf ' %q' "$@"
-  printf '\n'
+  local word line='$ attune'
+  for word in "$@"; do
+    case "$word" in
+      *' '*) line+=" \"$word\"" ;;
+      *) line+=" $word" ;;
+    esac
+  done
+  printf '\n%s\n' "$line"
   build/src/attune "$@"
 }
 

@@ -5,6 +5,7 @@
 #include <attune/executor.hpp>
 #include <attune/problem.hpp>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -22,6 +23,9 @@ class Execution {
   virtual void run(const Arguments& arguments, std::byte* workspace,
                    const Executor& executor) const = 0;
 };
+
+// " (4 query heads share keys)", or nothing: a clause of describe().
+[[nodiscard]] std::string grouped(std::int64_t heads);
 
 // Precondition: the spec's instruction set is available and serves the Problem.
 [[nodiscard]] std::unique_ptr<Execution> prepare_forward(const Problem& problem,

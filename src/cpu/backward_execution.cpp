@@ -51,12 +51,12 @@ class BackwardExecution final : public Execution {
                            job_.serial_k ? "key blocks, " : "");
     }
     return fmt::format(
-        "  tile       {} keys a block, {} query rows a step ({} query head{} share keys)\n"
+        "  tile       {} keys a block, {} query rows a step{}\n"
         "  tasks      {} key blocks on {} thread{}; dQ is summed in key order, the same on any "
         "number of threads{}\n"
         "  workspace  {} bytes: {} a thread, the rest packed Q and dO and the sums of dQ\n",
-        job_.key_block, sizes_.panel * sizes_.step_panels, job_.group, job_.group == 1 ? "" : "s",
-        tasks_, threads_, threads_ == 1 ? "" : "s", shared, bytes_, round64(sizes_.scratch));
+        job_.key_block, sizes_.panel * sizes_.step_panels, grouped(job_.group), tasks_, threads_,
+        threads_ == 1 ? "" : "s", shared, bytes_, round64(sizes_.scratch));
   }
 
   void run(const Arguments& arguments, std::byte* workspace,

@@ -96,11 +96,11 @@ class ForwardExecution final : public Execution {
 
   [[nodiscard]] std::string describe() const override {
     return fmt::format(
-        "  tile       {} query rows a panel ({} query head{} share keys), {} panel{} a task, "
+        "  tile       {} query rows a panel{}, {} panel{} a task, "
         "{} keys a step\n"
         "  tasks      {} on {} thread{}{}\n"
         "  workspace  {} bytes: {} a thread{}{}\n",
-        sizes_.panel, job_.group, job_.group == 1 ? "" : "s", job_.panels_per_task,
+        sizes_.panel, grouped(job_.group), job_.panels_per_task,
         job_.panels_per_task == 1 ? "" : "s", job_.key_block, tasks_, threads_,
         threads_ == 1 ? "" : "s",
         job_.splits > 1 ? fmt::format("; keys split in {} ranges of {}, merged by their LSE",
@@ -160,6 +160,10 @@ class ForwardExecution final : public Execution {
 };
 
 }  // namespace
+
+std::string grouped(std::int64_t heads) {
+  return heads == 1 ? "" : fmt::format(" ({} query heads share keys)", heads);
+}
 
 std::unique_ptr<Execution> prepare_forward(const Problem& problem, const KernelSpec& spec,
                                            int threads) {
