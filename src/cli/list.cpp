@@ -34,6 +34,8 @@ std::string_view word(Family family) {
   switch (family) {
     case Family::cpu:
       return "cpu";
+    case Family::portable:
+      return "portable";
   }
   return "?";
 }
@@ -42,6 +44,7 @@ void print_text() {
   std::vector<std::vector<std::string>> rows = {
       {"id", "family", "kind", "dtype", "instruction set", "here"}};
   for (const KernelSpec& spec : kernel_table()) {
+    if (spec.family != Family::cpu) continue;
     const std::string missing = missing_for(spec.isa);
     rows.push_back({id_of(spec), std::string(word(spec.family)), std::string(word(spec.kind)),
                     std::string(to_string(spec.dtype)), std::string(to_string(spec.isa)),
@@ -56,6 +59,7 @@ void print_text() {
 void print_json() {
   nlohmann::json json = nlohmann::json::array();
   for (const KernelSpec& spec : kernel_table()) {
+    if (spec.family != Family::cpu) continue;
     const std::string missing = missing_for(spec.isa);
     json.push_back({{"id", id_of(spec)},
                     {"family", word(spec.family)},
@@ -181,7 +185,7 @@ void print_markdown() {
       std::vector<std::string_view> kinds;
       for (const Kind kind : kKinds) {
         for (const KernelSpec& spec : kernel_table()) {
-          if (spec == KernelSpec{kind, Family::cpu, dtype, isa}) kinds.push_back(word(kind));
+          if (spec == KernelSpec{kind, Family::cpu, dtype, isa, {}}) kinds.push_back(word(kind));
         }
       }
       row.push_back(kinds.empty() ? "-" : fmt::format("{}", fmt::join(kinds, ", ")));

@@ -32,6 +32,7 @@ std::vector<Candidate> candidates(const Problem& problem, std::string_view force
   const std::string variable = cpu_isa_variable();
   std::vector<Candidate> list;
   for (const KernelSpec& spec : kernel_table()) {
+    if (spec.family != Family::cpu) continue;
     if (spec.kind != problem.kind || spec.dtype != problem.dtype) continue;
     Candidate candidate{spec, {}, {}};
     if (problem.device == Device::cuda) {

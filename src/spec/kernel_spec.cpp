@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "spec/portable_table.h"
+
 namespace attune {
 
 namespace {
@@ -24,7 +26,12 @@ std::vector<KernelSpec> make_table() {
   std::vector<KernelSpec> table;
   for (const auto& [kind, name] : kKinds) {
     for (const DType dtype : kDTypes) {
-      for (const Isa isa : sets_for(dtype)) table.push_back({kind, Family::cpu, dtype, isa});
+      for (const Isa isa : sets_for(dtype)) table.push_back({kind, Family::cpu, dtype, isa, {}});
+    }
+  }
+  for (const DType dtype : kDTypes) {
+    for (const kernel::PortableForward& spec : portable_forward_rows(dtype)) {
+      table.push_back({Kind::forward, Family::portable, dtype, Isa::generic, spec});
     }
   }
   return table;
@@ -34,6 +41,7 @@ std::vector<KernelSpec> make_table() {
 
 std::string id_of(const KernelSpec& spec) {
   std::string id{kKinds[static_cast<std::size_t>(spec.kind)].second};
+  if (spec.family == Family::portable) return id + ".portable." + portable_id(spec.portable);
   id += ".cpu.";
   id += to_string(spec.dtype);
   id += '.';
@@ -51,6 +59,10 @@ std::optional<KernelSpec> spec_from(std::string_view id) {
 const std::vector<KernelSpec>& kernel_table() {
   static const std::vector<KernelSpec> table = make_table();
   return table;
+}
+
+ArchRange arch_range(const KernelSpec& spec) {
+  return {spec.portable.arch, spec.portable.arch < 80 ? 80 : kAnyLaterArch};
 }
 
 }  // namespace attune

@@ -1,6 +1,8 @@
 // KernelSpec: one row of the kernel table, and its id.
 #pragma once
 
+#include <attune/spec/portable.h>
+
 #include <attune/problem.hpp>
 #include <optional>
 #include <string>
@@ -11,21 +13,32 @@
 
 namespace attune {
 
-enum class Family : std::uint8_t { cpu };
+enum class Family : std::uint8_t { cpu, portable };
 
 struct KernelSpec {
   Kind kind = Kind::forward;
   Family family = Family::cpu;
   DType dtype = DType::f32;
-  Isa isa = Isa::generic;
+  Isa isa = Isa::generic;              // family cpu
+  kernel::PortableForward portable{};  // family portable; its element is dtype
   friend bool operator==(const KernelSpec&, const KernelSpec&) = default;
 };
 
-// "fwd.cpu.bf16.avx512bf16"; text -> spec -> text is the identity.
+// "fwd.cpu.bf16.avx512bf16", "fwd.portable.sm80.bf16.d128.aligned.plain.q128k64"; text -> spec ->
+// text is the identity.
 [[nodiscard]] std::string id_of(const KernelSpec& spec);
 [[nodiscard]] std::optional<KernelSpec> spec_from(std::string_view id);
 
-// Every spec that may exist, in order of preference.
+// Every spec that may exist, in order of preference within a kind, a family and a dtype.
 [[nodiscard]] const std::vector<KernelSpec>& kernel_table();
+
+// Half-open range of compute capabilities, as 10 * major + minor, whose devices run the spec's
+// code. Precondition: not of family cpu.
+struct ArchRange {
+  int begin = 0;
+  int end = 0;
+};
+[[nodiscard]] ArchRange arch_range(const KernelSpec& spec);
+inline constexpr int kAnyLaterArch = 1 << 30;
 
 }  // namespace attune

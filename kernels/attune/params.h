@@ -1,0 +1,77 @@
+// What the host hands to an attention kernel: plain data, the same bytes on both sides. Lengths and
+// counts fit 32 bits (attune::validate holds that); offsets into tensors are 64-bit.
+#pragma once
+
+namespace attune::kernel {
+
+using i64 = long long;
+using u64 = unsigned long long;
+using u32 = unsigned int;
+
+// [B, S, H, D], strides in elements. Packed tensors have b_stride 0; paged ones use it as the
+// stride of a page.
+struct Operand {
+  void* data;
+  i64 b_stride, s_stride, h_stride, d_stride;
+};
+
+// An i32 tensor of at most two dimensions; null: not there.
+struct Indices {
+  const int* data;
+  i64 stride, inner_stride;
+};
+
+enum class BiasKind : int { none, boolean, additive };
+
+struct BiasOperand {
+  const void* data;
+  i64 b_stride, h_stride, q_stride, k_stride;  // 0 where broadcast
+  BiasKind kind;
+  int element;  // as Element, when additive
+};
+
+struct Dropout {
+  u64 seed, offset;
+  const u64* state;  // device memory (seed, offset), read at run time instead; null: not used
+  u32 keep_from;     // keep iff the Philox word is at least this ...
+  int keep_none;     // ... unless even the largest word is dropped
+  float keep_scale;  // 1 / (1 - p)
+};
+
+struct LseOutput {
+  float* data;  // null: not asked for
+  i64 b_stride, h_stride, s_stride;
+  int padded;  // rows a sequence including padding, which get +inf; 0: none
+  int packed;  // rows start at the sequence's first token
+};
+
+struct ForwardParams {
+  Operand q, k, v, o;
+  int b, hq, hkv, group;  // group = hq / hkv
+  int sq, sk, d, dv;      // packed: the longest lengths
+  int total_q, total_k;   // packed: tokens of the tensor
+  float scale, softcap;   // softcap 0: none
+
+  // Query i attends to keys [i + diagonal + mask_low, i + diagonal + mask_high), cut to [0, sk);
+  // diagonal = sk - sq of the sequence when bottom_right, else 0. Sides without a bound lie past 2^40.
+  i64 mask_low, mask_high;
+  int bottom_right;
+
+  int page_size, pages;
+  Indices key_lengths, cu_seqlens_q, cu_seqlens_k, page_table;
+  BiasOperand bias;
+  const float* alibi;  // null: none
+  i64 alibi_b_stride, alibi_h_stride;
+  const float* sink;  // null: none
+  i64 sink_stride;
+  Dropout dropout;
+  LseOutput lse;
+
+  // A tile is one block of queries of one head of one sequence; tiles lie in the grid as x + y * grid.x.
+  int query_blocks;   // of the longest sequence (or of the padded LSE or the packed tail)
+  int heads_a_slice;  // (sequence, head) pairs whose tiles run together; their K and V share the L2
+  i64 tiles;          // query_blocks * hq * b
+  float* accumulator;  // unbounded head dim: [tiles][queries][dv] floats
+};
+
+}  // namespace attune::kernel

@@ -1,0 +1,29 @@
+// What is fixed when a kernel of the portable family is compiled. Shared by host and device: no
+// header is included, and the struct is structural, so that it can be a template argument.
+#pragma once
+
+namespace attune::kernel {
+
+enum class Element : unsigned char { f32, f16, bf16 };
+
+constexpr int bytes_of(Element element) { return element == Element::f32 ? 4 : 2; }
+
+// One row of the table. Masks, windows, lengths, packed sequences, grouped heads, sinks and the LSE
+// are in every kernel; what costs registers or time when unused is compiled in or left out.
+struct PortableForward {
+  Element element = Element::bf16;
+  int arch = 80;        // first of its range: 75 for [75, 80), 80 for [80, ...)
+  int head_dim = 64;    // largest d and dv; 0: unbounded, o accumulated in global memory
+  bool aligned = true;  // rows of q, k, v, o start at multiples of 16 bytes and have unit stride
+  bool bias = false;
+  bool dropout = false;
+  bool general = false;          // softcap, ALiBi, any scale, pages
+  int queries = 128, keys = 64;  // a tile
+  int warps = 4;
+  int stages = 2;  // buffers of K and of V
+  friend constexpr bool operator==(const PortableForward&, const PortableForward&) = default;
+};
+
+constexpr int threads_of(const PortableForward& spec) { return spec.warps * 32; }
+
+}  // namespace attune::kernel

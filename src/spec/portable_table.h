@@ -1,0 +1,19 @@
+// The rows of the portable family: which configurations exist, and the tile of each.
+#pragma once
+
+#include <attune/spec/portable.h>
+
+#include <attune/tensor.hpp>
+#include <string>
+#include <vector>
+
+namespace attune {
+
+// In order of preference: the newest architectures first, aligned before unaligned, the smallest
+// sufficient head dim, the fewest features.
+[[nodiscard]] std::vector<kernel::PortableForward> portable_forward_rows(DType dtype);
+
+// "sm80.bf16.d128.aligned.plain.q128k64": all that tells rows apart.
+[[nodiscard]] std::string portable_id(const kernel::PortableForward& spec);
+
+}  // namespace attune
