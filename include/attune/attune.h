@@ -34,7 +34,8 @@ typedef enum attune_status {
   ATTUNE_UNSUPPORTED = 2,      /* meaningful, but no kernel here computes it */
   ATTUNE_OUT_OF_MEMORY = 3,
   ATTUNE_IO_ERROR = 4,
-  ATTUNE_INTERNAL = 5 /* a bug in Attune */
+  ATTUNE_INTERNAL = 5,    /* a bug in Attune */
+  ATTUNE_DEVICE_ERROR = 6 /* the GPU or its driver failed; the text has its words */
 } attune_status;
 
 /* Element types. f32, f16 and bf16 are what attention computes on. */
