@@ -1,79 +1,40 @@
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <attune/plan.hpp>
 #include <cstdint>
 #include <new>
 #include <utility>
 
+#include "api/choose.h"
 #include "cpu/backend.h"
 #include "cpu/thread_pool.h"
-#include "select/select.h"
+#include "launch/forward_execution.h"
+#include "problem/check.h"
 
 namespace attune {
 
 namespace {
 
-constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kHostAlignment = 64;
+constexpr std::size_t kDeviceAlignment = 256;
 
-std::byte* align(std::byte* p) {
+// Address arithmetic only: the memory may be a device's.
+std::byte* align(std::byte* p, std::size_t alignment) {
   const auto address = reinterpret_cast<std::uintptr_t>(p);
-  return p + (kAlignment - address % kAlignment) % kAlignment;
-}
-
-Problem normalised(Problem problem) {
-  if (problem.device == Device::automatic) problem.device = Device::cpu;
-  return problem;
-}
-
-std::string describe(const std::vector<Candidate>& list, const Candidate* chosen) {
-  std::string text = "candidates, in order:\n";
-  for (const Candidate& candidate : list) {
-    text += fmt::format("  {:<26}", id_of(candidate.spec));
-    if (&candidate == chosen) {
-      text += "chosen";
-    } else if (candidate.reasons.empty()) {
-      text += "would serve; a better one comes first";
-    } else {
-      text += "refused: ";
-      for (std::size_t i = 0; i < candidate.reasons.size(); ++i) {
-        text += (i == 0 ? "" : "; ") + candidate.reasons[i];
-      }
-    }
-    if (!candidate.note.empty()) text += " (" + candidate.note + ")";
-    text += '\n';
-  }
-  return text;
-}
-
-const Candidate* first_supported(const std::vector<Candidate>& list) {
-  const auto it =
-      std::find_if(list.begin(), list.end(), [](const Candidate& c) { return c.reasons.empty(); });
-  return it == list.end() ? nullptr : &*it;
-}
-
-Status check_options(const PlanOptions& options) {
-  constexpr int kMostThreads = 4096;
-  if (options.threads < 0 || options.threads > kMostThreads) {
-    return {Code::invalid_argument, fmt::format("threads = {} is not in 0 .. {} (0: every core)",
-                                                options.threads, kMostThreads)};
-  }
-  if (!options.kernel.empty() && !spec_from(options.kernel)) {
-    return {Code::invalid_argument,
-            fmt::format("no kernel is called '{}'; `attune list` shows them all", options.kernel)};
-  }
-  return {};
+  return p + (alignment - address % alignment) % alignment;
 }
 
 }  // namespace
 
+// Either `cpu` or `cuda` is there.
 struct Plan::Impl {
   Problem problem;
   std::string kernel;
   std::string explanation;
-  int threads = 1;
+  int threads = 0;
   Executor executor;
-  std::unique_ptr<cpu::Execution> execution;
+  std::unique_ptr<cpu::Execution> cpu;
+  std::unique_ptr<cuda::ForwardExecution> cuda;
 };
 
 Plan::Plan(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -84,14 +45,20 @@ Plan::~Plan() = default;
 const Problem& Plan::problem() const { return impl_->problem; }
 std::string_view Plan::kernel() const { return impl_->kernel; }
 int Plan::threads() const { return impl_->threads; }
+int Plan::device_index() const { return impl_->cuda ? impl_->cuda->device() : -1; }
+
 std::size_t Plan::workspace_bytes() const {
-  return impl_->execution->workspace_bytes() + kAlignment - 1;
+  if (impl_->cpu) return impl_->cpu->workspace_bytes() + kHostAlignment - 1;
+  const std::size_t bytes = impl_->cuda->workspace_bytes();
+  return bytes == 0 ? 0 : bytes + kDeviceAlignment - 1;
 }
 
 std::string Plan::explain() const {
   return fmt::format("{}\n{}kernel {}\n{}", print(impl_->problem), impl_->explanation,
-                     impl_->kernel, impl_->execution->describe());
+                     impl_->kernel, impl_->cpu ? impl_->cpu->describe() : impl_->cuda->describe());
 }
+
+Status Plan::prepare() const { return impl_->cuda ? impl_->cuda->prepare() : Status{}; }
 
 Status Plan::run(const Arguments& arguments, std::span<std::byte> workspace) const {
   if (workspace.size() < workspace_bytes()) {
@@ -99,12 +66,20 @@ Status Plan::run(const Arguments& arguments, std::span<std::byte> workspace) con
             fmt::format("{}: the workspace has {} bytes, the plan needs {}", impl_->kernel,
                         workspace.size(), workspace_bytes())};
   }
+  if (impl_->cuda) {
+    if (Status status = check_views(impl_->problem, arguments); !status.ok()) return status;
+    return impl_->cuda->run(arguments, align(workspace.data(), kDeviceAlignment));
+  }
   if (Status status = check(impl_->problem, arguments); !status.ok()) return status;
-  impl_->execution->run(arguments, align(workspace.data()), impl_->executor);
+  impl_->cpu->run(arguments, align(workspace.data(), kHostAlignment), impl_->executor);
   return {};
 }
 
 Status Plan::run(const Arguments& arguments) const {
+  if (impl_->cuda) {
+    if (Status status = check_views(impl_->problem, arguments); !status.ok()) return status;
+    return impl_->cuda->run(arguments, nullptr);
+  }
   const std::size_t bytes = workspace_bytes();
   const std::unique_ptr<std::byte[]> workspace(new (std::nothrow) std::byte[bytes]);
   if (workspace == nullptr) {
@@ -115,31 +90,55 @@ Status Plan::run(const Arguments& arguments) const {
 }
 
 Expected<Plan> make_plan(const Problem& problem, const PlanOptions& options) {
-  if (Status status = validate(problem); !status.ok()) return status;
-  if (Status status = check_options(options); !status.ok()) return status;
-  auto impl = std::make_unique<Plan::Impl>();
-  impl->problem = normalised(problem);
-  const std::vector<Candidate> list = candidates(impl->problem, options.kernel);
-  const Candidate* chosen = first_supported(list);
-  impl->explanation = describe(list, chosen);
-  if (chosen == nullptr) {
-    return Status{Code::unsupported, fmt::format("no kernel serves this problem: {}\n{}",
-                                                 print(impl->problem), impl->explanation)};
+  if (!options.arch.empty()) {
+    return Status{
+        Code::invalid_argument,
+        fmt::format("arch = {} is for explain(): a plan is for a GPU that is here", options.arch)};
   }
-  impl->kernel = id_of(chosen->spec);
+  Expected<Choice> choice = choose(problem, options);
+  if (!choice.ok()) return choice.status();
+  if (!choice->chosen) return choice->refusal();
+  const KernelSpec& spec = choice->candidates[*choice->chosen].spec;
+  auto impl = std::make_unique<Plan::Impl>();
+  impl->problem = choice->problem;
+  impl->explanation = choice->describe();
+  impl->kernel = id_of(spec);
+  if (spec.family == Family::portable) {
+    auto execution =
+        cuda::ForwardExecution::make(impl->problem, spec, choice->device_index, *choice->device);
+    if (!execution.ok()) return execution.status();
+    impl->cuda = std::move(execution).value();
+    return Plan(std::move(impl));
+  }
   impl->threads = options.threads > 0 ? options.threads : cpu::usable_cores();
   impl->executor = options.executor ? options.executor : Executor{cpu::run_on_pool};
-  impl->execution = impl->problem.kind == Kind::forward
-                        ? cpu::prepare_forward(impl->problem, chosen->spec, impl->threads)
-                        : cpu::prepare_backward(impl->problem, chosen->spec, impl->threads);
+  impl->cpu = impl->problem.kind == Kind::forward
+                  ? cpu::prepare_forward(impl->problem, spec, impl->threads)
+                  : cpu::prepare_backward(impl->problem, spec, impl->threads);
   return Plan(std::move(impl));
 }
 
 Expected<std::string> explain(const Problem& problem, const PlanOptions& options) {
-  Expected<Plan> plan = make_plan(problem, options);
-  if (plan.ok()) return plan->explain();
-  if (plan.status().code() == Code::unsupported) return plan.status().message();
-  return plan.status();
+  if (options.arch.empty()) {
+    Expected<Plan> plan = make_plan(problem, options);
+    if (plan.ok()) return plan->explain();
+    if (plan.status().code() == Code::unsupported) return plan.status().message();
+    return plan.status();
+  }
+  const Expected<Choice> choice = choose(problem, options);
+  if (!choice.ok()) return choice.status();
+  if (choice->problem.device != Device::cuda) {
+    return Status{Code::invalid_argument,
+                  fmt::format("arch = {} names a GPU, but the problem is for the CPU: say "
+                              "device=cuda",
+                              options.arch)};
+  }
+  if (!choice->chosen) return choice->refusal().message();
+  const KernelSpec& spec = choice->candidates[*choice->chosen].spec;
+  const Expected<PortablePlan> plan = plan_forward_portable(choice->problem, spec, *choice->device);
+  if (!plan.ok()) return plan.status();
+  return fmt::format("{}\n{}kernel {}\n{}", print(choice->problem), choice->describe(), id_of(spec),
+                     describe(*plan));
 }
 
 }  // namespace attune
