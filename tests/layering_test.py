@@ -19,8 +19,9 @@ SIDE = {
 }
 MOST_LINES = 600
 ANYTHING = {"capi", "cli", "wrap"}  # users of the library: they see all of it
-# Who else may include a side folder. The CPU kernels join the way where plans are made.
-USES_SIDE = {"api": {"cpu"}}
+# Who else may include a side folder. The CPU kernels join the way where plans are made; compiled
+# kernels are read from files and written to them.
+USES_SIDE = {"api": {"cpu"}, "cubin": {"io"}, "registry": {"io"}}
 # The folder that implements each public header; a stage sees it as it sees that folder.
 PUBLIC = {
     "export.h": "problem",

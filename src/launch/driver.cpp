@@ -3,8 +3,7 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
-#include <array>
-#include <cstdlib>
+#include "host/environment.h"
 
 namespace attune::cuda {
 
@@ -12,11 +11,10 @@ namespace {
 
 // Never closed: drivers do not like to be unloaded.
 void* open_library(std::string& path, std::string& why) {
-  const char* chosen = std::getenv("ATTUNE_CUDA_DRIVER");
-  if (chosen != nullptr && *chosen != 0) {
-    path = chosen;
-    void* handle = dlopen(chosen, RTLD_NOW | RTLD_LOCAL);
-    if (handle == nullptr) why = fmt::format("ATTUNE_CUDA_DRIVER={}: {}", chosen, dlerror());
+  if (const auto chosen = environment("ATTUNE_CUDA_DRIVER")) {
+    path = *chosen;
+    void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (handle == nullptr) why = fmt::format("ATTUNE_CUDA_DRIVER={}: {}", path, dlerror());
     return handle;
   }
   for (const char* name : {"libcuda.so.1", "libcuda.so"}) {
