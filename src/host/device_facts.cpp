@@ -21,7 +21,7 @@ const auto& table() {
       DeviceFacts{86, "A10", 99 * kKiB, 72, 6 * kMiB},
       DeviceFacts{87, "Jetson Orin", 163 * kKiB, 16, 4 * kMiB},
       DeviceFacts{89, "L40S", 99 * kKiB, 142, 96 * kMiB},
-      DeviceFacts{90, "H200", 227 * kKiB, 132, 50 * kMiB},
+      DeviceFacts{90, "H200", 227 * kKiB, 132, 60 * kMiB},
       DeviceFacts{100, "B200", 227 * kKiB, 148, 126 * kMiB},
       DeviceFacts{103, "B300", 227 * kKiB, 148, 126 * kMiB},
       DeviceFacts{110, "Jetson Thor", 227 * kKiB, 20, 32 * kMiB},
