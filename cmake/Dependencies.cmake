@@ -25,7 +25,7 @@ function(attune_need_python)
     "apt-get install python3-numpy, or name yours: -DATTUNE_PYTHON=/path/to/python3")
 endfunction()
 
-# attune_need_header(HEADER PACKAGE): for a library that is used through its header alone.
+# attune_need_header(HEADER PACKAGE): for a library without a CMake package that every system has.
 function(attune_need_header HEADER PACKAGE)
   string(MAKE_C_IDENTIFIER "ATTUNE_HAS_${HEADER}" variable)
   find_path(${variable} ${HEADER})
@@ -39,6 +39,7 @@ find_package(Threads REQUIRED)
 attune_need(fmt libfmt-dev)
 attune_need(nlohmann_json nlohmann-json3-dev)
 attune_need_header(xxhash.h libxxhash-dev)
+attune_need_header(zstd.h libzstd-dev)
 if(ATTUNE_BUILD_CLI)
   attune_need(CLI11 libcli11-dev)
   attune_need(PNG libpng-dev)

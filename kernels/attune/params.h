@@ -51,6 +51,7 @@ struct ForwardParams {
   int sq, sk, d, dv;      // packed: the longest lengths
   int total_q, total_k;   // packed: tokens of the tensor
   float scale, softcap;   // softcap 0: none
+  float scale_log2;       // scale * log2(e): raw product -> power of two
 
   // Query i attends to keys [i + diagonal + mask_low, i + diagonal + mask_high), cut to [0, sk);
   // diagonal = sk - sq of the sequence when bottom_right, else 0. Sides without a bound lie past 2^40.

@@ -8,7 +8,7 @@
 #include "host/environment.h"
 #include "host/notice.h"
 #include "io/no_throw.h"
-#include "source/translation_unit.h"
+#include "registry/bundles.h"
 
 namespace attune {
 
@@ -57,6 +57,7 @@ std::string_view to_string(Origin origin) {
 
 Registry::Options Registry::default_options() {
   Options options;
+  options.bundles = default_bundles();
   const auto folder = default_cache_folder();
   const std::uint64_t limit = default_cache_limit();
   if (folder && limit > 0) options.cache = std::make_unique<DiskCache>(*folder, limit);
@@ -68,12 +69,7 @@ Registry::Registry(Options options) : options_(std::move(options)) {
   if (!options_.toolchain) {
     options_.toolchain = [compiler = options_.compiler] { return find_toolchain(compiler); };
   }
-  if (!options_.compile) {
-    options_.compile = [](const KernelSpec& spec, const Target& target,
-                          const Toolchain& toolchain) {
-      return compile(source_for(spec), id_of(spec), target, toolchain);
-    };
-  }
+  if (!options_.compile) options_.compile = compile_spec;
 }
 
 Registry::~Registry() = default;
@@ -104,7 +100,29 @@ Expected<Image> Registry::find(const KernelSpec& spec, int device) {
   if (const ArchRange range = arch_range(spec); device < range.begin || device >= range.end) {
     return Status(Code::unsupported, fmt::format("{} does not run on sm_{}", id_of(spec), device));
   }
+  if (auto image = from_bundles(spec, device)) return *std::move(image);
   return find_or_compile(spec, device);
+}
+
+std::optional<Image> Registry::from_bundles(const KernelSpec& spec, int device) const {
+  if (options_.bundles.empty()) return std::nullopt;
+  const std::string id = id_of(spec);
+  const std::string contents = contents_of(spec);
+  for (const Bundle& bundle : options_.bundles) {
+    const BundleEntry* entry = bundle.find(id, device);
+    if (entry == nullptr) continue;
+    if (entry->recipe.contents != contents) {
+      notice(
+          fmt::format("{} was made by another version of Attune and is not used: its {} was "
+                      "compiled from other sources. Build it anew with `attune compile`",
+                      bundle.name(), id));
+      continue;
+    }
+    auto cubin = bundle.load(*entry);
+    if (cubin.ok()) return make_image(id, entry->recipe.target, *std::move(cubin), Origin::bundle);
+    notice(cubin.status().message());
+  }
+  return std::nullopt;
 }
 
 std::optional<Image> Registry::from_disk(const KernelSpec& spec, int device) {
@@ -135,28 +153,10 @@ Expected<Image> Registry::find_or_compile(const KernelSpec& spec, int device) {
   if (!target.ok()) {
     return Status(target.status().code(), fmt::format("{}: {}", id, target.status().message()));
   }
-  if (!options_.cache) return compile_here(spec, *target, *toolchain);
-
-  const Recipe recipe = recipe_for(spec, *target, *toolchain);
-  if (auto cubin = options_.cache->find(recipe)) {
-    return make_image(id, *target, *std::move(cubin), Origin::disk);
-  }
-  const CacheLock lock = options_.cache->lock(recipe);
-  // Another process may have compiled it while this one waited.
-  if (lock.held()) {
-    if (auto cubin = options_.cache->find(recipe)) {
-      return make_image(id, *target, *std::move(cubin), Origin::disk);
-    }
-  }
-  return compile_here(spec, *target, *toolchain);
-}
-
-Expected<Image> Registry::compile_here(const KernelSpec& spec, const Target& target,
-                                       const Toolchain& toolchain) {
-  auto cubin = options_.compile(spec, target, toolchain);
-  if (!cubin.ok()) return cubin.status();
-  if (options_.cache) options_.cache->store(recipe_for(spec, target, toolchain), *cubin);
-  return make_image(id_of(spec), target, *std::move(cubin), Origin::compiler);
+  auto got = obtain(spec, *target, *toolchain, options_.cache.get(), options_.compile);
+  if (!got.ok()) return got.status();
+  return make_image(id, *target, std::move(got->cubin),
+                    got->compiled ? Origin::compiler : Origin::disk);
 }
 
 std::vector<std::shared_ptr<const Image>> Registry::images() const {

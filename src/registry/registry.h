@@ -16,9 +16,11 @@
 #include <utility>
 #include <vector>
 
+#include "cubin/bundle.h"
 #include "cubin/disk_cache.h"
 #include "cubin/target.h"
 #include "cubin/toolchain.h"
+#include "registry/obtain.h"
 #include "spec/kernel_spec.h"
 
 namespace attune {
@@ -39,12 +41,13 @@ struct Image {
 class Registry {
  public:
   struct Options {
-    std::unique_ptr<DiskCache> cache;  // null: none
+    std::vector<Bundle> bundles = {};       // in the order in which they are looked into
+    std::unique_ptr<DiskCache> cache = {};  // null: none
     bool may_compile = true;
     Compiler compiler = Compiler::nvrtc;
     // For tests: what stands in for the compiler and what counts as its version.
     std::function<Expected<Toolchain>()> toolchain = {};
-    std::function<Expected<Cubin>(const KernelSpec&, const Target&, const Toolchain&)> compile = {};
+    CompileFunction compile = {};
   };
   // As the environment says (docs/environment.md).
   [[nodiscard]] static Options default_options();
@@ -59,6 +62,9 @@ class Registry {
   [[nodiscard]] Expected<std::shared_ptr<const Image>> image_for(const KernelSpec& spec,
                                                                  int device);
 
+  [[nodiscard]] const std::vector<Bundle>& bundles() const { return options_.bundles; }
+  [[nodiscard]] const DiskCache* cache() const { return options_.cache.get(); }
+
   // What was found so far, in order of id and device.
   [[nodiscard]] std::vector<std::shared_ptr<const Image>> images() const;
 
@@ -68,9 +74,8 @@ class Registry {
 
   [[nodiscard]] Expected<Image> find(const KernelSpec& spec, int device);
   [[nodiscard]] Expected<Image> find_or_compile(const KernelSpec& spec, int device);
+  [[nodiscard]] std::optional<Image> from_bundles(const KernelSpec& spec, int device) const;
   [[nodiscard]] std::optional<Image> from_disk(const KernelSpec& spec, int device);
-  [[nodiscard]] Expected<Image> compile_here(const KernelSpec& spec, const Target& target,
-                                             const Toolchain& toolchain);
 
   Options options_;
   mutable std::mutex mutex_;

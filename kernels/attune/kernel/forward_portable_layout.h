@@ -1,13 +1,36 @@
-// Shared memory of the portable forward kernel, counted by host and device alike.
+// Shared memory of the portable forward kernels, in bytes, for host and device alike.
 #pragma once
 
 #include <attune/spec/portable.h>
 
 namespace attune::kernel {
 
-constexpr int forward_portable_shared_bytes(PortableForward spec) {
-  const int columns = spec.head_dim == 0 ? 64 : spec.head_dim;
-  return (spec.queries + 2 * spec.stages * spec.keys) * columns * bytes_of(spec.element);
+// How wide a piece of q, k and v lies in shared memory at a time: the whole bound, or this many
+// elements after each other when there is none.
+constexpr int kWideChunk = 64;
+
+constexpr int shared_width(const PortableForward& spec) {
+  return spec.head_dim == 0 ? kWideChunk : spec.head_dim;
+}
+
+// [Q][stages x K][stages x V][what a tile is]. The last saves registers in the main loop.
+constexpr int kTileFactsBytes = 80;
+
+struct PortableForwardShared {
+  int q, k, v;  // bytes of one buffer
+  int facts;    // where they lie
+  int total;
+};
+
+constexpr PortableForwardShared forward_portable_shared(const PortableForward& spec) {
+  const int row = shared_width(spec) * bytes_of(spec.element);
+  const int q = spec.queries * row, k = spec.keys * row;
+  const int facts = q + 2 * spec.stages * k;
+  return {q, k, k, facts, facts + kTileFactsBytes};
+}
+
+constexpr int forward_portable_shared_bytes(const PortableForward& spec) {
+  return forward_portable_shared(spec).total;
 }
 
 }  // namespace attune::kernel

@@ -1,0 +1,365 @@
+// S = Q K^T and O += P V of one warp on tiles in shared memory, three ways with one interface and
+// one layout of the results: mma's C fragments, [16-row tile][8-column tile][4].
+//   TensorProducts  f16 and bf16 on tensor cores
+//   SplitProducts   f32 as two tf32 each, three products, sums outside the tensor cores
+//   SimtProducts    plain multiply-adds, for what has no tensor cores
+#pragma once
+
+#include <attune/arch/mma.cuh>
+#include <attune/part/shared_tile.cuh>
+
+namespace attune::kernel {
+
+// Sizes of one warp's share.
+template <Element kElementArg, int kQueriesArg, int kKeysArg, int kWarps, int kWidthArg>
+struct WarpShape {
+  static constexpr Element kElement = kElementArg;
+  static constexpr int kQueries = kQueriesArg, kKeys = kKeysArg, kWidth = kWidthArg;
+  static constexpr int kWarpRows = kQueries / kWarps;
+  static constexpr int kRowTiles = kWarpRows / 16, kKeyTiles = kKeys / 8, kWidthTiles = kWidth / 8;
+  static constexpr int kRowBytes = kWidth * bytes_of(kElement);
+  static constexpr int kPairs = kRowBytes / 32;  // of 16-byte chunks: steps in depth of S
+  using QTile = SharedTile<kQueries, kRowBytes, false>;
+  using KTile = SharedTile<kKeys, kRowBytes, true>;
+  using Scores = float[kRowTiles][kKeyTiles][4];
+  using Values = float[kRowTiles][kWidthTiles][4];
+  static_assert(kWarpRows % 16 == 0 && kKeys % 16 == 0 && kWidth % 32 == 0);
+};
+
+// Readers of Q, K and V. The two registers of a B fragment must be neighbours, so K loads a tile's two
+// chunks after each other and V a chunk's two tiles.
+template <typename W>
+__device__ __forceinline__ MatrixReader<typename W::QTile> query_reader(u32 tile) {
+  const int lane = threadIdx.x % 32;
+  const u32 rows = static_cast<int>(threadIdx.x / 32) * W::kWarpRows * W::QTile::kPanel;
+  return {tile + rows, lane % 16, lane / 16};
+}
+template <typename W>
+__device__ __forceinline__ MatrixReader<typename W::KTile> key_reader(u32 tile) {
+  const int lane = threadIdx.x % 32;
+  return {tile, key_row(lane % 8, lane / 16), lane / 8 % 2};
+}
+template <typename W>
+__device__ __forceinline__ MatrixReader<typename W::KTile> value_reader(u32 tile) {
+  const int lane = threadIdx.x % 32;
+  return {tile, key_row(lane % 8, lane / 8 % 2), lane / 16};
+}
+
+template <typename W>
+struct TensorProducts {
+  static constexpr bool kBf16 = W::kElement == Element::bf16;
+  // Q stays in registers where it takes at most 32 of them.
+  static constexpr bool kKeepQ = W::kRowTiles * W::kPairs * 4 <= 32;
+  u32 q_tile;
+  u32 q[kKeepQ ? W::kPairs : 1][W::kRowTiles][4];
+
+  __device__ __forceinline__ explicit TensorProducts(u32 tile) : q_tile(tile) {}
+
+  // Once Q has arrived.
+  __device__ __forceinline__ void take_queries() {
+    if constexpr (kKeepQ) {
+      const auto reader = query_reader<W>(q_tile);
+#pragma unroll
+      for (int k = 0; k < W::kPairs; ++k) {
+#pragma unroll
+        for (int m = 0; m < W::kRowTiles; ++m)
+          ldmatrix(q[k][m], reader.template at<W::kQueries>(16 * m, k));
+      }
+    }
+  }
+
+  __device__ __forceinline__ void scores(typename W::Scores& s, u32 k_tile) {
+#pragma unroll
+    for (int m = 0; m < W::kRowTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < W::kKeyTiles; ++n) s[m][n][0] = s[m][n][1] = s[m][n][2] = s[m][n][3] = 0;
+    }
+    const auto q_reader = query_reader<W>(q_tile);
+    const auto k_reader = key_reader<W>(k_tile);
+#pragma unroll
+    for (int k = 0; k < W::kPairs; ++k) {
+      u32(&a)[W::kRowTiles][4] = q[kKeepQ ? k : 0];
+      if constexpr (!kKeepQ) {
+#pragma unroll
+        for (int m = 0; m < W::kRowTiles; ++m)
+          ldmatrix(a[m], q_reader.template at<W::kQueries>(16 * m, k));
+      }
+#pragma unroll
+      for (int n = 0; n < W::kKeyTiles; n += 2) {
+        u32 b[4];
+        ldmatrix(b, k_reader.template at<W::kKeys>(8 * n, k));
+#pragma unroll
+        for (int m = 0; m < W::kRowTiles; ++m) {
+          mma16<kBf16>(s[m][n], a[m], b[0], b[1]);
+          mma16<kBf16>(s[m][n + 1], a[m], b[2], b[3]);
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void add_values(typename W::Values& o, const typename W::Scores& p,
+                                             u32 v_tile) {
+    const auto reader = value_reader<W>(v_tile);
+#pragma unroll
+    for (int n = 0; n < W::kKeyTiles; n += 2) {
+      u32 a[W::kRowTiles][4];
+#pragma unroll
+      for (int m = 0; m < W::kRowTiles; ++m) {
+        a[m][0] = Elements<W::kElement>::pack(p[m][n][0], p[m][n][1]);
+        a[m][1] = Elements<W::kElement>::pack(p[m][n][2], p[m][n][3]);
+        a[m][2] = Elements<W::kElement>::pack(p[m][n + 1][0], p[m][n + 1][1]);
+        a[m][3] = Elements<W::kElement>::pack(p[m][n + 1][2], p[m][n + 1][3]);
+      }
+#pragma unroll
+      for (int d = 0; d < W::kWidthTiles; d += 2) {
+        u32 b[4];
+        ldmatrix_transposed(b, reader.template at<W::kKeys>(8 * n, d / 2));
+#pragma unroll
+        for (int m = 0; m < W::kRowTiles; ++m) {
+          mma16<kBf16>(o[m][d], a[m], b[0], b[1]);
+          mma16<kBf16>(o[m][d + 1], a[m], b[2], b[3]);
+        }
+      }
+    }
+  }
+};
+
+// x = high + low up to 2^-23 of x. The tensor cores ignore the lower 13 bits: high is cut, low is
+// rounded by adding half a step.
+struct Split {
+  u32 high, low;
+  __device__ __forceinline__ explicit Split(u32 x) : high(x & 0xffffe000u) {
+    low = __float_as_uint(__uint_as_float(x) - __uint_as_float(high)) + 0x1000u;
+  }
+};
+
+template <int kCount>
+struct Splits {
+  u32 high[kCount], low[kCount];
+  __device__ __forceinline__ explicit Splits(const u32 (&x)[kCount]) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const Split split(x[i]);
+      high[i] = split.high;
+      low[i] = split.low;
+    }
+  }
+};
+
+// Tensor cores cut their sums instead of rounding them, so only a few products are summed there;
+// the rest is added in float32 (Ootomo and Yokota, "Recovering single precision accuracy from
+// Tensor Cores", IJHPCA 2022).
+template <typename W>
+struct SplitProducts {
+  static constexpr int kDepth = 4;  // products of 8 summed inside
+  u32 q_tile;
+
+  __device__ __forceinline__ explicit SplitProducts(u32 tile) : q_tile(tile) {}
+  __device__ __forceinline__ void take_queries() {}
+
+  static __device__ __forceinline__ void multiply(float (&high)[4], float (&low)[4],
+                                                  const Splits<4>& a, u32 b0, u32 b1) {
+    const Split x0(b0), x1(b1);
+    mma_tf32(low, a.high, x0.low, x1.low);
+    mma_tf32(low, a.low, x0.high, x1.high);
+    mma_tf32(high, a.high, x0.high, x1.high);
+  }
+
+  __device__ __forceinline__ void scores(typename W::Scores& s, u32 k_tile) {
+#pragma unroll
+    for (int m = 0; m < W::kRowTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < W::kKeyTiles; ++n) s[m][n][0] = s[m][n][1] = s[m][n][2] = s[m][n][3] = 0;
+    }
+    const auto q_reader = query_reader<W>(q_tile);
+    const auto k_reader = key_reader<W>(k_tile);
+#pragma unroll
+    for (int k0 = 0; k0 < W::kPairs; k0 += kDepth) {
+#pragma unroll
+      for (int m = 0; m < W::kRowTiles; ++m) {
+        u32 raw[kDepth][4];
+#pragma unroll
+        for (int k = 0; k < kDepth; ++k)
+          ldmatrix(raw[k], q_reader.template at<W::kQueries>(16 * m, k0 + k));
+        const Splits<4> a[kDepth] = {Splits<4>(raw[0]), Splits<4>(raw[1]), Splits<4>(raw[2]),
+                                     Splits<4>(raw[3])};
+#pragma unroll
+        for (int n = 0; n < W::kKeyTiles; n += 2) {
+          float high[2][4] = {}, low[2][4] = {};
+#pragma unroll
+          for (int k = 0; k < kDepth; ++k) {
+            u32 b[4];
+            ldmatrix(b, k_reader.template at<W::kKeys>(8 * n, k0 + k));
+            multiply(high[0], low[0], a[k], b[0], b[1]);
+            multiply(high[1], low[1], a[k], b[2], b[3]);
+          }
+#pragma unroll
+          for (int c = 0; c < 4; ++c) {
+            s[m][n][c] += high[0][c] + low[0][c];
+            s[m][n + 1][c] += high[1][c] + low[1][c];
+          }
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void add_values(typename W::Values& o, const typename W::Scores& p,
+                                             u32 v_tile) {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    // Rows 4t + x of a group have the swizzle 2t + (x & 1).
+    const u32 base = v_tile + 4 * t * W::KTile::kPanel + g % 4 * 4;
+    const u32 even = (g / 4 ^ 2 * t) << 4, odd = even ^ 16;
+#pragma unroll
+    for (int n = 0; n < W::kKeyTiles; n += 4) {
+#pragma unroll
+      for (int m = 0; m < W::kRowTiles; ++m) {
+        u32 raw[4][4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          // k = t of the product is the tile's column 2t, k = t + 4 its column 2t + 1.
+          if (n + k < W::kKeyTiles) {
+            const float(&c)[4] = p[m][n + k];
+            raw[k][0] = __float_as_uint(c[0]), raw[k][1] = __float_as_uint(c[2]);
+            raw[k][2] = __float_as_uint(c[1]), raw[k][3] = __float_as_uint(c[3]);
+          } else {
+            raw[k][0] = raw[k][1] = raw[k][2] = raw[k][3] = 0;
+          }
+        }
+        const Splits<4> a[4] = {Splits<4>(raw[0]), Splits<4>(raw[1]), Splits<4>(raw[2]),
+                                Splits<4>(raw[3])};
+#pragma unroll
+        for (int d = 0; d < W::kWidthTiles; ++d) {
+          const int panel = 2 * d / W::KTile::kChunks, inner = 2 * d % W::KTile::kChunks;
+          float high[4] = {}, low[4] = {};
+#pragma unroll
+          for (int k = 0; k < 4; ++k) {
+            if (n + k >= W::kKeyTiles) break;
+            const u32 row = base + panel * (W::kKeys * W::KTile::kPanel) +
+                            ((n + k) / 2 * 16 + (n + k) % 2 * 2) * W::KTile::kPanel;
+            const u32 b0 = load_shared(row + (even ^ inner << 4));
+            const u32 b1 = load_shared(row + W::KTile::kPanel + (odd ^ inner << 4));
+            multiply(high, low, a[k], b0, b1);
+          }
+#pragma unroll
+          for (int c = 0; c < 4; ++c) o[m][d][c] += high[c] + low[c];
+        }
+      }
+    }
+  }
+};
+
+template <typename W>
+struct SimtProducts {
+  using E = Elements<W::kElement>;
+  static constexpr int kPerChunk = 16 / bytes_of(W::kElement);
+  u32 q_tile;
+
+  __device__ __forceinline__ explicit SimtProducts(u32 tile) : q_tile(tile) {}
+  __device__ __forceinline__ void take_queries() {}
+
+  static __device__ __forceinline__ float element(const u32 (&r)[4], int e) {
+    if constexpr (kPerChunk == 4) {
+      return __uint_as_float(r[e]);
+    } else {
+      return E::to_float(static_cast<typename E::Bits>(r[e / 2] >> e % 2 * 16));
+    }
+  }
+
+  __device__ __forceinline__ void scores(typename W::Scores& s, u32 k_tile) {
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const int row = static_cast<int>(threadIdx.x / 32) * W::kWarpRows + g;
+#pragma unroll
+    for (int m = 0; m < W::kRowTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < W::kKeyTiles; ++n) s[m][n][0] = s[m][n][1] = s[m][n][2] = s[m][n][3] = 0;
+    }
+#pragma unroll 1
+    for (int chunk = 0; chunk < 2 * W::kPairs; ++chunk) {
+      u32 q[W::kRowTiles][2][4];
+#pragma unroll
+      for (int m = 0; m < W::kRowTiles; ++m) {
+        load_shared(q[m][0], q_tile + W::QTile::chunk(row + 16 * m, chunk));
+        load_shared(q[m][1], q_tile + W::QTile::chunk(row + 16 * m + 8, chunk));
+      }
+#pragma unroll
+      for (int n = 0; n < W::kKeyTiles; ++n) {
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+          u32 k[4];
+          load_shared(k, k_tile + W::KTile::chunk(n / 2 * 16 + 4 * t + n % 2 * 2 + c, chunk));
+#pragma unroll
+          for (int e = 0; e < kPerChunk; ++e) {
+#pragma unroll
+            for (int m = 0; m < W::kRowTiles; ++m) {
+              s[m][n][c] += element(q[m][0], e) * element(k, e);
+              s[m][n][c + 2] += element(q[m][1], e) * element(k, e);
+            }
+          }
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void add_values(typename W::Values& o, const typename W::Scores& p,
+                                             u32 v_tile) {
+    const int lane = threadIdx.x % 32, t = lane % 4;
+#pragma unroll
+    for (int n = 0; n < W::kKeyTiles; ++n) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+#pragma unroll
+        for (int owner = 0; owner < 4; ++owner) {
+          float weight[W::kRowTiles][2];
+#pragma unroll
+          for (int m = 0; m < W::kRowTiles; ++m) {
+            weight[m][0] = __shfl_sync(~0u, p[m][n][c], owner, 4);
+            weight[m][1] = __shfl_sync(~0u, p[m][n][c + 2], owner, 4);
+          }
+          const int row = n / 2 * 16 + 4 * owner + n % 2 * 2 + c;
+#pragma unroll
+          for (int d = 0; d < W::kWidthTiles; ++d) {
+            float v[2];
+            if constexpr (kPerChunk == 4) {
+              const u32 at = v_tile + W::KTile::chunk(row, 2 * d + t / 2) + t % 2 * 8;
+              v[0] = __uint_as_float(load_shared(at));
+              v[1] = __uint_as_float(load_shared(at + 4));
+            } else {
+              const u32 bits = load_shared(v_tile + W::KTile::chunk(row, d) + 4 * t);
+              v[0] = E::to_float(static_cast<typename E::Bits>(bits));
+              v[1] = E::to_float(static_cast<typename E::Bits>(bits >> 16));
+            }
+#pragma unroll
+            for (int m = 0; m < W::kRowTiles; ++m) {
+#pragma unroll
+              for (int e = 0; e < 2; ++e) {
+                o[m][d][e] += weight[m][0] * v[e];
+                o[m][d][e + 2] += weight[m][1] * v[e];
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+};
+
+template <bool kTensor, bool kSplit, typename W>
+struct ProductsOf {
+  using Type = SimtProducts<W>;
+};
+template <typename W>
+struct ProductsOf<true, false, W> {
+  using Type = TensorProducts<W>;
+};
+template <typename W>
+struct ProductsOf<false, true, W> {
+  using Type = SplitProducts<W>;
+};
+
+// The best way for an element type and the first architecture of the spec's range.
+template <int kArch, typename W>
+using Products =
+    typename ProductsOf<W::kElement == Element::f16 || (W::kElement == Element::bf16 && kArch >= 80),
+                        W::kElement == Element::f32 && kArch >= 80, W>::Type;
+
+}  // namespace attune::kernel

@@ -1,0 +1,129 @@
+// Writing o and the LSE: a warp's rows, and what belongs to no query.
+#pragma once
+
+#include <attune/part/products.cuh>
+#include <attune/part/softmax.cuh>
+#include <attune/part/tile_order.cuh>
+
+namespace attune::kernel {
+
+// Where the LSE of a query lies.
+__device__ __forceinline__ float* lse_at(const ForwardParams& p, const Sequence& seq, int b, int h,
+                                         i64 i) {
+  return p.lse.data + b * p.lse.b_stride + h * p.lse.h_stride +
+         (i + (p.lse.packed != 0 ? seq.q_start : 0)) * p.lse.s_stride;
+}
+
+// Rows of a padded LSE past the sequence's own length get +inf; tokens after the last packed
+// sequence get o = 0 and an LSE of -inf. The tiles of a head share them.
+template <Element kElement, int kThreads, int kQueries>
+__device__ __forceinline__ void write_outside(const ForwardParams& p, const Sequence& seq,
+                                              const TilePlace& tile) {
+  using Bits = typename Elements<kElement>::Bits;
+  const int first = tile.block * kQueries, thread = threadIdx.x;
+  if (p.lse.data != nullptr && p.lse.padded != 0) {
+    for (int i = first + thread; i < smaller(first + kQueries, p.lse.padded); i += kThreads) {
+      if (i >= seq.sq) *lse_at(p, seq, tile.b, tile.h, i) = infinity();
+    }
+  }
+  for (i64 i = first; i < seq.tail; i += static_cast<i64>(p.query_blocks) * kQueries) {
+    for (i64 r = i; r < smaller<i64>(i + kQueries, seq.tail); ++r) {
+      Bits* o = QueryRows<Bits>(p.o, tile.b, seq.q_start + seq.sq, tile.h).base + r * p.o.s_stride;
+      for (int d = thread; d < p.dv; d += kThreads) o[d * p.o.d_stride] = 0;
+      if (thread == 0 && p.lse.data != nullptr && p.lse.packed != 0) {
+        *lse_at(p, seq, tile.b, tile.h, seq.sq + r) = -infinity();
+      }
+    }
+  }
+}
+
+template <typename W, typename S>
+__device__ __forceinline__ void write_lse(const ForwardParams& p, const Sequence& seq,
+                                          const TilePlace& tile, const S& softmax) {
+  if (p.lse.data == nullptr || threadIdx.x % 4 != 0) return;
+#pragma unroll
+  for (int m = 0; m < W::kRowTiles; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int i = tile.block * W::kQueries + thread_row<W>(m, half);
+      if (i < seq.sq) *lse_at(p, seq, tile.b, tile.h, i) = softmax.lse[m][half];
+    }
+  }
+}
+
+template <typename W, typename S>
+__device__ __forceinline__ void scale_values(typename W::Values& o, const S& softmax, float factor) {
+#pragma unroll
+  for (int m = 0; m < W::kRowTiles; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float scale = softmax.inverse[m][half] * factor;
+      // Not a product where there is nothing to divide: 0 * NaN would be NaN.
+#pragma unroll
+      for (int d = 0; d < W::kWidthTiles; ++d) {
+        o[m][d][2 * half] = scale == 0.0f ? 0.0f : o[m][d][2 * half] * scale;
+        o[m][d][2 * half + 1] = scale == 0.0f ? 0.0f : o[m][d][2 * half + 1] * scale;
+      }
+    }
+  }
+}
+
+// O to memory. 16-bit rows go through this warp's part of the Q tile, which nobody else reads, so
+// that a row leaves in chunks of 16 bytes.
+template <Element kElement, bool kAligned, typename W>
+__device__ __forceinline__ void write_values(const ForwardParams& p, const Sequence& seq,
+                                             const TilePlace& tile, const typename W::Values& o,
+                                             u32 q_tile) {
+  using E = Elements<kElement>;
+  using Bits = typename E::Bits;
+  const int lane = threadIdx.x % 32, t = lane % 4, first = tile.block * W::kQueries;
+  const QueryRows<Bits> to(p.o, tile.b, seq.q_start, tile.h);
+  if constexpr (kAligned && kElement != Element::f32) {
+    const int warp_row = static_cast<int>(threadIdx.x / 32) * W::kWarpRows;
+    __syncwarp();
+#pragma unroll
+    for (int m = 0; m < W::kRowTiles; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = thread_row<W>(m, half);
+#pragma unroll
+        for (int d = 0; d < W::kWidthTiles; ++d) {
+          store_shared(q_tile + W::QTile::chunk(row, d) + 4 * t,
+                       E::pack(o[m][d][2 * half], o[m][d][2 * half + 1]));
+        }
+      }
+    }
+    __syncwarp();
+    constexpr int kRowChunks = W::kRowBytes / 16;
+    for (int index = lane; index < W::kWarpRows * kRowChunks; index += 32) {
+      const int row = warp_row + index / kRowChunks, chunk = index % kRowChunks;
+      if (first + row >= seq.sq || chunk * 8 >= p.dv) continue;
+      u32 r[4];
+      load_shared(r, q_tile + W::QTile::chunk(row, chunk));
+      *reinterpret_cast<uint4*>(to(first + row) + chunk * 8) = make_uint4(r[0], r[1], r[2], r[3]);
+    }
+  } else {
+#pragma unroll
+    for (int m = 0; m < W::kRowTiles; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int i = first + thread_row<W>(m, half);
+        if (i >= seq.sq) continue;
+        Bits* row = to(i);
+#pragma unroll
+        for (int d = 0; d < W::kWidthTiles; ++d) {
+          const int column = 8 * d + 2 * t;
+          const float x = o[m][d][2 * half], y = o[m][d][2 * half + 1];
+          if constexpr (kAligned) {
+            if (column < p.dv) *reinterpret_cast<float2*>(row + column) = make_float2(x, y);
+          } else {
+            if (column < p.dv) row[column * p.o.d_stride] = E::from_float(x);
+            if (column + 1 < p.dv) row[(column + 1) * p.o.d_stride] = E::from_float(y);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace attune::kernel

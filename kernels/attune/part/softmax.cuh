@@ -1,0 +1,178 @@
+// Online softmax of a warp's rows on C fragments.
+//
+// A row's P, its sum and its O all count from a reference m, so that any m gives the same result as
+// long as nothing overflows. Where P has the range of float32 (bf16 and f32), m is the maximum of
+// the first block that the row meets, and is lifted after a block whose sum grew past 2^20: no
+// maximum is taken in between, and exponentials and products overlap. A score that exceeds m by 2^127 within
+// one block overflows the sum; the tile is then walked again with `careful`, where m follows the
+// maximum block by block, as it always does for f16.
+#pragma once
+
+#include <attune/part/score.cuh>
+
+namespace attune::kernel {
+
+// kNatural: scores are the contract's and references count in powers of e; else they are raw
+// products, references count in powers of two and the scale is folded into the exponential.
+// Natural ones are subtracted before log2(e) is multiplied: a mask of the lowest float would
+// overflow.
+template <typename W, bool kNatural>
+struct Softmax {
+  static constexpr bool kWide = W::kElement != Element::f16;  // P has the range of float32
+  static constexpr float kSlack = 8.0f;                       // in powers of two, where it has not
+  static constexpr float kLift = 1048576.0f;
+  float m[W::kRowTiles][2], l[W::kRowTiles][2];
+  const float* factor_at;  // raw product -> power of two; stays where the kernel's parameters lie
+  bool careful;         // m follows the maximum; else until every row has met a key
+
+  __device__ __forceinline__ explicit Softmax(const ForwardParams& p)
+      : factor_at(&p.scale_log2), careful(true) {
+#pragma unroll
+    for (int i = 0; i < W::kRowTiles; ++i) {
+      m[i][0] = m[i][1] = -infinity();
+      l[i][0] = l[i][1] = 0.0f;
+    }
+  }
+
+  // 2^ of a difference of references.
+  static __device__ __forceinline__ float power(float difference) {
+    return exp2_fast(kNatural ? difference * kLog2E : difference);
+  }
+
+  // Moves the references up to the maxima of these scores where they have to; O and l follow.
+  __device__ __forceinline__ void settle(const typename W::Scores& s, typename W::Values& o,
+                                         bool always_careful) {
+    float top[W::kRowTiles][2];
+    bool move = false, without = false;
+#pragma unroll
+    for (int i = 0; i < W::kRowTiles; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float x = s[i][0][2 * half];
+#pragma unroll
+        for (int n = 0; n < W::kKeyTiles; ++n) {
+          x = fmaxf(x, fmaxf(s[i][n][2 * half], s[i][n][2 * half + 1]));
+        }
+        x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+        x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+        top[i][half] = kNatural ? x : x * *factor_at;
+        move |= top[i][half] > m[i][half] + (kNatural ? kSlack * kLn2 : kSlack);
+      }
+    }
+    if (__any_sync(~0u, move)) {
+#pragma unroll
+      for (int i = 0; i < W::kRowTiles; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const float next = fmaxf(top[i][half], m[i][half]);
+          const float alpha = next == -infinity() ? 1.0f : power(m[i][half] - next);
+          m[i][half] = next;
+          multiply(o, i, half, alpha);
+        }
+      }
+    }
+    if constexpr (kWide) {
+#pragma unroll
+      for (int i = 0; i < W::kRowTiles; ++i) {
+        without |= m[i][0] == -infinity() || m[i][1] == -infinity();
+      }
+      careful = always_careful || __any_sync(~0u, without);
+    }
+  }
+
+  __device__ __forceinline__ void multiply(typename W::Values& o, int i, int half, float alpha) {
+    l[i][half] *= alpha;
+#pragma unroll
+    for (int d = 0; d < W::kWidthTiles; ++d) {
+      o[i][d][2 * half] *= alpha;
+      o[i][d][2 * half + 1] *= alpha;
+    }
+  }
+
+  // Scores -> P, and their sums. Returns this thread's largest sum.
+  __device__ __forceinline__ float powers(typename W::Scores& s) {
+    float top = 0.0f;
+#pragma unroll
+    for (int i = 0; i < W::kRowTiles; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        // A row that has met no key yet has -inf: its exponents must be -inf, not NaN.
+        const float base = m[i][half] == -infinity() ? 0.0f : m[i][half];
+        float sum = 0.0f;
+#pragma unroll
+        for (int n = 0; n < W::kKeyTiles; ++n) {
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            float& x = s[i][n][2 * half + e];
+            x = kNatural ? exp2_fast((x - base) * kLog2E) : exp2_fast(x * *factor_at - base);
+            sum += x;
+          }
+        }
+        l[i][half] += sum;
+        top = fmaxf(top, l[i][half]);
+      }
+    }
+    return top;
+  }
+
+  // After a block's P is in O: brings sums that grew large back to where they have room.
+  __device__ __forceinline__ void lift(float top, typename W::Values& o) {
+    if constexpr (kWide) {
+      if (!__any_sync(~0u, top > kLift)) return;
+#pragma unroll
+      for (int i = 0; i < W::kRowTiles; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          float sum = l[i][half];
+          sum = fmaxf(sum, __shfl_xor_sync(~0u, sum, 1));
+          sum = fmaxf(sum, __shfl_xor_sync(~0u, sum, 2));
+          if (!(sum > kLift) || sum == infinity()) continue;
+          const int exponent = static_cast<int>(__float_as_uint(sum) >> 23) - 127;
+          m[i][half] += kNatural ? exponent * kLn2 : exponent;
+          multiply(o, i, half, power(kNatural ? -exponent * kLn2 : -exponent));
+        }
+      }
+    }
+  }
+
+  // Whether some sum has overflowed although its row need not have.
+  [[nodiscard]] __device__ __forceinline__ bool overflowed() const {
+    bool any = false;
+#pragma unroll
+    for (int i = 0; i < W::kRowTiles; ++i) any |= l[i][0] == infinity() || l[i][1] == infinity();
+    return any;
+  }
+
+  // What O is to be multiplied with, and the LSE, once finish() has run.
+  float inverse[W::kRowTiles][2], lse[W::kRowTiles][2];
+
+  // Sums over the lanes of a row, adds the sink.
+  __device__ __forceinline__ void finish(const ForwardParams& p, int h) {
+#pragma unroll
+    for (int i = 0; i < W::kRowTiles; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float sum = l[i][half];
+        sum += __shfl_xor_sync(~0u, sum, 1);
+        sum += __shfl_xor_sync(~0u, sum, 2);
+        l[i][half] = sum;
+        float reference = m[i][half], weight = 1.0f;
+        if (p.sink != nullptr) {
+          const float logit = p.sink[h * p.sink_stride];
+          const float sink = kNatural ? logit : logit * kLog2E;
+          const float next = fmaxf(reference, sink);
+          if (next != -infinity()) {
+            weight = power(reference - next);
+            sum = sum * weight + power(sink - next);
+            reference = next;
+          }
+        }
+        inverse[i][half] = sum > 0.0f || sum != sum ? weight / sum : 0.0f;
+        const float unit = kNatural ? 1.0f : kLn2;
+        lse[i][half] = sum == 0.0f ? -infinity() : reference * unit + logf(sum);
+      }
+    }
+  }
+};
+
+}  // namespace attune::kernel

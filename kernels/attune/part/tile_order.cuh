@@ -1,0 +1,75 @@
+// Which tile a block of threads computes, and which rows of it a warp and a thread own.
+#pragma once
+
+#include <attune/part/sequence.cuh>
+
+namespace attune::kernel {
+
+// Tiles go by slices of heads whose keys fit the L2 cache together; inside a slice the last block of
+// queries first, since under a causal mask it has the most keys.
+struct TilePlace {
+  int block, h, b;
+  TilePlace() = default;
+  __device__ __forceinline__ explicit TilePlace(const ForwardParams& p) {
+    if (p.tiles >> 31 == 0) {  // divisions of 64 bits cost a microsecond
+      place<u32>(p, blockIdx.x);
+    } else {
+      place<u64>(p, static_cast<u64>(blockIdx.y) * gridDim.x + blockIdx.x);
+    }
+  }
+
+  template <typename Int>
+  __device__ __forceinline__ void place(const ForwardParams& p, Int tile) {
+    const Int slice_heads = p.heads_a_slice, blocks = p.query_blocks;
+    const Int pairs = static_cast<Int>(p.b) * static_cast<Int>(p.hq);
+    const Int slice = tile / (slice_heads * blocks);
+    const Int rest = tile - slice * (slice_heads * blocks);
+    const Int heads = smaller<Int>(slice_heads, pairs - slice * slice_heads);
+    const Int from_last = rest / heads;
+    const Int pair = slice * slice_heads + (rest - from_last * heads);
+    block = static_cast<int>(blocks - 1 - from_last);
+    b = static_cast<int>(pair / static_cast<Int>(p.hq));
+    h = static_cast<int>(pair - static_cast<Int>(b) * static_cast<Int>(p.hq));
+  }
+};
+
+// A warp's rows, counted inside the tile, and which keys some or all of them attend to.
+struct WarpRows {
+  int first;
+  Range reach, common;
+  __device__ __forceinline__ WarpRows(int first, int count, int rows_of_tile,
+                                      const MaskSides& sides)
+      : first(first), reach{0, 0}, common{0, 0} {
+    if (first >= rows_of_tile) return;
+    const int last = smaller(first + count, rows_of_tile) - 1;
+    reach = {sides.begin(first), sides.end(last)};
+    common = {sides.begin(last), sides.end(first)};
+  }
+  [[nodiscard]] __device__ __forceinline__ bool meet(int begin, int end) const {
+    return begin < reach.end && end > reach.begin;
+  }
+  [[nodiscard]] __device__ __forceinline__ bool cover(int begin, int end) const {
+    return begin >= common.begin && end <= common.end;
+  }
+};
+
+// This thread's row of 16-row tile m, upper or lower half, counted inside the tile of queries.
+template <typename W>
+__device__ __forceinline__ int thread_row(int m, int half) {
+  return static_cast<int>(threadIdx.x / 32) * W::kWarpRows + 16 * m + 8 * half +
+         static_cast<int>(threadIdx.x % 32 / 4);
+}
+
+// What a tile is, kept in shared memory: what the main loop seldom needs stays out of registers.
+struct TileFacts {
+  TilePlace place;
+  Sequence seq;
+  MaskSides sides;
+  const void *k, *v;  // row 0 of the head's keys and values
+};
+
+__device__ __forceinline__ u64 dropout_row(const ForwardParams& p, int b, int h, int i) {
+  return ((static_cast<u64>(b) * p.hq + h) * p.sq + i) * p.sk;
+}
+
+}  // namespace attune::kernel
