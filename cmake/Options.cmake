@@ -6,6 +6,7 @@ option(ATTUNE_INSTALL "Make install rules" ${PROJECT_IS_TOP_LEVEL})
 option(ATTUNE_WERROR "Treat warnings as errors" ${PROJECT_IS_TOP_LEVEL})
 option(ATTUNE_FUZZ "Build the libFuzzer targets (needs clang)" OFF)
 set(ATTUNE_SANITIZE "" CACHE STRING "Sanitizers for every target, e.g. address,undefined or thread")
+set(ATTUNE_BUNDLE "" CACHE FILEPATH "A bundle of compiled kernels (attune compile) to embed in the library")
 set(ATTUNE_GRID_COUNT "" CACHE STRING "Problems in the test grid; empty is the grid's own default")
 
 if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)

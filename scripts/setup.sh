@@ -21,6 +21,8 @@ cmake              | cmake             | configures the build
 ninja-build        | ninja             | runs the build
 libfmt-dev         | fmt/core.h        | {fmt}: text
 nlohmann-json3-dev | nlohmann/json.hpp | JSON, and the headers of .safetensors files
+libxxhash-dev      | xxhash.h          | hashes of compiled kernels
+libzstd-dev        | zstd.h            | bundles of compiled kernels
 libcli11-dev       | CLI/CLI.hpp       | the command line of attune
 libpng-dev         | png.h             | writes the attention map
 '

@@ -47,11 +47,16 @@ def links(root):
 def variables(root):
     table = (root / "docs" / "environment.md").read_text()
     documented = set(VARIABLE.findall(table))
-    read = set()
-    for path in (root / "src").rglob("*.cpp"):
-        read |= set(re.findall(r'getenv\(\s*"(\w+)"', path.read_text()))
+    one_place = root / "src" / "host" / "environment.cpp"
+    read = set(re.findall(r'"(ATTUNE_\w+)"', one_place.read_text()))
+    for path in sorted((root / "src").rglob("*.cpp")):
+        for name in re.findall(r'getenv\(\s*"(\w+)"', path.read_text()):
+            yield f"{path.relative_to(root)} reads {name} past {one_place.relative_to(root)}"
+        for name in re.findall(r'environment\(\s*"(\w+)"', path.read_text()):
+            if name not in table:
+                yield f"{path.relative_to(root)} reads {name}; docs/environment.md does not say so"
     for name in sorted(read - documented):
-        yield f"the sources read {name}, and docs/environment.md does not name it"
+        yield f"the table in {one_place.name} has {name}, and docs/environment.md does not"
     for name in sorted(documented - read):
         yield f"docs/environment.md names {name}, which no source reads"
 

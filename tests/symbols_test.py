@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 
-SYSTEM = re.compile(r"^(libc|libm|libstdc\+\+|libgcc_s|libpthread|ld-linux[-\w]*)\.so")
+SYSTEM = re.compile(r"^(libc|libm|libdl|libstdc\+\+|libgcc_s|libpthread|libzstd|ld-linux[-\w]*)\.so")
 # Our API, and what C++ itself emits for it. The standard library marks its own namespace visible.
 OURS = re.compile(
     r"^(attune_\w+$|attune::|(vtable|typeinfo|typeinfo name|VTT) for (attune::|std::|__gnu_cxx::)"
@@ -31,7 +31,7 @@ def library(path):
         yield "readelf named no needed library; the check saw nothing"
     for name in needed:
         if not SYSTEM.match(name):
-            yield f"{path} needs {name}; it may need only libc, libm, libstdc++ and pthread"
+            yield f"{path} needs {name}; it may need only libc, libm, libstdc++, pthread and libzstd"
     if len(soname) != 1 or not re.fullmatch(r"libattune\.so\.\d+", soname[0]):
         yield f"{path} has soname {soname}; it should be libattune.so.<major>"
 

@@ -29,6 +29,9 @@ struct Command {
 [[nodiscard]] Command add_list(CLI::App& app);
 [[nodiscard]] Command add_doctor(CLI::App& app);
 [[nodiscard]] Command add_bench(CLI::App& app);
+[[nodiscard]] Command add_generate(CLI::App& app);
+[[nodiscard]] Command add_compile(CLI::App& app);
+[[nodiscard]] Command add_cache(CLI::App& app);
 
 // "attune: <message>" on stderr; returns the exit code.
 [[nodiscard]] int refuse(const Status& status);

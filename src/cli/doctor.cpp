@@ -11,6 +11,7 @@
 #include "cli/command.h"
 #include "cli/format.h"
 #include "cli/machine.h"
+#include "host/environment.h"
 #include "host/isa.h"
 
 namespace attune::cli {

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/built.h"
 #include "cli/command.h"
 #include "cli/format.h"
 #include "host/isa.h"
@@ -26,6 +27,7 @@ constexpr std::array kKinds = {Kind::forward, Kind::backward};
 struct ListOptions {
   bool json = false;
   bool markdown = false;
+  bool built = false;
 };
 
 std::string_view word(Kind kind) { return kind == Kind::forward ? "forward" : "backward"; }
@@ -201,6 +203,7 @@ void print_markdown() {
 }
 
 int run(const ListOptions& options) {
+  if (options.built) return list_built(options.json);
   if (options.json) {
     print_json();
   } else if (options.markdown) {
@@ -217,8 +220,11 @@ Command add_list(CLI::App& app) {
   auto options = std::make_shared<ListOptions>();
   CLI::App* sub = app.add_subcommand("list", "Print the table of kernels");
   CLI::Option* json = sub->add_flag("--json", options->json, "Print JSON");
-  sub->add_flag("--markdown", options->markdown, "Print what is supported, as Markdown tables")
-      ->excludes(json);
+  CLI::Option* markdown =
+      sub->add_flag("--markdown", options->markdown, "Print what is supported, as Markdown tables")
+          ->excludes(json);
+  sub->add_flag("--built", options->built, "Only GPU kernels that are compiled, with their costs")
+      ->excludes(markdown);
   sub->footer("Example:\n  attune list --markdown");
   return {sub, [options] { return run(*options); }};
 }

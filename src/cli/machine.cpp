@@ -5,7 +5,6 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <array>
 #include <fstream>
 #include <initializer_list>
 #include <thread>
@@ -19,11 +18,6 @@
 
 namespace attune::cli {
 namespace {
-
-constexpr std::array kVariables = {
-    EnvironmentVariable{"ATTUNE_CPU_ISA", "generic, avx2, avx512, avx512bf16 or amx",
-                        "the highest instruction set that the CPU kernels may use"},
-};
 
 std::string trim(std::string text) {
   const auto first = text.find_first_not_of(" \t");
@@ -117,8 +111,6 @@ int usable_cores() {
   if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
-
-std::span<const EnvironmentVariable> environment_variables() { return kVariables; }
 
 std::vector<SharedLibrary> gpu_libraries() {
   SharedLibrary driver{.name = "libcuda",

@@ -1,9 +1,7 @@
-// What this machine and this build are, in words; and the one table of environment variables.
+// What this machine and this build are, in words.
 #pragma once
 
-#include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace attune::cli {
@@ -15,13 +13,6 @@ namespace attune::cli {
 [[nodiscard]] std::string cpu_model();  // as the kernel names it
 // Cores that this process may use: its affinity mask, not the whole machine.
 [[nodiscard]] int usable_cores();
-
-struct EnvironmentVariable {
-  std::string_view name;
-  std::string_view values;
-  std::string_view meaning;
-};
-[[nodiscard]] std::span<const EnvironmentVariable> environment_variables();
 
 // A shared library that a GPU backend would open at run time.
 struct SharedLibrary {

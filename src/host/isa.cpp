@@ -1,12 +1,12 @@
 #include "host/isa.h"
 
-#include <cstdlib>
-
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+
+#include "host/environment.h"
 
 namespace attune {
 
@@ -117,9 +117,6 @@ bool bf16_dot_is_slow() {
 #endif
 }
 
-std::string cpu_isa_variable() {
-  const char* value = std::getenv("ATTUNE_CPU_ISA");
-  return value == nullptr ? std::string{} : std::string{value};
-}
+std::string cpu_isa_variable() { return environment("ATTUNE_CPU_ISA").value_or(std::string{}); }
 
 }  // namespace attune

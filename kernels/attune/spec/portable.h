@@ -26,4 +26,7 @@ struct PortableForward {
 
 constexpr int threads_of(const PortableForward& spec) { return spec.warps * 32; }
 
+// Blocks that must fit one multiprocessor at a time: bounds the registers of a thread.
+constexpr int blocks_an_sm(const PortableForward&) { return 1; }
+
 }  // namespace attune::kernel

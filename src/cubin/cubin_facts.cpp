@@ -1,0 +1,112 @@
+#include "cubin/cubin_facts.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
+
+#include "cubin/elf.h"
+
+namespace attune {
+
+namespace {
+
+constexpr std::uint16_t kCudaMachine = 190;
+
+// .nv.info holds records of 4 bytes: format, attribute, and a 16-bit value or the size of what
+// follows. NVIDIA documents none of it; the numbers are those that cuobjdump -elf prints by name.
+constexpr unsigned kSized = 4;
+enum Attribute : unsigned {
+  kMaxThreads = 0x05,     // of a block: x, y, z
+  kFrameSize = 0x11,      // (symbol, bytes)
+  kMinStackSize = 0x12,   // (symbol, bytes), with what it calls
+  kParameterSize = 0x19,  // the 16-bit value
+  kRegisterCount = 0x2f,  // (symbol, registers)
+};
+
+struct Record {
+  unsigned attribute = 0;
+  std::uint16_t value = 0;
+  std::span<const std::byte> data;
+};
+
+Status malformed(std::string why) {
+  return {Code::io_error, "is a cubin that contradicts itself: " + std::move(why)};
+}
+
+template <typename F>
+Status each_record(const ElfSection& section, F&& f) {
+  const auto bytes = section.data;
+  for (std::uint64_t at = 0; at < bytes.size();) {
+    const auto head = number_at<std::uint32_t>(bytes, at);
+    if (!head) return malformed(fmt::format("{} ends within a record", section.name));
+    at += sizeof(*head);
+    Record record{*head >> 8 & 0xff, static_cast<std::uint16_t>(*head >> 16), {}};
+    if ((*head & 0xff) == kSized) {
+      if (bytes.size() - at < record.value) {
+        return malformed(fmt::format("a record of {} is longer than the section", section.name));
+      }
+      record.data = bytes.subspan(at, record.value);
+      at += record.value;
+    }
+    f(record);
+  }
+  return {};
+}
+
+std::uint32_t clamp32(std::uint64_t size) {
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(size, 0xffffffffu));
+}
+
+}  // namespace
+
+Expected<CubinFacts> read_facts(std::span<const std::byte> cubin, std::string_view entry) {
+  const auto elf = read_elf(cubin);
+  if (!elf.ok()) return elf.status();
+  if (elf->machine != kCudaMachine) {
+    return malformed(
+        fmt::format("it is for machine {}, not for CUDA ({})", elf->machine, kCudaMachine));
+  }
+  const std::string name(entry);
+  const ElfSection* code = elf->section(".text." + name);
+  const ElfSection* all = elf->section(".nv.info");
+  const ElfSection* own = elf->section(".nv.info." + name);
+  if (code == nullptr || all == nullptr || own == nullptr) {
+    return malformed(fmt::format("it has no kernel {}", entry));
+  }
+  CubinFacts facts;
+  facts.code_bytes = clamp32(code->size);
+  if (const ElfSection* shared = elf->section(".nv.shared." + name)) {
+    facts.shared_bytes = clamp32(shared->size);
+  }
+  if (const ElfSection* local = elf->section(".nv.local." + name)) {
+    facts.local_bytes = clamp32(local->size);
+  }
+  // Of functions that were not inlined the largest counts: a kernel has none, when all is well.
+  const auto take = [&](const Record& record) {
+    const auto symbol = number_at<std::uint32_t>(record.data, 0);
+    const auto value = number_at<std::uint32_t>(record.data, sizeof(std::uint32_t));
+    if (!symbol || !value) return;
+    const bool ours = *symbol < elf->symbols.size() && elf->symbols[*symbol] == entry;
+    if (record.attribute == kRegisterCount && ours) facts.registers = *value;
+    if (record.attribute == kFrameSize || (record.attribute == kMinStackSize && ours)) {
+      facts.local_bytes = std::max(facts.local_bytes, *value);
+    }
+  };
+  if (Status status = each_record(*all, take); !status.ok()) return status;
+  const auto take_own = [&](const Record& record) {
+    if (record.attribute == kParameterSize) facts.parameter_bytes = record.value;
+    if (record.attribute != kMaxThreads) return;
+    std::uint64_t threads = 1;
+    for (std::uint64_t i = 0; i < 3; ++i) {
+      const std::uint32_t extent = number_at<std::uint32_t>(record.data, i * 4).value_or(1);
+      threads = clamp32(threads * extent);
+    }
+    facts.max_threads = static_cast<std::uint32_t>(threads);
+  };
+  if (Status status = each_record(*own, take_own); !status.ok()) return status;
+  if (facts.registers == 0) return malformed(fmt::format("{} uses no register", entry));
+  return facts;
+}
+
+}  // namespace attune

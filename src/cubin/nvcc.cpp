@@ -1,0 +1,121 @@
+#include "cubin/nvcc.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "cubin/process.h"
+#include "host/environment.h"
+#include "io/file.h"
+#include "source/device_headers.h"
+
+namespace attune {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<fs::path> candidates() {
+  std::vector<fs::path> paths;
+  for (const char* toolkit : {"CUDA_HOME", "CUDA_PATH"}) {
+    if (const auto root = environment(toolkit)) paths.push_back(fs::path(*root) / "bin" / "nvcc");
+  }
+  const std::string path = environment("PATH").value_or("");
+  for (std::size_t at = 0; at < path.size();) {
+    const std::size_t end = std::min(path.find(':', at), path.size());
+    // A relative folder would make the compiler depend on where the program was started.
+    if (path[at] == '/') paths.push_back(fs::path(path.substr(at, end - at)) / "nvcc");
+    at = end + 1;
+  }
+  paths.emplace_back("/usr/local/cuda/bin/nvcc");
+  return paths;
+}
+
+// "Cuda compilation tools, release 13.0, V13.0.88" -> "13.0.88"
+std::string release_in(const std::string& text) {
+  constexpr std::string_view kMark = ", V";
+  const std::size_t mark = text.find(kMark);
+  if (mark == std::string::npos) return {};
+  const std::size_t begin = mark + kMark.size();
+  return text.substr(begin, text.find_first_not_of("0123456789.", begin) - begin);
+}
+
+// "sm_75\nsm_80\n..."; "compute_75\n..." comes from another option.
+std::vector<Target> targets_in(const std::string& text) {
+  std::vector<Target> targets;
+  for (std::size_t at = text.find("sm_"); at != std::string::npos; at = text.find("sm_", at + 1)) {
+    const std::size_t end = std::min(text.find_first_of(" \r\n", at), text.size());
+    const auto target = target_from(std::string_view(text).substr(at, end - at));
+    if (target && target->variant == 0) targets.push_back(*target);
+  }
+  std::sort(targets.begin(), targets.end());
+  return targets;
+}
+
+Expected<NvccProgram> find() {
+  for (const fs::path& path : candidates()) {
+    if (::access(path.c_str(), X_OK) != 0) continue;
+    const auto version = run_process({path.string(), "--version"});
+    const auto codes = run_process({path.string(), "--list-gpu-code"});
+    if (!version.ok() || !codes.ok()) continue;
+    NvccProgram program{path.string(), release_in(version->output), targets_in(codes->output)};
+    if (!program.release.empty() && !program.targets.empty()) return program;
+  }
+  return Status(
+      Code::unsupported,
+      "there is no nvcc in CUDA_HOME, CUDA_PATH, PATH or /usr/local/cuda. Install the CUDA "
+      "toolkit, or compile with NVRTC");
+}
+
+Status write_text(const fs::path& path, std::string_view text) {
+  std::error_code error;
+  fs::create_directories(path.parent_path(), error);
+  const std::span<const std::byte> part = std::as_bytes(std::span(text));
+  return write_file(path, std::span(&part, 1));
+}
+
+}  // namespace
+
+const Expected<NvccProgram>& nvcc_program() {
+  static const Expected<NvccProgram> program = find();
+  return program;
+}
+
+Expected<std::vector<std::byte>> nvcc_compile(const std::string& source,
+                                              const std::string& file_name,
+                                              const std::vector<std::string>& flags) {
+  const TemporaryFolder folder;
+  if (!folder.status().ok()) return folder.status();
+  for (const DeviceHeader& header : device_headers()) {
+    if (Status status = write_text(folder.path() / "include" / header.name, header.text);
+        !status.ok()) {
+      return status;
+    }
+  }
+  const fs::path unit = folder.path() / file_name;
+  if (Status status = write_text(unit, source); !status.ok()) return status;
+  const fs::path cubin = folder.path() / "kernel.cubin";
+  std::vector<std::string> arguments = {nvcc_program()->path, "-cubin"};
+  arguments.insert(arguments.end(), flags.begin(), flags.end());
+  arguments.insert(arguments.end(), {"-I", (folder.path() / "include").string(), "-o",
+                                     cubin.string(), unit.string()});
+  const auto result = run_process(arguments);
+  if (!result.ok()) return result.status();
+  if (result->status != 0) {
+    return Status(Code::internal,
+                  fmt::format("{}\n(exit status {})", result->output, result->status));
+  }
+  const auto file = file_source(cubin);
+  if (!file.ok()) return in_file(cubin, file.status());
+  std::vector<std::byte> bytes(file->size);
+  if (Status status = file->read_at(0, bytes); !status.ok()) return in_file(cubin, status);
+  return bytes;
+}
+
+}  // namespace attune

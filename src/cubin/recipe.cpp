@@ -1,0 +1,21 @@
+#include "cubin/recipe.h"
+
+#include "cubin/content_hash.h"
+#include "source/translation_unit.h"
+
+namespace attune {
+
+std::string Recipe::key() const {
+  return ContentHash().add(id).add(contents).add(to_string(target)).add(compiler).text();
+}
+
+std::string contents_of(const KernelSpec& spec) {
+  return ContentHash().add(device_headers_hash()).add(source_for(spec)).text();
+}
+
+Recipe recipe_for(const KernelSpec& spec, const Target& target, const Toolchain& toolchain) {
+  return {id_of(spec), contents_of(spec), target,
+          toolchain.version + " " + compile_flags(toolchain.compiler)};
+}
+
+}  // namespace attune

@@ -1,0 +1,30 @@
+// What a compiled kernel is made from. Two cubins with one recipe are interchangeable.
+#pragma once
+
+#include <string>
+
+#include "cubin/target.h"
+#include "cubin/toolchain.h"
+#include "spec/kernel_spec.h"
+
+namespace attune {
+
+struct Recipe {
+  std::string id;
+  std::string contents;  // hash of the unit and of every device header
+  Target target;
+  std::string compiler;  // with its version and flags
+
+  // Content hash of all of it: the cache's key.
+  [[nodiscard]] std::string key() const;
+  friend bool operator==(const Recipe&, const Recipe&) = default;
+};
+
+// Hash of what is compiled for a spec, whoever compiles it. Cubins of other contents may take other
+// parameters, so nothing is launched whose contents are not these.
+[[nodiscard]] std::string contents_of(const KernelSpec& spec);
+
+[[nodiscard]] Recipe recipe_for(const KernelSpec& spec, const Target& target,
+                                const Toolchain& toolchain);
+
+}  // namespace attune

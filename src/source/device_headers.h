@@ -1,0 +1,18 @@
+// The device code, as text inside the library: an installed program compiles kernels without a
+// source tree.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+namespace attune {
+
+struct DeviceHeader {
+  const char* name;  // as #include <...> says it: "attune/params.h"
+  const char* text;
+};
+
+// Every header below kernels/, sorted by name. Written by cmake/Embed.cmake at build time.
+[[nodiscard]] std::span<const DeviceHeader> device_headers();
+
+}  // namespace attune

@@ -1,0 +1,106 @@
+#include "source/tree.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "source/device_headers.h"
+#include "source/translation_unit.h"
+
+namespace attune {
+
+namespace {
+
+std::string unit_path(const KernelSpec& spec) { return "kernels/" + id_of(spec) + ".cu"; }
+
+std::string dispatch_header(const std::vector<KernelSpec>& specs) {
+  std::string rows;
+  for (const KernelSpec& spec : specs) {
+    const BlockShape shape = block_shape(spec);
+    const ArchRange range = arch_range(spec);
+    rows += fmt::format("    Kernel{{\"{}\", \"{}\", \"{}\", {}, {}, {}, {}}},\n", id_of(spec),
+                        unit_path(spec), kEntryName, shape.threads, shape.shared_bytes, range.begin,
+                        range.end == kAnyLaterArch ? "kAnyLaterArch" : std::to_string(range.end));
+  }
+  return fmt::format(
+      "// Written by `attune generate`: every kernel of this tree, in order of preference. "
+      "Compile\n"
+      "// one with\n"
+      "//   nvcc -std=c++20 --expt-relaxed-constexpr -I . -cubin -arch=sm_80 kernels/<id>.cu\n"
+      "// and hand it one attune::kernel::ForwardParams (attune/params.h).\n"
+      "#pragma once\n"
+      "\n"
+      "#include <array>\n"
+      "#include <string_view>\n"
+      "\n"
+      "namespace attune::generated {{\n"
+      "\n"
+      "inline constexpr int kAnyLaterArch = 1 << 30;\n"
+      "\n"
+      "struct Kernel {{\n"
+      "  std::string_view id;\n"
+      "  std::string_view file;   // below this folder\n"
+      "  std::string_view entry;  // the only kernel of its cubin\n"
+      "  int threads;             // a block\n"
+      "  int shared_bytes;        // dynamic, a block\n"
+      "  int arch_begin;          // 10 * major + minor of the first architecture\n"
+      "  int arch_end;            // of the first one that is too late\n"
+      "}};\n"
+      "\n"
+      "inline constexpr std::array<Kernel, {}> kKernels = {{\n"
+      "{}"
+      "}};\n"
+      "\n"
+      "// Null when this tree has no such kernel.\n"
+      "constexpr const Kernel* find(std::string_view id) {{\n"
+      "  for (const Kernel& kernel : kKernels) {{\n"
+      "    if (kernel.id == id) return &kernel;\n"
+      "  }}\n"
+      "  return nullptr;\n"
+      "}}\n"
+      "\n"
+      "}}  // namespace attune::generated\n",
+      specs.size(), rows);
+}
+
+nlohmann::ordered_json features(const kernel::PortableForward& spec) {
+  return {{"head_dim", spec.head_dim}, {"aligned", spec.aligned}, {"bias", spec.bias},
+          {"dropout", spec.dropout},   {"general", spec.general}, {"queries", spec.queries},
+          {"keys", spec.keys},         {"warps", spec.warps},     {"stages", spec.stages}};
+}
+
+std::string manifest(const std::vector<KernelSpec>& specs) {
+  nlohmann::ordered_json kernels = nlohmann::ordered_json::array();
+  for (const KernelSpec& spec : specs) {
+    const BlockShape shape = block_shape(spec);
+    const ArchRange range = arch_range(spec);
+    kernels.push_back({{"id", id_of(spec)},
+                       {"file", unit_path(spec)},
+                       {"entry", kEntryName},
+                       {"threads", shape.threads},
+                       {"shared_bytes", shape.shared_bytes},
+                       {"arch_begin", range.begin},
+                       {"arch_end", range.end == kAnyLaterArch ? nlohmann::ordered_json()
+                                                               : nlohmann::ordered_json(range.end)},
+                       {"dtype", to_string(spec.dtype)},
+                       {"features", features(spec.portable)}});
+  }
+  const nlohmann::ordered_json json = {{"format", 1}, {"kernels", std::move(kernels)}};
+  return json.dump(2) + "\n";
+}
+
+}  // namespace
+
+std::vector<GeneratedFile> generate_tree(const std::vector<KernelSpec>& specs) {
+  std::vector<GeneratedFile> files;
+  for (const DeviceHeader& header : device_headers()) files.push_back({header.name, header.text});
+  for (const KernelSpec& spec : specs) files.push_back({unit_path(spec), source_for(spec)});
+  files.push_back({"dispatch.h", dispatch_header(specs)});
+  files.push_back({"manifest.json", manifest(specs)});
+  std::sort(files.begin(), files.end(),
+            [](const GeneratedFile& a, const GeneratedFile& b) { return a.path < b.path; });
+  return files;
+}
+
+}  // namespace attune
