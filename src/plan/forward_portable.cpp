@@ -121,7 +121,7 @@ ForwardParams params_of(const Problem& problem) {
   p.bias.kind = kind_of(problem);
   p.bias.element = element_of(problem.bias.dtype);
   set_dropout(problem.dropout, p.dropout);
-  if (problem.lse == LseLayout::padded32) {
+  if (problem.lse == LseLayout::padded32 && !tail) {
     p.lse.padded = static_cast<int>(ceil_div(problem.sq, 32) * 32);
   }
   p.lse.packed = problem.packed_q && problem.lse == LseLayout::plain ? 1 : 0;

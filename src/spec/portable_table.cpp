@@ -46,14 +46,10 @@ Tile split_tile(const PortableForward& spec, bool featured) {
   switch (spec.head_dim) {
     case 32:
     case 64:
-      return featured ? Tile{64, 32, 4, 2, 2} : Tile{64, 64, 4, 2, 2};
+      return {64, featured ? 32 : 48, 4, 2, 2};
     case 96:
     case 128:
       return featured ? Tile{64, 16, 4, 2, 2} : Tile{64, 32, 4, 2, 2};
-    case 192:
-      return {64, 16, 4, 2, 1};
-    case 256:
-      return {64, 16, 4, 1, 1};
     default:
       return {64, 32, 4, 1, 2};
   }
@@ -63,13 +59,13 @@ Tile half_tile(const PortableForward& spec, bool featured) {
   switch (spec.head_dim) {
     case 32:
     case 64:
-      if (!featured) return {128, 64, 4, 2, 2};
-      return spec.general ? Tile{64, 32, 4, 2, 3} : Tile{64, 64, 4, 2, spec.bias ? 2 : 3};
+      if (!featured) return {128, spec.head_dim == 64 ? 80 : 64, 4, 2, 2};
+      return spec.general ? Tile{64, 32, 4, 2, 3} : Tile{64, 64, 4, 2, 3};
     case 96:
       if (!featured) return {128, 64, 4, 2, 2};
       return {64, spec.general ? 32 : 64, 4, 2, 2};
     case 128:
-      if (!featured) return {128, 48, 4, 2, 2};
+      if (!featured) return {128, 64, 4, 2, 2};
       if (spec.general) return {64, 32, 4, 2, 2};
       return spec.bias ? Tile{64, 64, 4, 2, 2} : Tile{128, 32, 4, 2, 2};
     case 192:
@@ -102,6 +98,8 @@ std::vector<PortableForward> portable_forward_rows(DType dtype) {
           // Where loads are slow anyway, leaving features out gains nothing.
           const bool slow = !aligned || head_dim == 0 || arch < 80;
           if (slow && !set.general) continue;
+          // O, S and the splits of f32 together pass 255 registers there.
+          if (dtype == DType::f32 && arch >= 80 && head_dim > 128) continue;
           PortableForward spec;
           spec.element = element_of(dtype);
           spec.arch = arch;

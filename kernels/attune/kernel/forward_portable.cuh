@@ -48,13 +48,13 @@ struct BoundedForward {
     const Sequence& seq = facts.seq;
     softmax.finish(p, tile.h);
     write_lse<W>(p, seq, tile, softmax);
-    const u32 bad = non_finite_rows<W>(o, softmax);
+    const u32 bad = doubtful_rows<W, Products<kSpec.arch, W>::kKeepsInfinities>(o, softmax);
     scale_values<W>(o, softmax, kSpec.dropout ? p.dropout.keep_scale : 1.0f);
     write_values<kSpec.element, kSpec.aligned, W>(p, seq, tile, o, q_tile);
     if (__any_sync(~0u, bad != 0)) {
       // Over this warp's rows of Q, where O has just left.
       const u32 rows = q_tile + threadIdx.x / 32 * W::kWarpRows * W::QTile::kPanel;
-      exact_rows<kSpec, W>(p, seq, tile, softmax, bad, rows);
+      exact_rows<kSpec, W>(p, facts, softmax, bad, rows);
     }
   }
 
@@ -86,24 +86,23 @@ struct BoundedForward {
         q_tile, q_rows, p.q.d_stride, p.d, first, seq.sq);
     if (begin < reach.end) load_keys(begin, 0);
 
-    const WarpRows rows(static_cast<int>(threadIdx.x / 32) * W::kWarpRows, W::kWarpRows, count,
-                        sides);
     const ScoreTerms terms(p, seq, tile.b, tile.h, kSpec.bias, kSpec.general);
     for (int j = begin, stage = 0; j < reach.end; j += W::kKeys) {
+      const WarpRows<W> rows(facts, j);
       wait_for_copies<0>();
       __syncthreads();
       if (j == begin) products.take_queries();
       if constexpr (kSpec.stages > 1) {
         if (j + W::kKeys < reach.end) load_keys(j + W::kKeys, stage ^ 1);
       }
-      if (rows.meet(j, j + W::kKeys)) {
+      if (rows.meet) {
         typename W::Scores s;
         [[maybe_unused]] BiasTile<W> bias;
         const int row = first + thread_row<W>(0, 0);
         if constexpr (kSpec.bias) bias.load(terms, row, seq.sq - 1, j, seq.sk);
         products.scores(s, k_tile + stage * kShared.k);
         if constexpr (kTerms) bias.apply(s, terms, row, j);
-        if (!rows.cover(j, j + W::kKeys)) apply_mask<W>(s, facts.sides, j);
+        if (!rows.cover) apply_mask<W>(s, facts.sides, j);
         if (!Softmax<W, kTerms>::kWide || softmax.careful) {
           float alphas[W::kRowTiles][2];
           if (softmax.settle(s, alphas, again)) softmax.multiply(o, alphas);

@@ -41,14 +41,14 @@ struct WideForward {
     for (int column = 0; column < p.dv; column += kWideChunk) {
       typename W::Values o;
       load_values(p, column, !any, o);
-      bad |= non_finite_rows<W>(o, softmax);
+      bad |= doubtful_rows<W, Products<kSpec.arch, W>::kKeepsInfinities>(o, softmax);
       scale_values<W>(o, softmax, kSpec.dropout ? p.dropout.keep_scale : 1.0f);
       __syncwarp();
       write_values<kSpec.element, kSpec.aligned, W>(p, seq, tile, o, q_tile, column);
     }
     if (__any_sync(~0u, bad != 0)) {
       const u32 rows = q_tile + threadIdx.x / 32 * W::kWarpRows * W::QTile::kPanel;
-      exact_rows<kSpec, W>(p, seq, tile, softmax, bad, rows);
+      exact_rows<kSpec, W>(p, facts, softmax, bad, rows);
     }
   }
 
@@ -60,8 +60,6 @@ struct WideForward {
     const int first = facts.place.block * W::kQueries;
     const int count = smaller(W::kQueries, seq.sq - first);
     const u32 v_tile = q_tile + kShared.q + kShared.k;
-    const WarpRows rows(static_cast<int>(threadIdx.x / 32) * W::kWarpRows, W::kWarpRows, count,
-                        sides);
     const ScoreTerms terms(p, seq, facts.place.b, facts.place.h, kSpec.bias, kSpec.general);
     const int row = first + thread_row<W>(0, 0), end = sides.end(count - 1);
     const int begin = sides.begin(0) / W::kKeys * W::kKeys;
@@ -74,7 +72,7 @@ struct WideForward {
         bias.load(terms, row, seq.sq - 1, j, seq.sk);
         bias.apply(s, terms, row, j);
       }
-      if (!rows.cover(j, j + W::kKeys)) apply_mask<W>(s, sides, j);
+      if (!WarpRows<W>(facts, j).cover) apply_mask<W>(s, sides, j);
       float alphas[W::kRowTiles][2];
       const bool moved = softmax.settle(s, alphas, true);
       (void)softmax.powers(s);

@@ -1,6 +1,7 @@
-// Rows whose O is not finite although their sum is: a value that is NaN or infinite met them, perhaps
-// only as 0 * NaN of a key that is masked out. Such rows are computed again, key by key, without
-// the masked ones. Rare, so it is written for size.
+// Rows that are computed again, key by key, without the keys that are masked out: those whose O is not
+// finite although their sum is, since a value that is NaN or infinite met them, perhaps only as
+// 0 * NaN of a masked key; and, where products lose infinities, those whose sum is NaN. Rare, so it is
+// written for size.
 #pragma once
 
 #include <attune/part/philox.cuh>
@@ -9,8 +10,8 @@
 namespace attune::kernel {
 
 // Bit 2m + half of this thread: its row holds such values.
-template <typename W, typename S>
-__device__ __forceinline__ u32 non_finite_rows(const typename W::Values& o, const S& softmax) {
+template <typename W, bool kKeepsInfinities, typename S>
+__device__ __forceinline__ u32 doubtful_rows(const typename W::Values& o, const S& softmax) {
   u32 bad = 0;
 #pragma unroll
   for (int m = 0; m < W::kRowTiles; ++m) {
@@ -22,61 +23,132 @@ __device__ __forceinline__ u32 non_finite_rows(const typename W::Values& o, cons
         sum = fmaf(o[m][d][2 * half], 0.0f, sum);
         sum = fmaf(o[m][d][2 * half + 1], 0.0f, sum);
       }
-      if (sum != sum && softmax.l[m][half] * 0.0f == 0.0f) bad |= 1u << (2 * m + half);
+      const float l = softmax.l[m][half];
+      if (kKeepsInfinities ? sum != sum && l * 0.0f == 0.0f : sum != sum || l != l) {
+        bad |= 1u << (2 * m + half);
+      }
     }
   }
   return bad;
 }
 
-// O of one row by a whole warp; lanes share the columns.
+// One row by a whole warp. Lanes share the elements of q and k, then the columns of v.
 template <PortableForward kSpec>
-__device__ __forceinline__ void exact_row(const ForwardParams& p, const Sequence& seq, int b, int h,
-                                       int i, float reference, float inverse) {
+struct ExactRow {
   using E = Elements<kSpec.element>;
   using Bits = typename E::Bits;
-  const int lane = threadIdx.x % 32;
-  constexpr bool kTerms = kSpec.bias || kSpec.general;
-  const ScoreTerms terms(p, seq, b, h, kSpec.bias, kSpec.general);
-  const MaskSides sides(p, seq, i);
-  const Bits* q = QueryRows<const Bits>(p.q, b, seq.q_start, h)(i);
-  Bits* o = QueryRows<Bits>(p.o, b, seq.q_start, h)(i);
   using Rows = KeyRows<Bits, kSpec.general>;
-  const int hkv = h / p.group;
-  const Rows k_rows(p, p.k, first_key_row<Bits, kSpec.general>(p, p.k, b, seq.k_start, hkv), b);
-  const Rows v_rows(p, p.v, first_key_row<Bits, kSpec.general>(p, p.v, b, seq.k_start, hkv), b);
-  for (int d0 = 0; d0 < p.dv; d0 += 32) {
-    const int column = d0 + lane;
-    float sum = 0.0f;
-    for (int j = sides.begin(0); j < sides.end(0); ++j) {
-      const float bias = terms.bias_kind != BiasKind::none ? terms.bias_at(i, j) : 0.0f;
-      if (bias == -infinity()) continue;
-      const Bits* k = k_rows(j);
-      float product = 0.0f;
-      for (int d = lane; d < p.d; d += 32) {
-        product += E::to_float(q[d * p.q.d_stride]) * E::to_float(k[d * p.k.d_stride]);
-      }
-#pragma unroll
-      for (int distance = 16; distance > 0; distance /= 2)
-        product += __shfl_xor_sync(~0u, product, distance);
-      float weight = kTerms ? exp2_fast((terms.score(product, i, j, bias) - reference) * kLog2E)
-                            : exp2_fast(product * p.scale_log2 - reference);
-      if constexpr (kSpec.dropout) {
-        const bool kept = DropoutStream(p.dropout).keep(dropout_row(p, b, h, i) + j);
-        weight = kept ? weight * p.dropout.keep_scale : 0.0f;
-      }
-      if (column < p.dv) sum += weight * E::to_float(v_rows(j)[column * p.v.d_stride]);
+  static constexpr bool kTerms = kSpec.bias || kSpec.general;
+  const ForwardParams& p;
+  const Sequence& seq;
+  int b, h, i;
+  ScoreTerms terms;
+  MaskSides sides;
+  Rows k_rows, v_rows;
+
+  __device__ __forceinline__ ExactRow(const ForwardParams& p, const Sequence& seq, int b, int h,
+                                      int i)
+      : p(p),
+        seq(seq),
+        b(b),
+        h(h),
+        i(i),
+        terms(p, seq, b, h, kSpec.bias, kSpec.general),
+        sides(p, seq, i),
+        k_rows(p, p.k, first_key_row<Bits, kSpec.general>(p, p.k, b, seq.k_start, h / p.group), b),
+        v_rows(p, p.v, first_key_row<Bits, kSpec.general>(p, p.v, b, seq.k_start, h / p.group), b) {
+  }
+
+  // In the softmax's units; false when the key is masked out.
+  __device__ __forceinline__ bool score(int j, float& out) const {
+    const float bias = terms.bias_kind != BiasKind::none ? terms.bias_at(i, j) : 0.0f;
+    if (bias == -infinity()) return false;
+    const Bits* q = QueryRows<const Bits>(p.q, b, seq.q_start, h)(i);
+    const Bits* k = k_rows(j);
+    float product = 0.0f;
+    for (int d = threadIdx.x % 32; d < p.d; d += 32) {
+      product += E::to_float(q[d * p.q.d_stride]) * E::to_float(k[d * p.k.d_stride]);
     }
-    if (column < p.dv) o[column * p.o.d_stride] = E::from_float(sum * inverse);
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2)
+      product += __shfl_xor_sync(~0u, product, distance);
+    out = kTerms ? terms.score(product, i, j, bias) : product * p.scale_log2;
+    return true;
+  }
+
+  static __device__ __forceinline__ float power(float difference) {
+    return exp2_fast(kTerms ? difference * kLog2E : difference);
+  }
+
+  // The row's sum when nothing is known of it; rewrites its LSE.
+  __device__ __forceinline__ void sum_up(float& reference, float& inverse) const {
+    float m = -infinity(), l = 0.0f;
+#pragma unroll 1
+    for (int j = sides.begin(0); j < sides.end(0); ++j) {
+      float s;
+      if (!score(j, s) || s == -infinity()) continue;
+      const float next = fmaxf(m, s);
+      l = l * power(m - next) + power(s - next);
+      m = next;
+    }
+    const FinishedRow row = finish_row<kTerms>(p, h, m, l);
+    reference = m;
+    inverse = row.inverse;
+    if (p.lse.data != nullptr && threadIdx.x % 32 == 0) *lse_at(p, seq, b, h, i) = row.lse;
+  }
+
+  __device__ __forceinline__ void write(float reference, float inverse) const {
+    const float base = reference == -infinity() ? 0.0f : reference;
+    Bits* o = QueryRows<Bits>(p.o, b, seq.q_start, h)(i);
+#pragma unroll 1
+    for (int d0 = 0; d0 < p.dv; d0 += 32) {
+      const int column = d0 + static_cast<int>(threadIdx.x % 32);
+      float sum = 0.0f;
+#pragma unroll 1
+      for (int j = sides.begin(0); j < sides.end(0); ++j) {
+        float s;
+        if (!score(j, s)) continue;
+        float weight = power(s - base);
+        if constexpr (kSpec.dropout) {
+          const bool kept = DropoutStream(p.dropout).keep(dropout_row(p, b, h, i) + j);
+          weight = kept ? weight * p.dropout.keep_scale : 0.0f;
+        }
+        if (column < p.dv) sum += weight * E::to_float(v_rows(j)[column * p.v.d_stride]);
+      }
+      if (column < p.dv) o[column * p.o.d_stride] = E::from_float(sum * inverse);
+    }
+  }
+};
+
+// What stands in place of the reference of a row that is right, or of one of which nothing is known.
+constexpr u32 kRowIsRight = ~0u, kRowIsUnknown = ~1u;  // two NaN
+
+// A function of its own, not inlined, so that it does not weigh on the registers of the main loop.
+// `scratch`: a reference and an inverse for each of this warp's rows.
+template <PortableForward kSpec, typename W>
+__device__ __noinline__ void write_exact_rows(const ForwardParams& p, const TileFacts& facts,
+                                              u32 scratch) {
+  const Sequence& seq = facts.seq;
+  const TilePlace& tile = facts.place;
+  const int warp_row = static_cast<int>(threadIdx.x / 32) * W::kWarpRows;
+#pragma unroll 1
+  for (int row = 0; row < W::kWarpRows; ++row) {
+    const int i = tile.block * W::kQueries + warp_row + row;
+    const u32 bits = load_shared(scratch + 8 * row);
+    if (bits == kRowIsRight || i >= seq.sq) continue;
+    const ExactRow<kSpec> exact(p, seq, tile.b, tile.h, i);
+    float reference = __uint_as_float(bits);
+    float inverse = __uint_as_float(load_shared(scratch + 8 * row + 4));
+    if (bits == kRowIsUnknown) exact.sum_up(reference, inverse);
+    exact.write(reference, inverse);
   }
 }
 
-// `scratch` is shared memory of this warp alone, kWarpRows times 8 bytes; through it the rows can be
-// walked by a loop that is not unrolled.
+// `scratch` is shared memory of this warp alone, kWarpRows times 8 bytes.
 template <PortableForward kSpec, typename W, typename S>
-__device__ __forceinline__ void exact_rows(const ForwardParams& p, const Sequence& seq,
-                                           const TilePlace& tile, const S& softmax, u32 bad,
-                                           u32 scratch) {
-  const int lane = threadIdx.x % 32, warp_row = static_cast<int>(threadIdx.x / 32) * W::kWarpRows;
+__device__ __forceinline__ void exact_rows(const ForwardParams& p, const TileFacts& facts,
+                                           const S& softmax, u32 bad, u32 scratch) {
+  const int lane = threadIdx.x % 32;
   __syncwarp();
 #pragma unroll
   for (int m = 0; m < W::kRowTiles; ++m) {
@@ -84,21 +156,15 @@ __device__ __forceinline__ void exact_rows(const ForwardParams& p, const Sequenc
     for (int half = 0; half < 2; ++half) {
       const bool again =
           (__ballot_sync(~0u, (bad >> (2 * m + half) & 1u) != 0) >> lane / 4 * 4 & 15u) != 0;
+      const float l = softmax.l[m][half];
       const u32 at = scratch + 8 * (16 * m + 8 * half + lane / 4);
-      // Rows that are right as they are get a reference of NaN.
-      store_shared(at, again ? __float_as_uint(softmax.m[m][half]) : ~0u);
+      const u32 reference = l != l ? kRowIsUnknown : __float_as_uint(softmax.m[m][half]);
+      store_shared(at, again ? reference : kRowIsRight);
       store_shared(at + 4, __float_as_uint(softmax.inverse[m][half]));
     }
   }
   __syncwarp();
-#pragma unroll 1
-  for (int row = 0; row < W::kWarpRows; ++row) {
-    const int i = tile.block * W::kQueries + warp_row + row;
-    const float reference = __uint_as_float(load_shared(scratch + 8 * row));
-    if (reference != reference || i >= seq.sq) continue;
-    exact_row<kSpec>(p, seq, tile.b, tile.h, i, reference == -infinity() ? 0.0f : reference,
-                     __uint_as_float(load_shared(scratch + 8 * row + 4)));
-  }
+  write_exact_rows<kSpec, W>(p, facts, scratch);
 }
 
 }  // namespace attune::kernel

@@ -56,6 +56,7 @@ __device__ __forceinline__ MatrixReader<typename W::KTile> value_reader(u32 tile
 
 template <typename W>
 struct TensorProducts {
+  static constexpr bool kKeepsInfinities = true;
   static constexpr bool kBf16 = W::kElement == Element::bf16;
   // Q stays in registers where it takes at most 32 of them.
   static constexpr bool kKeepQ = W::kRowTiles * W::kPairs * 4 <= 32;
@@ -129,24 +130,41 @@ struct TensorProducts {
   }
 };
 
-// x = high + low up to 2^-23 of x. The tensor cores ignore the lower 13 bits: high is cut, low is
-// rounded by adding half a step.
+// x = high + low up to 2^-23 of x, for tensor cores that ignore the lower 13 bits. High is rounded, so
+// that the product of two lows, which is left out, is at most 2^-24 of the whole.
 struct Split {
   u32 high, low;
-  __device__ __forceinline__ explicit Split(u32 x) : high(x & 0xffffe000u) {
-    low = __float_as_uint(__uint_as_float(x) - __uint_as_float(high)) + 0x1000u;
-  }
 };
 
+// Of Q and P. An infinity stays one, since its low comes out as 0: NaN's bits plus 0x1000 wrap around.
+__device__ __forceinline__ Split split_rows(u32 x) {
+  u32 high = x;
+#if __CUDA_ARCH__ >= 800
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(high) : "f"(__uint_as_float(x)));
+#endif
+  return {high, __float_as_uint(__uint_as_float(x) - __uint_as_float(high)) + 0x1000u};
+}
+
+// Of K and V, which each warp splits for itself, in fewer steps: an infinity becomes NaN, and rows
+// that met one are computed again (exact_row.cuh).
+__device__ __forceinline__ Split split_keys(u32 x) {
+  const u32 high = (x + 0x1000u) & 0xffffe000u;
+  return {high, __float_as_uint(__uint_as_float(x) - __uint_as_float(high))};
+}
+
+// The A fragments of some products.
 template <int kCount>
-struct Splits {
-  u32 high[kCount], low[kCount];
-  __device__ __forceinline__ explicit Splits(const u32 (&x)[kCount]) {
+struct SplitRows {
+  u32 high[kCount][4], low[kCount][4];
+  __device__ __forceinline__ explicit SplitRows(const u32 (&x)[kCount][4]) {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      const Split split(x[i]);
-      high[i] = split.high;
-      low[i] = split.low;
+    for (int k = 0; k < kCount; ++k) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const Split split = split_rows(x[k][i]);
+        high[k][i] = split.high;
+        low[k][i] = split.low;
+      }
     }
   }
 };
@@ -156,18 +174,22 @@ struct Splits {
 // Tensor Cores", IJHPCA 2022).
 template <typename W>
 struct SplitProducts {
-  static constexpr int kDepth = 4;  // products of 8 summed inside
+  static constexpr bool kKeepsInfinities = false;  // those of K and V
+  // Products of 8 summed inside; fewer where registers would be spilled otherwise.
+  static constexpr int kDepth = W::kWidth == 128 ? 2 : 4;
   u32 q_tile;
 
   __device__ __forceinline__ explicit SplitProducts(u32 tile) : q_tile(tile) {}
   __device__ __forceinline__ void take_queries() {}
 
+  template <int kCount>
   static __device__ __forceinline__ void multiply(float (&high)[4], float (&low)[4],
-                                                  const Splits<4>& a, u32 b0, u32 b1) {
-    const Split x0(b0), x1(b1);
-    mma_tf32(low, a.high, x0.low, x1.low);
-    mma_tf32(low, a.low, x0.high, x1.high);
-    mma_tf32(high, a.high, x0.high, x1.high);
+                                                  const SplitRows<kCount>& a, int k, u32 b0,
+                                                  u32 b1) {
+    const Split x0 = split_keys(b0), x1 = split_keys(b1);
+    mma_tf32(low, a.high[k], x0.low, x1.low);
+    mma_tf32(low, a.low[k], x0.high, x1.high);
+    mma_tf32(high, a.high[k], x0.high, x1.high);
   }
 
   __device__ __forceinline__ void scores(typename W::Scores& s, u32 k_tile, bool clear = true) {
@@ -182,8 +204,7 @@ struct SplitProducts {
 #pragma unroll
         for (int k = 0; k < kDepth; ++k)
           ldmatrix(raw[k], q_reader.template at<W::kQueries>(16 * m, k0 + k));
-        const Splits<4> a[kDepth] = {Splits<4>(raw[0]), Splits<4>(raw[1]), Splits<4>(raw[2]),
-                                     Splits<4>(raw[3])};
+        const SplitRows<kDepth> a(raw);
 #pragma unroll
         for (int n = 0; n < W::kKeyTiles; n += 2) {
           float high[2][4] = {}, low[2][4] = {};
@@ -191,8 +212,8 @@ struct SplitProducts {
           for (int k = 0; k < kDepth; ++k) {
             u32 b[4];
             ldmatrix(b, k_reader.template at<W::kKeys>(8 * n, k0 + k));
-            multiply(high[0], low[0], a[k], b[0], b[1]);
-            multiply(high[1], low[1], a[k], b[2], b[3]);
+            multiply(high[0], low[0], a, k, b[0], b[1]);
+            multiply(high[1], low[1], a, k, b[2], b[3]);
           }
 #pragma unroll
           for (int c = 0; c < 4; ++c) {
@@ -210,36 +231,31 @@ struct SplitProducts {
     // Rows 4t + x of a group have the swizzle 2t + (x & 1).
     const u32 base = v_tile + 4 * t * W::KTile::kPanel + g % 4 * 4;
     const u32 even = (g / 4 ^ 2 * t) << 4, odd = even ^ 16;
+    constexpr int kTiles = W::kKeyTiles % 4 == 0 ? 4 : 2;
 #pragma unroll
-    for (int n = 0; n < W::kKeyTiles; n += 4) {
+    for (int n = 0; n < W::kKeyTiles; n += kTiles) {
 #pragma unroll
       for (int m = 0; m < W::kRowTiles; ++m) {
-        u32 raw[4][4];
+        u32 raw[kTiles][4];
 #pragma unroll
-        for (int k = 0; k < 4; ++k) {
+        for (int k = 0; k < kTiles; ++k) {
           // k = t of the product is the tile's column 2t, k = t + 4 its column 2t + 1.
-          if (n + k < W::kKeyTiles) {
-            const float(&c)[4] = p[m][n + k];
-            raw[k][0] = __float_as_uint(c[0]), raw[k][1] = __float_as_uint(c[2]);
-            raw[k][2] = __float_as_uint(c[1]), raw[k][3] = __float_as_uint(c[3]);
-          } else {
-            raw[k][0] = raw[k][1] = raw[k][2] = raw[k][3] = 0;
-          }
+          const float(&c)[4] = p[m][n + k];
+          raw[k][0] = __float_as_uint(c[0]), raw[k][1] = __float_as_uint(c[2]);
+          raw[k][2] = __float_as_uint(c[1]), raw[k][3] = __float_as_uint(c[3]);
         }
-        const Splits<4> a[4] = {Splits<4>(raw[0]), Splits<4>(raw[1]), Splits<4>(raw[2]),
-                                Splits<4>(raw[3])};
+        const SplitRows<kTiles> a(raw);
 #pragma unroll
         for (int d = 0; d < W::kWidthTiles; ++d) {
           const int panel = 2 * d / W::KTile::kChunks, inner = 2 * d % W::KTile::kChunks;
           float high[4] = {}, low[4] = {};
 #pragma unroll
-          for (int k = 0; k < 4; ++k) {
-            if (n + k >= W::kKeyTiles) break;
+          for (int k = 0; k < kTiles; ++k) {
             const u32 row = base + panel * (W::kKeys * W::KTile::kPanel) +
                             ((n + k) / 2 * 16 + (n + k) % 2 * 2) * W::KTile::kPanel;
             const u32 b0 = load_shared(row + (even ^ inner << 4));
             const u32 b1 = load_shared(row + W::KTile::kPanel + (odd ^ inner << 4));
-            multiply(high, low, a[k], b0, b1);
+            multiply(high, low, a, k, b0, b1);
           }
 #pragma unroll
           for (int c = 0; c < 4; ++c) o[m][d][c] += high[c] + low[c];
@@ -251,6 +267,7 @@ struct SplitProducts {
 
 template <typename W>
 struct SimtProducts {
+  static constexpr bool kKeepsInfinities = true;
   using E = Elements<W::kElement>;
   static constexpr int kPerChunk = 16 / bytes_of(W::kElement);
   u32 q_tile;

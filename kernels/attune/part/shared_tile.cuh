@@ -94,7 +94,8 @@ __device__ __forceinline__ void load_rows(u32 tile, const RowAddress& row_addres
     }
     return;
   }
-#pragma unroll
+  // Elements of a chunk are loaded together, chunks after each other: addresses take registers.
+#pragma unroll 1
   for (int turn = 0; turn < (kAll + kThreads - 1) / kThreads; ++turn) {
     const int index = turn * kThreads + thread;
     if (kAll % kThreads != 0 && index >= kAll) break;

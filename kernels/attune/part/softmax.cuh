@@ -3,14 +3,40 @@
 // A row's P, its sum and its O all count from a reference m, so that any m gives the same result as
 // long as nothing overflows. Where P has the range of float32 (bf16 and f32), m is the maximum of
 // the first block that the row meets, and is lifted after a block whose sum grew past 2^20: no
-// maximum is taken in between, and exponentials and products overlap. A score that exceeds m by 2^127 within
-// one block overflows the sum; the tile is then walked again with `careful`, where m follows the
-// maximum block by block, as it always does for f16.
+// maximum is taken in between, and exponentials and products overlap. Where a score exceeds m so far
+// within one block that the sum passes 2^90, the tile is walked again with `careful`: m then follows
+// the maximum block by block, as it always does for f16.
 #pragma once
 
 #include <attune/part/score.cuh>
 
 namespace attune::kernel {
+
+// What a row's O is to be multiplied with, and its LSE.
+struct FinishedRow {
+  float inverse, lse;
+};
+
+// Adds the sink to a row's sum, which counts from `reference`.
+template <bool kNatural>
+__device__ __forceinline__ FinishedRow finish_row(const ForwardParams& p, int h, float reference,
+                                                  float sum) {
+  float weight = 1.0f;
+  if (p.sink != nullptr) {
+    const float logit = p.sink[h * p.sink_stride];
+    const float sink = kNatural ? logit : logit * kLog2E;
+    const float next = fmaxf(reference, sink);
+    if (next != -infinity()) {
+      const float unit = kNatural ? kLog2E : 1.0f;
+      weight = exp2_fast((reference - next) * unit);
+      sum = sum * weight + exp2_fast((sink - next) * unit);
+      reference = next;
+    }
+  }
+  const float unit = kNatural ? 1.0f : kLn2;
+  return {sum > 0.0f || sum != sum ? weight / sum : 0.0f,
+          sum == 0.0f ? -infinity() : reference * unit + logf(sum)};
+}
 
 // kNatural: scores are the contract's and references count in powers of e; else they are raw
 // products, references count in powers of two and the scale is folded into the exponential.
@@ -20,7 +46,7 @@ template <typename W, bool kNatural>
 struct Softmax {
   static constexpr bool kWide = W::kElement != Element::f16;  // P has the range of float32
   static constexpr float kSlack = 8.0f;                       // in powers of two, where it has not
-  static constexpr float kLift = 1048576.0f;
+  static constexpr float kLift = 1048576.0f, kMostSum = 1.2379400392853803e27f;  // 2^20, 2^90
   float m[W::kRowTiles][2], l[W::kRowTiles][2];
   const float* factor_at;  // raw product -> power of two; stays where the kernel's parameters lie
   bool careful;         // m follows the maximum; else until every row has met a key
@@ -139,7 +165,11 @@ struct Softmax {
           float sum = l[i][half];
           sum = fmaxf(sum, __shfl_xor_sync(~0u, sum, 1));
           sum = fmaxf(sum, __shfl_xor_sync(~0u, sum, 2));
-          if (!(sum > kLift) || sum == infinity()) continue;
+          if (!(sum > kLift)) continue;
+          if (sum > kMostSum) {
+            l[i][half] = infinity();
+            continue;
+          }
           const int exponent = static_cast<int>(__float_as_uint(sum) >> 23) - 127;
           m[i][half] += kNatural ? exponent * kLn2 : exponent;
           const float alpha = power(kNatural ? -exponent * kLn2 : -exponent);
@@ -158,7 +188,7 @@ struct Softmax {
     return any;
   }
 
-  // What O is to be multiplied with, and the LSE, once finish() has run.
+  // Once finish() has run.
   float inverse[W::kRowTiles][2], lse[W::kRowTiles][2];
 
   // Sums over the lanes of a row, adds the sink.
@@ -171,20 +201,9 @@ struct Softmax {
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
         l[i][half] = sum;
-        float reference = m[i][half], weight = 1.0f;
-        if (p.sink != nullptr) {
-          const float logit = p.sink[h * p.sink_stride];
-          const float sink = kNatural ? logit : logit * kLog2E;
-          const float next = fmaxf(reference, sink);
-          if (next != -infinity()) {
-            weight = power(reference - next);
-            sum = sum * weight + power(sink - next);
-            reference = next;
-          }
-        }
-        inverse[i][half] = sum > 0.0f || sum != sum ? weight / sum : 0.0f;
-        const float unit = kNatural ? 1.0f : kLn2;
-        lse[i][half] = sum == 0.0f ? -infinity() : reference * unit + logf(sum);
+        const FinishedRow row = finish_row<kNatural>(p, h, m[i][half], sum);
+        inverse[i][half] = row.inverse;
+        lse[i][half] = row.lse;
       }
     }
   }

@@ -38,26 +38,6 @@ struct TilePlace {
   }
 };
 
-// A warp's rows, counted inside the tile, and which keys some or all of them attend to.
-struct WarpRows {
-  int first;
-  Range reach, common;
-  __device__ __forceinline__ WarpRows(int first, int count, int rows_of_tile,
-                                      const MaskSides& sides)
-      : first(first), reach{0, 0}, common{0, 0} {
-    if (first >= rows_of_tile) return;
-    const int last = smaller(first + count, rows_of_tile) - 1;
-    reach = {sides.begin(first), sides.end(last)};
-    common = {sides.begin(last), sides.end(first)};
-  }
-  [[nodiscard]] __device__ __forceinline__ bool meet(int begin, int end) const {
-    return begin < reach.end && end > reach.begin;
-  }
-  [[nodiscard]] __device__ __forceinline__ bool cover(int begin, int end) const {
-    return begin >= common.begin && end <= common.end;
-  }
-};
-
 // This thread's row of 16-row tile m, upper or lower half, counted inside the tile of queries.
 template <typename W>
 __device__ __forceinline__ int thread_row(int m, int half) {
@@ -71,6 +51,21 @@ struct TileFacts {
   Sequence seq;
   MaskSides sides;
   const void *k, *v;  // row 0 of the head's keys and values
+};
+
+// Which part a block of keys from j on plays for a warp's rows: some attend to some of it, all to all of
+// it. From shared memory each time, for two bits instead of four registers.
+template <typename W>
+struct WarpRows {
+  bool meet, cover;
+  __device__ __forceinline__ WarpRows(const TileFacts& facts, int j) {
+    const int first = static_cast<int>(threadIdx.x / 32) * W::kWarpRows;
+    const int rows = facts.seq.sq - facts.place.block * W::kQueries;
+    const int last = smaller(first + W::kWarpRows, rows) - 1;
+    const MaskSides sides = facts.sides;
+    meet = first < rows && j < sides.end(last) && j + W::kKeys > sides.begin(first);
+    cover = j >= sides.begin(last) && j + W::kKeys <= sides.end(first);
+  }
 };
 
 __device__ __forceinline__ u64 dropout_row(const ForwardParams& p, int b, int h, int i) {
