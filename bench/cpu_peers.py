@@ -23,110 +23,16 @@ import math
 import os
 import pathlib
 import platform
-import re
 import statistics
-import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-DTYPES = {"f32": 0, "f16": 1, "bf16": 2}  # names in problems, and attune.h's numbers
+from attune_abi import ROOT, Arguments, Doubles, Library, OracleResult, Plan, commit, view
+
+FLOATS = ["f32", "f16", "bf16"]
 SHAPES = [(8, 512, 64), (8, 2048, 64), (8, 2048, 128),
           (16, 1024, 64), (16, 1024, 128), (16, 4096, 64), (16, 4096, 128)]  # heads, S, D
 QUICK_SHAPES = [(8, 512, 64), (8, 1024, 128)]
-
-
-class Tensor(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("dtype", ctypes.c_int32), ("rank", ctypes.c_int32),
-                ("shape", ctypes.c_int64 * 4), ("strides", ctypes.c_int64 * 4)]
-
-
-class Arguments(ctypes.Structure):
-    _fields_ = [("struct_size", ctypes.c_size_t)]
-    _fields_ += [(name, Tensor) for name in (
-        "q", "k", "v", "bias", "alibi_slopes", "sink", "key_lengths", "cu_seqlens_q",
-        "cu_seqlens_k", "page_table")]
-    _fields_ += [("dropout_seed", ctypes.c_uint64), ("dropout_offset", ctypes.c_uint64)]
-    _fields_ += [(name, Tensor) for name in (
-        "o", "lse", "grad_o", "grad_lse", "grad_q", "grad_k", "grad_v", "grad_bias", "grad_sink",
-        "grad_alibi_slopes")]
-
-
-class Doubles(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("count", ctypes.c_size_t)]
-
-
-class PlanOptions(ctypes.Structure):
-    _fields_ = [("struct_size", ctypes.c_size_t), ("threads", ctypes.c_int32),
-                ("kernel", ctypes.c_char_p), ("executor", ctypes.c_void_p),
-                ("executor_context", ctypes.c_void_p)]
-
-
-class OracleResult(ctypes.Structure):
-    _fields_ = [("struct_size", ctypes.c_size_t)]
-    _fields_ += [(name, Doubles) for name in (
-        "o", "lse", "grad_q", "grad_k", "grad_v", "grad_bias", "grad_sink", "grad_alibi_slopes")]
-
-
-class Library:
-    """libattune.so by its C ABI."""
-
-    def __init__(self, path):
-        self.path = path
-        self.c = ctypes.CDLL(str(path))
-        self.c.attune_version.restype = ctypes.c_char_p
-        self.c.attune_last_error.restype = ctypes.c_char_p
-        self.c.attune_plan_kernel.restype = ctypes.c_char_p
-        self.c.attune_plan_kernel.argtypes = [ctypes.c_void_p]
-        self.c.attune_plan_workspace_bytes.restype = ctypes.c_size_t
-        self.c.attune_plan_workspace_bytes.argtypes = [ctypes.c_void_p]
-        self.c.attune_plan_destroy.restype = None
-        self.c.attune_plan_destroy.argtypes = [ctypes.c_void_p]
-        self.c.attune_plan_create.argtypes = [
-            ctypes.c_char_p, ctypes.POINTER(PlanOptions), ctypes.POINTER(ctypes.c_void_p)]
-        self.c.attune_plan_run.argtypes = [
-            ctypes.c_void_p, ctypes.POINTER(Arguments), ctypes.c_void_p, ctypes.c_size_t]
-        self.c.attune_oracle_run.argtypes = [
-            ctypes.c_char_p, ctypes.POINTER(Arguments), ctypes.c_int32,
-            ctypes.POINTER(OracleResult)]
-
-    def check(self, status):
-        if status != 0:
-            raise RuntimeError(self.c.attune_last_error().decode())
-
-    def version(self):
-        return self.c.attune_version().decode()
-
-    def compiler(self):
-        """The compiler that left its name in the file."""
-        found = re.search(rb"GCC: \([^)]*\) [\d.]+|clang version [\d.]+", self.path.read_bytes())
-        return found.group().decode() if found else "unknown"
-
-
-class Plan:
-    def __init__(self, library, problem, threads):
-        self.library = library
-        self.handle = ctypes.c_void_p()
-        options = PlanOptions(struct_size=ctypes.sizeof(PlanOptions), threads=threads)
-        library.check(library.c.attune_plan_create(problem.encode(), options,
-                                                   ctypes.byref(self.handle)))
-        self.kernel = library.c.attune_plan_kernel(self.handle).decode()
-        self.workspace_bytes = library.c.attune_plan_workspace_bytes(self.handle)
-        self.workspace = ctypes.create_string_buffer(max(1, self.workspace_bytes))
-
-    def __del__(self):
-        self.library.c.attune_plan_destroy(self.handle)
-
-    def run(self, arguments):
-        self.library.check(self.library.c.attune_plan_run(
-            self.handle, arguments, self.workspace, self.workspace_bytes))
-
-
-def view(tensor, dtype):
-    """What Attune sees of a PyTorch tensor; the tensor has to stay alive."""
-    rank = tensor.dim()
-    return Tensor(tensor.data_ptr(), DTYPES[dtype], rank,
-                  (ctypes.c_int64 * 4)(*tensor.shape), (ctypes.c_int64 * 4)(*tensor.stride()))
 
 
 def cpu_model():
@@ -134,14 +40,6 @@ def cpu_model():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def commit():
-    try:
-        return subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], check=True,
-                              capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def seconds_of(function, calls):
@@ -277,8 +175,10 @@ def measure(torch, library, row, product, budget):
     attention = torch.nn.functional.scaled_dot_product_attention
     torch.set_num_threads(threads)
 
+    workspace = ctypes.create_string_buffer(max(1, plan.workspace_bytes))
+
     def ours():
-        plan.run(arguments)
+        plan.run(arguments, workspace)
 
     if backward:
         theirs_o = attention(*leaves, is_causal=causal)
@@ -314,7 +214,7 @@ def parse_arguments():
         epilog="example: cpu_peers.py --threads 1,2 --lib build/src/libattune.so -o bench.json")
     parser.add_argument("--threads", default=str(len(os.sched_getaffinity(0))), metavar="N,...",
                         type=lambda text: [int(n) for n in text.split(",")])
-    parser.add_argument("--dtypes", default=list(DTYPES), metavar="DTYPE,...",
+    parser.add_argument("--dtypes", default=FLOATS, metavar="DTYPE,...",
                         type=lambda text: text.split(","))
     parser.add_argument("--shapes", type=shapes_from, metavar="HxSxD,...",
                         help="heads, queries (and keys) and head dim, instead of the standard list")
@@ -329,8 +229,8 @@ def parse_arguments():
     parser.add_argument("-o", "--output", type=pathlib.Path, help="write JSON here, row by row")
     arguments = parser.parse_args()
     for dtype in arguments.dtypes:
-        if dtype not in DTYPES:
-            parser.error(f"--dtypes: {dtype} is none of {', '.join(DTYPES)}")
+        if dtype not in FLOATS:
+            parser.error(f"--dtypes: {dtype} is none of {', '.join(FLOATS)}")
     if not arguments.lib.is_file():
         parser.error(f"{arguments.lib} is not there; build it, or say where it is with --lib")
     return arguments

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "plan/plan_cache.h"
+#include "api/plan_cache.h"
 
 namespace attune {
 namespace {

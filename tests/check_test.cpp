@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <attune/arguments.hpp>
 #include <attune/problem.hpp>
 #include <attune/tensor.hpp>
@@ -99,7 +100,7 @@ TEST(Check, AcceptsEveryKindOfProblem) {
                             "packed=q lse",
                             "packed=q lse=padded32",
                             "b=0",
-                            "device=cuda"}) {
+                            "align=1 device=cuda"}) {
     std::string start =
         words == std::string("b=0") ? "forward hq=4 hkv=2 sq=3 sk=5 d=8 dv=6 " : kForward + " ";
     expect_ok(Call(start + words));
@@ -121,6 +122,45 @@ TEST(Check, AcceptsZeroSizesWithoutData) {
     }
     expect_ok(call);
   }
+}
+
+TEST(Check, HoldsTheAlignmentOfAProblemForTheGpu) {
+  const auto misplace = [](Call& c) {
+    auto* q = static_cast<char*>(c.args.q.data);
+    if (reinterpret_cast<std::uintptr_t>(q) % 8 == 0) c.args.q.data = q + 4;
+  };
+  expect_refused(kForward + " align=8 device=cuda",
+                 "which is not a multiple of the 8 bytes that the problem promises; move it, or "
+                 "say align=4",
+                 misplace);
+  Call on_cpu(kForward + " align=8 device=cpu");
+  misplace(on_cpu);
+  expect_ok(on_cpu);
+}
+
+TEST(Check, ReadsNothingBehindTheGpusPointers) {
+  Call call(kForward + " packed=qk key_lengths align=1 device=cuda");
+  for (TensorView* view :
+       {&call.args.cu_seqlens_q, &call.args.cu_seqlens_k, &call.args.key_lengths}) {
+    view->data = reinterpret_cast<void*>(std::uintptr_t{64});
+  }
+  expect_ok(call);
+}
+
+TEST(Check, TakesADropoutStateForTheGpuAlone) {
+  std::array<std::int64_t, 2> state{};
+  const TensorView view = TensorView::contiguous(state.data(), DType::i64, {2});
+  Call call(kForward + " dropout=0.5 align=1 device=cuda");
+  call.args.dropout_state = view;
+  expect_ok(call);
+  expect_refused(kForward + " dropout=0.5 device=cpu", "only device=cuda reads one",
+                 [&](Call& c) { c.args.dropout_state = view; });
+  expect_refused(kForward + " align=1 device=cuda", "the problem has no dropout",
+                 [&](Call& c) { c.args.dropout_state = view; });
+  expect_refused(kForward + " dropout=0.5 align=1 device=cuda", "it takes i64[2]", [&](Call& c) {
+    c.args.dropout_state = view;
+    c.args.dropout_state.shape[0] = 3;
+  });
 }
 
 TEST(Check, NamesWhatIsMissing) {

@@ -30,6 +30,11 @@ std::string name_of(const ::testing::TestParamInfo<Case>& test) {
 
 class Edges : public ::testing::TestWithParam<Case> {
  protected:
+  void SetUp() override {
+    const std::string reason = skip_reason(GetParam().kind, GetParam().dtype);
+    if (!reason.empty()) GTEST_SKIP() << reason;
+  }
+
   [[nodiscard]] Problem base() const {
     Problem p;
     p.kind = GetParam().kind;

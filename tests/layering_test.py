@@ -10,7 +10,7 @@ import re
 import sys
 
 # In order: a stage may include itself and every stage before it.
-STAGES = "problem host spec select source cubin registry plan launch".split()
+STAGES = "problem host spec select source cubin registry plan launch api".split()
 # Folders beside the way, and the stages that they may include.
 SIDE = {
     "cpu": {"problem", "host", "spec"},
@@ -21,7 +21,7 @@ MOST_LINES = 600
 ANYTHING = {"capi", "cli", "wrap"}  # users of the library: they see all of it
 # Who else may include a side folder. The CPU kernels join the way where plans are made; compiled
 # kernels are read from files and written to them.
-USES_SIDE = {"plan": {"cpu"}, "cubin": {"io"}, "registry": {"io"}}
+USES_SIDE = {"api": {"cpu"}, "cubin": {"io"}, "registry": {"io"}}
 # The folder that implements each public header; a stage sees it as it sees that folder.
 PUBLIC = {
     "export.h": "problem",
@@ -31,8 +31,8 @@ PUBLIC = {
     "arguments.hpp": "problem",
     "executor.hpp": "host",
     "oracle.hpp": "oracle",
-    "plan.hpp": "plan",
-    "attention.hpp": "plan",
+    "plan.hpp": "api",
+    "attention.hpp": "api",
     "attune.h": "capi",
     "attune.hpp": "capi",
 }

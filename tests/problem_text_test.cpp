@@ -53,6 +53,7 @@ class Draw {
     for (Problem::Strides* strides : {&p.q_strides, &p.k_strides, &p.v_strides, &p.o_strides}) {
       if (size(3) == 0) *strides = {size(1 << 30), size(1 << 20), size(1 << 10), 1 - size(2)};
     }
+    if (coin()) p.alignment = std::int64_t{1} << size(8);
     return p;
   }
 
@@ -304,6 +305,8 @@ TEST(ProblemText, HashTellsEveryFieldApart) {
                                                "k_strides=1,0,0,0",
                                                "v_strides=1,0,0,0",
                                                "o_strides=1,0,0,1",
+                                               "align=8",
+                                               "align=32",
                                                "device=cpu",
                                                "device=cuda",
                                                ""};

@@ -200,6 +200,11 @@ TEST(Validate, RefusesLayouts) {
              p.page_size = 4;
            }},
           {"page_size = -1 is too small", [](Problem& p) { p.page_size = -1; }},
+          {"align = 0 bytes is not a power of two in 1 .. 256",
+           [](Problem& p) { p.alignment = 0; }},
+          {"align = 24 bytes", [](Problem& p) { p.alignment = 24; }},
+          {"align = 512 bytes", [](Problem& p) { p.alignment = 512; }},
+          {"align = -16 bytes", [](Problem& p) { p.alignment = -16; }},
       });
 }
 
@@ -266,6 +271,8 @@ TEST(Validate, AllowsWhatTheContractDefines) {
         p.packed_q = true;
       },
       [](Problem& p) { p.device = Device::cuda; },
+      [](Problem& p) { p.alignment = 1; },
+      [](Problem& p) { p.alignment = 256; },
       [](Problem& p) { p.softcap = FLT_MIN; },
   };
   for (const auto& change : changes) {

@@ -24,6 +24,9 @@ struct Arguments {
   TensorView page_table = {};    // i32 [B, ceil(Sk / page_size)]
   std::uint64_t dropout_seed = 0;
   std::uint64_t dropout_offset = 0;
+  // device=cuda: i64[2] in device memory, (seed, offset), in place of the two numbers above. The
+  // kernel reads them when it runs, so that replays of a CUDA graph may draw new masks.
+  TensorView dropout_state = {};
 
   // Outputs of forward; inputs of backward.
   TensorView o = {};    // as q, with Dv
@@ -37,10 +40,15 @@ struct Arguments {
   TensorView grad_bias = {};
   TensorView grad_sink = {};          // f32 [Hq]
   TensorView grad_alibi_slopes = {};  // f32, as alibi_slopes
+
+  // device=cuda: the CUstream (or cudaStream_t) to run on; null is the default stream. The call
+  // returns when the work is queued. All tensors lie in memory that the device reads.
+  void* stream = nullptr;
 };
 
 // Checks shapes, dtypes, strides, the contents of lengths and page tables, and that no output
-// overlaps itself. Reads nothing but the integer tensors.
+// overlaps itself. Reads nothing but the integer tensors; with device=cuda not even those, for they
+// lie on the device: there the kernels cut lengths and page numbers to what the tensors hold.
 [[nodiscard]] ATTUNE_API Status check(const Problem& problem, const Arguments& arguments);
 
 }  // namespace attune

@@ -44,8 +44,14 @@ struct AttentionOptions {
   LseLayout lse_layout = LseLayout::plain;
 
   bool deterministic = false;
+  // automatic is the CPU: the pointers may be anyone's, and only the caller knows.
   Device device = Device::automatic;
   int threads = 0;  // 0: every core this process may use
+
+  // device = Device::cuda alone, as in Arguments and PlanOptions.
+  TensorView dropout_state = {};
+  void* stream = nullptr;
+  int device_index = -1;
 };
 
 // q [B, Sq, Hq, D], k [B, Sk, Hkv, D], v [B, Sk, Hkv, Dv] -> o [B, Sq, Hq, Dv], all of one dtype

@@ -34,7 +34,8 @@ typedef enum attune_status {
   ATTUNE_UNSUPPORTED = 2,      /* meaningful, but no kernel here computes it */
   ATTUNE_OUT_OF_MEMORY = 3,
   ATTUNE_IO_ERROR = 4,
-  ATTUNE_INTERNAL = 5 /* a bug in Attune */
+  ATTUNE_INTERNAL = 5,    /* a bug in Attune */
+  ATTUNE_DEVICE_ERROR = 6 /* the GPU or its driver failed; the text has its words */
 } attune_status;
 
 /* Element types. f32, f16 and bf16 are what attention computes on. */
@@ -107,6 +108,10 @@ typedef struct attune_arguments {
   attune_tensor grad_bias; /* f32, f16 or bf16 */
   attune_tensor grad_sink;
   attune_tensor grad_alibi_slopes;
+  /* device=cuda. All tensors lie in memory that the device reads; the call returns when the work is
+   * queued. */
+  attune_tensor dropout_state; /* i64 [2], (seed, offset), read when the kernel runs */
+  void* stream;                /* CUstream or cudaStream_t; NULL is the default stream */
 } attune_arguments;
 
 /* Must call body(body_context, n) for every n in [0, workers), in any order and on any threads, and
@@ -121,6 +126,9 @@ typedef struct attune_plan_options {
   const char* kernel;       /* NULL, or an id from `attune list` to force */
   attune_executor executor; /* NULL: the library's own threads */
   void* executor_context;   /* handed to executor; must outlive the plan */
+  int32_t has_device_index; /* not 0: device_index counts, instead of the current GPU */
+  int32_t device_index;     /* device=cuda: which GPU */
+  const char* arch; /* attune_explain() alone: NULL, or as if there were a GPU such as "sm_86" */
 } attune_plan_options;
 
 typedef struct attune_plan attune_plan;
@@ -142,9 +150,16 @@ ATTUNE_API const char* attune_plan_problem(const attune_plan* plan);
  * failure. */
 ATTUNE_API char* attune_plan_explain(const attune_plan* plan);
 
-/* Computes. workspace: at least attune_plan_workspace_bytes(), any alignment; NULL to have it
- * allocated (then workspace_bytes is ignored). One plan may run on several threads at once, each
- * with its own workspace. */
+/* The GPU that the plan is for; -1 on the CPU and for NULL. */
+ATTUNE_API int32_t attune_plan_device_index(const attune_plan* plan);
+
+/* device=cuda: compiles the kernel if need be and loads it into the current context (or the device's
+ * primary one), so that no run has to. Else nothing. */
+ATTUNE_API attune_status attune_plan_prepare(const attune_plan* plan);
+
+/* Computes. workspace: at least attune_plan_workspace_bytes(), any alignment, device=cuda: device
+ * memory; NULL to have it allocated (then workspace_bytes is ignored). One plan may run on several
+ * threads at once, each with its own workspace. device=cuda: queues the work on arguments->stream. */
 ATTUNE_API attune_status attune_plan_run(const attune_plan* plan, const attune_arguments* arguments,
                                          void* workspace, size_t workspace_bytes);
 
@@ -182,13 +197,17 @@ typedef struct attune_attention_options {
   attune_tensor cu_seqlens_q; /* with max_seqlen_q, the longest length */
   attune_tensor cu_seqlens_k; /* with max_seqlen_k */
   int64_t max_seqlen_q;
-  int64_t max_seqlen_k;     /* paged: 0 is all that the columns of the table reach */
-  attune_tensor page_table; /* i32 [B, columns]; k and v are [pages, page_size, Hkv, D] */
-  attune_tensor lse;        /* written by forward when given, read by backward */
-  int32_t lse_layout;       /* ATTUNE_LSE_... */
-  int32_t deterministic;    /* not 0: same bits on every run and for every thread count */
-  int32_t device;           /* ATTUNE_DEVICE_... */
-  int32_t threads;          /* 0: every core this process may use */
+  int64_t max_seqlen_k;        /* paged: 0 is all that the columns of the table reach */
+  attune_tensor page_table;    /* i32 [B, columns]; k and v are [pages, page_size, Hkv, D] */
+  attune_tensor lse;           /* written by forward when given, read by backward */
+  int32_t lse_layout;          /* ATTUNE_LSE_... */
+  int32_t deterministic;       /* not 0: same bits on every run and for every thread count */
+  int32_t device;              /* ATTUNE_DEVICE_...; automatic is the CPU */
+  int32_t threads;             /* 0: every core this process may use */
+  attune_tensor dropout_state; /* ATTUNE_DEVICE_CUDA: as in attune_arguments, and the next */
+  void* stream;
+  int32_t has_device_index; /* as in attune_plan_options */
+  int32_t device_index;
 } attune_attention_options;
 
 /* q [B, Sq, Hq, D], k [B, Sk, Hkv, D], v [B, Sk, Hkv, Dv] -> o [B, Sq, Hq, Dv]. options may be

@@ -19,6 +19,11 @@ struct PlanOptions {
   int threads = 0;          // 0: every core this process may use
   std::string kernel = {};  // an id from `attune list`: use this kernel or say why it can't be
   Executor executor = {};   // default: the library's own pool
+  // device=cuda: the GPU's number; -1 is that of the thread's current context, else 0. The plan
+  // belongs to it.
+  int device_index = -1;
+  // explain() alone: as if this machine had a GPU of this architecture, e.g. "sm_86".
+  std::string arch = {};
 };
 
 class ATTUNE_API Plan {
@@ -31,14 +36,22 @@ class ATTUNE_API Plan {
 
   [[nodiscard]] const Problem& problem() const;   // normalised
   [[nodiscard]] std::string_view kernel() const;  // the chosen kernel's id
-  [[nodiscard]] int threads() const;
-  // Bytes of scratch memory that run() needs; grows at most linearly with Sq and Sk.
+  [[nodiscard]] int threads() const;              // 0 on a GPU
+  [[nodiscard]] int device_index() const;         // of the GPU; -1 on the CPU
+  // Bytes of scratch memory that run() needs; grows at most linearly with Sq and Sk. On a GPU
+  // mostly 0.
   [[nodiscard]] std::size_t workspace_bytes() const;
   // Every candidate in order, chosen or refused and why; tiles, tasks, threads, workspace.
   [[nodiscard]] std::string explain() const;
 
+  // device=cuda: compiles the kernel if need be and loads it into the current context (or the
+  // device's primary one), so that no run() has to. Else nothing.
+  [[nodiscard]] Status prepare() const;
+
   // Computes. Thread-safe for distinct workspaces. A refused call writes nothing.
   // workspace: at least workspace_bytes(), any alignment. Without one, run() allocates it.
+  // device=cuda: queues the work on arguments.stream and returns; workspace is device memory, and
+  // an allocated one comes from the stream's memory pool. May be captured in a CUDA graph.
   [[nodiscard]] Status run(const Arguments& arguments, std::span<std::byte> workspace) const;
   [[nodiscard]] Status run(const Arguments& arguments) const;
 

@@ -14,8 +14,9 @@ enum class Code {
   invalid_argument = 1,  // the caller's values contradict each other or the contract
   unsupported = 2,       // meaningful, but no kernel here computes it
   out_of_memory = 3,
-  io_error = 4,  // a file is missing, truncated, or lies about itself
-  internal = 5,  // a bug in Attune
+  io_error = 4,      // a file is missing, truncated, or lies about itself
+  internal = 5,      // a bug in Attune
+  device_error = 6,  // the GPU or its driver failed; the text has its words
 };
 
 [[nodiscard]] ATTUNE_API const char* to_string(Code code);

@@ -159,6 +159,14 @@ char* attune_plan_explain(const attune_plan* plan) {
   return text;
 }
 
+int32_t attune_plan_device_index(const attune_plan* plan) {
+  return plan == nullptr ? -1 : plan->plan.device_index();
+}
+
+attune_status attune_plan_prepare(const attune_plan* plan) {
+  return fenced([&]() -> Status { return plan == nullptr ? null("plan") : plan->plan.prepare(); });
+}
+
 attune_status attune_plan_run(const attune_plan* plan, const attune_arguments* arguments,
                               void* workspace, size_t workspace_bytes) {
   return fenced([&]() -> Status {

@@ -114,6 +114,8 @@ Arguments to_arguments(const attune_arguments& given) {
   a.grad_bias = to_view(given.grad_bias);
   a.grad_sink = to_view(given.grad_sink);
   a.grad_alibi_slopes = to_view(given.grad_alibi_slopes);
+  a.dropout_state = to_view(given.dropout_state);
+  a.stream = given.stream;
   return a;
 }
 
@@ -124,6 +126,8 @@ PlanOptions to_plan_options(const attune_plan_options& given) {
   if (given.executor != nullptr) {
     options.executor = to_executor(given.executor, given.executor_context);
   }
+  if (given.has_device_index != 0) options.device_index = given.device_index;
+  if (given.arch != nullptr) options.arch = given.arch;
   return options;
 }
 
@@ -151,6 +155,9 @@ Expected<AttentionOptions> to_options(const attune_attention_options& given) {
   options.deterministic = given.deterministic != 0;
   options.device = static_cast<Device>(given.device);
   options.threads = given.threads;
+  options.dropout_state = to_view(given.dropout_state);
+  options.stream = given.stream;
+  if (given.has_device_index != 0) options.device_index = given.device_index;
   return options;
 }
 

@@ -13,6 +13,7 @@ static_assert(ATTUNE_UNSUPPORTED == static_cast<int>(Code::unsupported));
 static_assert(ATTUNE_OUT_OF_MEMORY == static_cast<int>(Code::out_of_memory));
 static_assert(ATTUNE_IO_ERROR == static_cast<int>(Code::io_error));
 static_assert(ATTUNE_INTERNAL == static_cast<int>(Code::internal));
+static_assert(ATTUNE_DEVICE_ERROR == static_cast<int>(Code::device_error));
 
 struct LastError {
   std::string text;

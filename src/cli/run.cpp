@@ -52,6 +52,7 @@ struct Pass {
   Problem problem;
   std::string kernel;
   int threads = 0;
+  int device_index = -1;
   std::size_t workspace_bytes = 0;
   Timing timing;
   double seconds = 0;  // median
@@ -88,6 +89,7 @@ Expected<Pass> compute(const RunOptions& options, const Problem& problem, const 
   pass.problem = problem;
   pass.kernel = plan.kernel();
   pass.threads = plan.threads();
+  pass.device_index = plan.device_index();
   pass.workspace_bytes = plan.workspace_bytes();
   auto timing = run_timed(plan, arguments, options.repeat);
   if (!timing.ok()) return timing.status();
@@ -193,11 +195,16 @@ Expected<Outcome> execute(const RunOptions& options) {
   return outcome;
 }
 
+std::string say_where(const Pass& pass) {
+  if (pass.device_index >= 0) return fmt::format("GPU {}", pass.device_index);
+  return fmt::format("{} thread{}", pass.threads, pass.threads == 1 ? "" : "s");
+}
+
 void print_text(const Outcome& outcome) {
   for (const Pass& pass : outcome.passes) {
     fmt::print("{}\n", print(pass.problem));
-    fmt::print("  kernel     {}, {} thread{}, workspace {}\n", pass.kernel, pass.threads,
-               pass.threads == 1 ? "" : "s", say_bytes(pass.workspace_bytes));
+    fmt::print("  kernel     {}, {}, workspace {}\n", pass.kernel, say_where(pass),
+               say_bytes(pass.workspace_bytes));
     const std::string how = pass.timing.first_only
                                 ? std::string("the first run")
                                 : fmt::format("median of {}", pass.timing.seconds.size());
@@ -220,6 +227,7 @@ nlohmann::json to_json(const Pass& pass) {
   return {{"problem", print(pass.problem)},
           {"kernel", pass.kernel},
           {"threads", pass.threads},
+          {"device_index", pass.device_index},
           {"workspace_bytes", pass.workspace_bytes},
           {"runs", pass.timing.seconds.size()},
           {"median_seconds", pass.seconds},

@@ -25,7 +25,9 @@ struct Timing {
 };
 
 // Runs the plan once, and then `repeat` times against the clock; with repeat = 0, as often as it
-// takes to be sure within about a second: 5 times, or not again when the first run took longer.
+// takes to be sure within about a second: 5 times, or not again when the first run took longer. For
+// a plan on a GPU, `arguments` still lie in host memory: they are copied there, the GPU's clock is
+// read, and the results are copied back.
 [[nodiscard]] Expected<Timing> run_timed(const Plan& plan, const Arguments& arguments, int repeat);
 
 }  // namespace attune::cli

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "problem/dropout.h"
 #include "problem/lengths.h"
 
 namespace attune::cpu {
@@ -70,23 +71,6 @@ BiasLayout bias_layout(const Problem& problem) {
 }
 
 }  // namespace
-
-DropoutThreshold dropout_threshold(double probability) {
-  const auto p = static_cast<float>(probability);
-  const auto kept = [p](std::uint64_t word) {
-    return static_cast<float>(static_cast<std::uint32_t>(word)) * 0x1p-32f + 0x1p-33f > p;
-  };
-  std::uint64_t low = 0, high = std::uint64_t{1} << 32;  // the answer lies in [low, high]
-  while (low < high) {
-    const std::uint64_t middle = (low + high) / 2;
-    if (kept(middle)) {
-      high = middle;
-    } else {
-      low = middle + 1;
-    }
-  }
-  return {static_cast<std::uint32_t>(low), low >> 32 != 0};
-}
 
 void fill_from_problem(const Problem& problem, Isa isa, AttentionJob* job) {
   job->b = problem.b;

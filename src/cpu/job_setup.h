@@ -47,13 +47,6 @@ void for_each_task(const Executor& executor, int threads, std::int64_t count, co
 template <typename Call>
 void for_each_chunked(const Executor& executor, int threads, std::int64_t count, const Call& call);
 
-// The dropout threshold: the least Philox word x with float(x) * 2^-32 + 2^-33 > float(p).
-struct DropoutThreshold {
-  std::uint32_t keep_from;
-  bool keep_none;
-};
-[[nodiscard]] DropoutThreshold dropout_threshold(double probability);
-
 // Zeroes (or sets to `value`, for f32) rows [first, last) of dimension 1 of a 4-D tensor.
 void fill_rows(const TensorView& view, std::int64_t first, std::int64_t last, float value);
 

@@ -17,6 +17,7 @@ constexpr std::array kVariables = {
     EnvironmentVariable{"ATTUNE_CACHE_DIR", "a folder", "where compiled GPU kernels are kept"},
     EnvironmentVariable{"ATTUNE_CACHE_LIMIT", "bytes, with K, M or G; 0 for no disk cache",
                         "how large that folder may grow"},
+    EnvironmentVariable{"ATTUNE_CUDA_DRIVER", "a path", "the CUDA driver's library, libcuda.so.1"},
     EnvironmentVariable{"ATTUNE_NVRTC", "a path", "the run-time compiler's library, libnvrtc.so"},
 };
 

@@ -1,5 +1,7 @@
 // Arguments against their Problem: one pass over the table of tensors, then the contents of the
 // integer ones. Allocates only to report a refusal.
+#include "problem/check.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -103,6 +105,33 @@ Status check_pointer(const TensorSpec& spec, const TensorView& view) {
         fmt::format("{} starts at address {:#x}, which is not a multiple of the {} bytes "
                     "of {}",
                     spec.name, address, size, to_string(view.dtype)));
+  }
+  return {};
+}
+
+// What a CUDA kernel was chosen for: q, k, v and o, whose layout the Problem states.
+Status check_alignment(const Problem& problem, const TensorSpec& spec, const TensorView& view) {
+  if (spec.strides == nullptr || view.elements() == 0) return {};
+  const auto address = reinterpret_cast<std::uintptr_t>(view.data);
+  if (address % static_cast<std::uintptr_t>(problem.alignment) == 0) return {};
+  return refuse(fmt::format(
+      "{} starts at address {:#x}, which is not a multiple of the {} bytes that the problem "
+      "promises; move it, or say align={}",
+      spec.name, address, problem.alignment, address & (~address + 1)));
+}
+
+Status check_dropout_state(const Problem& problem, const TensorView& state) {
+  if (state.empty()) return {};
+  if (problem.device != Device::cuda) {
+    return refuse("dropout_state was given, but only device=cuda reads one; use dropout_seed");
+  }
+  if (problem.dropout == 0) {
+    return refuse("dropout_state was given, but the problem has no dropout");
+  }
+  if (state.rank != 1 || state.dtype != DType::i64 || state.shape[0] != 2 ||
+      state.strides[0] != 1 || state.data == nullptr) {
+    return refuse(fmt::format("dropout_state is {}; it takes i64[2], (seed, offset), contiguous",
+                              to_string(state)));
   }
   return {};
 }
@@ -268,13 +297,22 @@ Status check_contents(const Problem& p, const Arguments& a) {
 
 }  // namespace
 
-Status check(const Problem& problem, const Arguments& arguments) {
-  if (Status status = validate(problem); !status.ok()) return status;
+Status check_views(const Problem& problem, const Arguments& arguments) {
   const auto specs = tensors_of(problem);
   for (const TensorSpec& spec : specs) {
-    if (Status status = check_tensor(spec, arguments.*spec.view); !status.ok()) return status;
+    const TensorView& view = arguments.*spec.view;
+    if (Status status = check_tensor(spec, view); !status.ok()) return status;
+    if (problem.device != Device::cuda) continue;
+    if (Status status = check_alignment(problem, spec, view); !status.ok()) return status;
   }
   if (Status status = check_aliases(specs, arguments); !status.ok()) return status;
+  return check_dropout_state(problem, arguments.dropout_state);
+}
+
+Status check(const Problem& problem, const Arguments& arguments) {
+  if (Status status = validate(problem); !status.ok()) return status;
+  if (Status status = check_views(problem, arguments); !status.ok()) return status;
+  if (problem.device == Device::cuda) return {};
   return check_contents(problem, arguments);
 }
 

@@ -54,8 +54,9 @@ std::size_t hash(const Problem& p) {
   bits.put(p.key_lengths).put(p.packed_q).put(p.packed_k);
   bits.put(p.lse, 2).put(p.lse_grad).put(p.deterministic).put(p.scale.has_value());
   mixer.add(bits.get());
-  for (const std::int64_t n : {p.b, p.hq, p.hkv, p.sq, p.sk, p.d, p.dv, p.mask.offset, p.mask.left,
-                               p.mask.right, p.total_q, p.total_k, p.page_size, p.pages}) {
+  for (const std::int64_t n :
+       {p.b, p.hq, p.hkv, p.sq, p.sk, p.d, p.dv, p.mask.offset, p.mask.left, p.mask.right,
+        p.total_q, p.total_k, p.page_size, p.pages, p.alignment}) {
     mixer.add(n);
   }
   mixer.add(p.scale.value_or(0.0));

@@ -110,6 +110,7 @@ std::string print(const Problem& p) {
   out.strides("k_strides", p.k_strides);
   out.strides("v_strides", p.v_strides);
   out.strides("o_strides", p.o_strides);
+  out.unless<std::int64_t>(16, "align", p.alignment);
   if (p.device != Device::automatic) out.value("device", p.device == Device::cpu ? "cpu" : "cuda");
   return out.text_;
 }

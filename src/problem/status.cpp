@@ -16,6 +16,8 @@ const char* to_string(Code code) {
       return "input/output error";
     case Code::internal:
       return "internal error";
+    case Code::device_error:
+      return "device error";
   }
   return "unknown code";
 }

@@ -209,6 +209,7 @@ constexpr std::array kKeys = {
     Key{"k_strides", kValue, number<&Problem::k_strides>},
     Key{"v_strides", kValue, number<&Problem::v_strides>},
     Key{"o_strides", kValue, number<&Problem::o_strides>},
+    Key{"align", kValue, number<&Problem::alignment>},
     Key{"device", kValue, device},
 };
 

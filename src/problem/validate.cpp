@@ -7,6 +7,7 @@
 #include <attune/problem.hpp>
 #include <attune/status.hpp>
 #include <attune/tensor.hpp>
+#include <bit>
 #include <cfloat>
 #include <cmath>
 #include <cstddef>
@@ -235,6 +236,16 @@ Status check_strides(const TensorSpec& tensor) {
   return {};
 }
 
+Status check_alignment(const Problem& p) {
+  constexpr std::int64_t kMostAlignment = 256;  // what CUDA's allocators give
+  if (p.alignment >= 1 && p.alignment <= kMostAlignment &&
+      std::has_single_bit(static_cast<std::uint64_t>(p.alignment))) {
+    return {};
+  }
+  return refuse(fmt::format("align = {} bytes is not a power of two in 1 .. {}", p.alignment,
+                            kMostAlignment));
+}
+
 Status check_tensors(const Problem& p) {
   for (const TensorSpec& tensor : tensors_of(p)) {
     if (tensor.role == Role::unused) continue;
@@ -265,9 +276,10 @@ double Problem::effective_scale() const {
 }
 
 Status validate(const Problem& problem) {
-  for (Status status : {check_enums(problem), check_dtype(problem), check_sizes(problem),
-                        check_numbers(problem), check_mask(problem.mask), check_bias(problem),
-                        check_gradients(problem), check_layout(problem)}) {
+  for (Status status :
+       {check_enums(problem), check_dtype(problem), check_sizes(problem), check_numbers(problem),
+        check_mask(problem.mask), check_bias(problem), check_gradients(problem),
+        check_layout(problem), check_alignment(problem)}) {
     if (!status.ok()) return status;
   }
   return check_tensors(problem);

@@ -1,7 +1,10 @@
 #include "select/select.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
+
+#include "select/portable.h"
 
 namespace attune {
 
@@ -26,19 +29,13 @@ void add_machine_reasons(const KernelSpec& spec, std::string_view forced,
   }
 }
 
-}  // namespace
-
-std::vector<Candidate> candidates(const Problem& problem, std::string_view forced) {
+std::vector<Candidate> cpu_candidates(const Problem& problem, std::string_view forced) {
   const std::string variable = cpu_isa_variable();
   std::vector<Candidate> list;
   for (const KernelSpec& spec : kernel_table()) {
     if (spec.family != Family::cpu) continue;
     if (spec.kind != problem.kind || spec.dtype != problem.dtype) continue;
     Candidate candidate{spec, {}, {}};
-    if (problem.device == Device::cuda) {
-      candidate.reasons.emplace_back(
-          "the problem asks for device=cuda; this version has CPU kernels only: use device=cpu");
-    }
     add_machine_reasons(spec, forced, variable, &candidate.reasons);
     list.push_back(std::move(candidate));
   }
@@ -53,6 +50,46 @@ std::vector<Candidate> candidates(const Problem& problem, std::string_view force
     }
   }
   return list;
+}
+
+// What decides between rows of the portable family that serve: aligned loads, then the smallest
+// head dim, then the fewest features. The table is in this order within an architecture.
+auto rank(const KernelSpec& spec) {
+  const kernel::PortableForward& row = spec.portable;
+  const int bound = row.head_dim == 0 ? 1 << 30 : row.head_dim;
+  const int features = int{row.bias} + int{row.dropout} + 2 * int{row.general};
+  return std::tuple{!row.aligned, bound, features, -row.arch};
+}
+
+std::vector<Candidate> cuda_candidates(const Problem& problem, std::string_view forced,
+                                       const DeviceFacts* device) {
+  std::vector<Candidate> list;
+  for (const KernelSpec& spec : kernel_table()) {
+    if (spec.family == Family::cpu) continue;
+    if (spec.kind != problem.kind || spec.dtype != problem.dtype) continue;
+    Candidate candidate{spec, {}, {}};
+    if (device == nullptr) {
+      candidate.reasons.emplace_back("there is no GPU");
+    } else {
+      candidate.reasons = reasons_against_portable(spec, problem, *device);
+    }
+    if (!forced.empty() && forced != id_of(spec)) {
+      candidate.reasons.push_back("the caller asked for " + std::string(forced));
+    }
+    list.push_back(std::move(candidate));
+  }
+  std::stable_sort(list.begin(), list.end(), [](const Candidate& a, const Candidate& b) {
+    return rank(a.spec) < rank(b.spec);
+  });
+  return list;
+}
+
+}  // namespace
+
+std::vector<Candidate> candidates(const Problem& problem, std::string_view forced,
+                                  const DeviceFacts* device) {
+  return problem.device == Device::cuda ? cuda_candidates(problem, forced, device)
+                                        : cpu_candidates(problem, forced);
 }
 
 }  // namespace attune

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "host/device_facts.h"
 #include "spec/kernel_spec.h"
 
 namespace attune {
@@ -15,9 +16,11 @@ struct Candidate {
   std::string note;                  // why it stands where it stands, if that needs saying
 };
 
-// All rows of the table that could be meant by the Problem's kind and dtype, in table order.
-// `forced` is a kernel id; when not empty, every other row is refused because of it.
+// All rows of the table that could be meant by the Problem's device, kind and dtype, in order of
+// preference. `forced` is a kernel id; when not empty, every other row is refused because of it.
+// `device` is the GPU of a Problem with device=cuda; without one, every GPU row is refused.
 [[nodiscard]] std::vector<Candidate> candidates(const Problem& problem,
-                                                std::string_view forced = {});
+                                                std::string_view forced = {},
+                                                const DeviceFacts* device = nullptr);
 
 }  // namespace attune

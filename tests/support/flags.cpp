@@ -51,8 +51,12 @@ bool take_flags(int& argc, char** argv) {
   bool all_good = true;
   for (int i = 1; i < argc; ++i) {
     bool good = true;
-    if (!take_number(argv[i], "--grid-first=", the_flags.grid_first, good) &&
-        !take_number(argv[i], "--grid-count=", the_flags.grid_count, good)) {
+    if (argv[i] == std::string_view("--every-kernel")) {
+      the_flags.every_kernel = true;
+    } else if (argv[i] == std::string_view("--huge")) {
+      the_flags.huge = true;
+    } else if (!take_number(argv[i], "--grid-first=", the_flags.grid_first, good) &&
+               !take_number(argv[i], "--grid-count=", the_flags.grid_count, good)) {
       argv[kept++] = argv[i];
     }
     all_good = all_good && good;

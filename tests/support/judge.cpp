@@ -10,7 +10,9 @@
 #include <utility>
 
 #include "host/isa.h"
+#include "select/portable.h"
 #include "tests/support/flags.h"
+#include "tests/support/on_gpu.h"
 #include "tests/support/tensor_memory.h"
 
 namespace attune::testing {
@@ -25,6 +27,7 @@ bool allowed(Isa isa) {
 }  // namespace
 
 std::vector<KernelSpec> available_kernels() {
+  if (on_gpu()) return gpu_kernels();
   std::vector<KernelSpec> found;
   for (const KernelSpec& spec : kernel_table()) {
     if (spec.family == Family::cpu && allowed(spec.isa)) found.push_back(spec);
@@ -38,6 +41,32 @@ std::vector<KernelSpec> available_kernels(Kind kind, DType dtype) {
     if (spec.kind == kind && spec.dtype == dtype) found.push_back(spec);
   }
   return found;
+}
+
+std::string skip_reason(Kind kind, DType dtype) {
+  if (!available_kernels(kind, dtype).empty()) return {};
+  if (on_gpu() && !no_gpu().empty()) return no_gpu();
+  return "no kernel of this kind and dtype runs here";
+}
+
+bool serves(const KernelSpec& kernel, const Problem& problem) {
+  if (!on_gpu()) return true;
+  return reasons_against_portable(kernel, for_gpu(problem, ""), gpu_facts()).empty();
+}
+
+Status run_kernel(const Problem& problem, const KernelSpec& kernel, const Arguments& arguments,
+                  int threads) {
+  if (on_gpu())
+    return run_on_gpu(problem.device == Device::cuda ? problem : for_gpu(problem, ""), kernel,
+                      arguments);
+  const Expected<Plan> plan =
+      make_plan(problem, {.threads = threads, .kernel = id_of(kernel), .executor = {}});
+  if (!plan) return {plan.status().code(), "make_plan: " + plan.status().message()};
+  // The workspace ends at a forbidden page too, and holds garbage at first.
+  const auto bytes = static_cast<std::int64_t>(plan->workspace_bytes());
+  const TensorMemory workspace(DType::u8, {bytes});
+  return plan->run(
+      arguments, {static_cast<std::byte*>(workspace.view().data), static_cast<std::size_t>(bytes)});
 }
 
 Expected<Reference> make_reference(const Problem& problem, Tensors& tensors) {
@@ -73,16 +102,8 @@ std::string compare_tensor(std::string_view name, const TensorView& got,
 
 std::string run_and_compare(const Problem& problem, Tensors& tensors, const Reference& reference,
                             const KernelSpec& kernel, int threads) {
-  const Expected<Plan> plan =
-      make_plan(problem, {.threads = threads, .kernel = id_of(kernel), .executor = {}});
-  if (!plan) return "make_plan: " + plan.status().message();
   tensors.poison_outputs();
-  // The workspace ends at a forbidden page too, and holds garbage at first.
-  const auto bytes = static_cast<std::int64_t>(plan->workspace_bytes());
-  const TensorMemory workspace(DType::u8, {bytes});
-  const Status status =
-      plan->run(tensors.arguments(),
-                {static_cast<std::byte*>(workspace.view().data), static_cast<std::size_t>(bytes)});
+  const Status status = run_kernel(problem, kernel, tensors.arguments(), threads);
   if (!status.ok()) return "run: " + status.message();
   std::string wrong = tensors.damage();
   for (const Tensors::Output& output : tensors.outputs()) {
@@ -95,14 +116,22 @@ std::string run_and_compare(const Problem& problem, Tensors& tensors, const Refe
   return wrong;
 }
 
-std::string judge_all(const Problem& problem, Tensors& tensors, const Reference& reference,
+std::string judge_all(const Problem& given, Tensors& tensors, const Reference& reference,
                       int threads, std::string_view title) {
   std::string wrong;
-  for (const KernelSpec& kernel : available_kernels(problem.kind, problem.dtype)) {
+  const Problem problem = on_gpu() ? for_gpu(given, title) : given;
+  const std::vector<KernelSpec> kernels = on_gpu() ? serving_gpu_kernels(problem, title)
+                                                   : available_kernels(problem.kind, problem.dtype);
+  if (kernels.empty()) return "\n  no kernel serves it";
+  for (const KernelSpec& kernel : kernels) {
     const std::string id = id_of(kernel);
     set_current_case(fmt::format("{}, {} threads: {}", id, threads, title));
     const std::string found = run_and_compare(problem, tensors, reference, kernel, threads);
-    if (!found.empty()) wrong += fmt::format("\n  {}, {} threads\n    {}", id, threads, found);
+    if (found.empty()) continue;
+    wrong += fmt::format(
+        "\n  {}, {}\n    {}", id,
+        on_gpu() ? fmt::format("align={}", problem.alignment) : fmt::format("{} threads", threads),
+        found);
   }
   return wrong;
 }

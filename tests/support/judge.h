@@ -14,7 +14,8 @@
 
 namespace attune::testing {
 
-// The rows of the kernel table that this machine, and ATTUNE_CPU_ISA, can run.
+// The rows of the kernel table that this machine, and ATTUNE_CPU_ISA, can run; after use_gpu(), those
+// of that GPU. Not all of them serve every Problem there.
 [[nodiscard]] std::vector<KernelSpec> available_kernels(Kind kind, DType dtype);
 // All of them.
 [[nodiscard]] std::vector<KernelSpec> available_kernels();
@@ -25,6 +26,16 @@ struct Reference {
 
 // The oracle's results; for backward they become the o and LSE of the inputs as well.
 [[nodiscard]] Expected<Reference> make_reference(const Problem& problem, Tensors& tensors);
+
+// Why nothing of a kind is judged here, for GTEST_SKIP(); empty when something is.
+[[nodiscard]] std::string skip_reason(Kind kind, DType dtype);
+
+// Whether this row of available_kernels() computes the Problem.
+[[nodiscard]] bool serves(const KernelSpec& kernel, const Problem& problem);
+
+// Runs one kernel, on the CPU or on the GPU of use_gpu(). Precondition: it serves the Problem.
+[[nodiscard]] Status run_kernel(const Problem& problem, const KernelSpec& kernel,
+                                const Arguments& arguments, int threads);
 
 // Runs one kernel on poisoned outputs and compares everything that it wrote. Empty when all is
 // well; else what is wrong, with the tensor, the ratios and the worst element.

@@ -197,11 +197,12 @@ void random_strides(Problem& p, Random& random) {
 
 }  // namespace
 
-Problem random_problem(std::uint64_t seed) {
+Problem random_problem(std::uint64_t seed, std::optional<Kind> kind) {
   Random random(seed);
   Problem p;
   p.device = Device::cpu;
   p.kind = random.chance(0.5) ? Kind::forward : Kind::backward;
+  if (kind) p.kind = *kind;
   p.dtype = random.pick<DType>({DType::f32, DType::f16, DType::bf16});
   random_sizes(p, random);
   random_mask(p, random);

@@ -3,14 +3,15 @@
 
 #include <attune/problem.hpp>
 #include <cstdint>
+#include <optional>
 
 #include "tests/support/tensor_memory.h"
 
 namespace attune::testing {
 
 // A valid Problem: every feature of the contract, alone and together, at sizes that the oracle
-// computes in a fraction of a second.
-[[nodiscard]] Problem random_problem(std::uint64_t seed);
+// computes in a fraction of a second. `kind` in place of the seed's own.
+[[nodiscard]] Problem random_problem(std::uint64_t seed, std::optional<Kind> kind = {});
 
 // Shapes of a Problem's tensors, as Arguments lists them.
 [[nodiscard]] Shape shape_of_q(const Problem& problem);

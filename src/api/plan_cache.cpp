@@ -1,4 +1,4 @@
-#include "plan/plan_cache.h"
+#include "api/plan_cache.h"
 
 #include <algorithm>
 #include <attune/plan.hpp>
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "host/isa.h"
+#include "launch/device.h"
 
 namespace attune {
 namespace {
@@ -21,7 +22,8 @@ namespace {
 struct Key {
   Problem problem;
   int threads = 0;
-  std::string isa;  // the environment's limit on instruction sets
+  int device_index = -1;  // device=cuda: resolved
+  std::string isa;        // the environment's limit on instruction sets
   friend bool operator==(const Key&, const Key&) = default;
 };
 
@@ -76,12 +78,20 @@ Cache& cache() {
 
 }  // namespace
 
-Expected<std::shared_ptr<const Plan>> cached_plan(const Problem& problem, int threads) {
-  Key key{problem, threads, cpu_isa_variable()};
+Expected<std::shared_ptr<const Plan>> cached_plan(const Problem& problem, int threads,
+                                                  int device_index) {
+  Key key{problem, threads, -1, cpu_isa_variable()};
+  if (problem.device == Device::cuda) {
+    const Expected<int> index =
+        device_index >= 0 ? Expected<int>(device_index) : cuda::current_device();
+    // Without a GPU, the plan is what says so.
+    key.device_index = index.ok() ? *index : device_index;
+  }
   const std::size_t code = hash(problem);
   if (std::shared_ptr<const Plan> plan = cache().find(code, key)) return plan;
   PlanOptions options;
   options.threads = threads;
+  options.device_index = key.device_index;
   Expected<Plan> made = make_plan(problem, options);
   if (!made.ok()) return made.status();
   auto plan = std::make_shared<const Plan>(std::move(made).value());

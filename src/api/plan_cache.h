@@ -11,9 +11,10 @@ namespace attune {
 inline constexpr int kCachedPlans = 64;
 
 // The plan for a Problem, from the cache or made now. The least recently used one gives way. Safe
-// to call from several threads; two that miss at once may both make the plan.
-[[nodiscard]] Expected<std::shared_ptr<const Plan>> cached_plan(const Problem& problem,
-                                                                int threads);
+// to call from several threads; two that miss at once may both make the plan. device_index as in
+// PlanOptions.
+[[nodiscard]] Expected<std::shared_ptr<const Plan>> cached_plan(const Problem& problem, int threads,
+                                                                int device_index = -1);
 
 // How many plans are kept, for tests.
 [[nodiscard]] int cached_plan_count();

@@ -17,7 +17,7 @@
 #include <string>
 #include <utility>
 
-#include "plan/plan_cache.h"
+#include "api/plan_cache.h"
 #include "problem/strides.h"
 
 namespace attune {
@@ -158,6 +158,8 @@ void take_options(const AttentionOptions& options, Call& call) {
   a.page_table = options.page_table;
   a.dropout_seed = options.dropout_seed;
   a.dropout_offset = options.dropout_offset;
+  a.dropout_state = options.dropout_state;
+  a.stream = options.stream;
   a.lse = options.lse;
 }
 
@@ -200,10 +202,24 @@ Expected<Call> build(const TensorView& q, const TensorView& k, const TensorView&
   return call;
 }
 
-Status run(const Call& call, int threads) {
+// The largest power of two up to 16 that all of q, k, v and o start at a multiple of: what kernels
+// can make use of, and no more, so that equal calls find one plan.
+std::int64_t alignment_of(const Arguments& arguments) {
+  std::uintptr_t addresses = 16;
+  for (const TensorView* view : {&arguments.q, &arguments.k, &arguments.v, &arguments.o}) {
+    if (view->elements() > 0) addresses |= reinterpret_cast<std::uintptr_t>(view->data);
+  }
+  return static_cast<std::int64_t>(addresses & (~addresses + 1));
+}
+
+Status run(Call& call, const AttentionOptions& options) {
+  // The CPU's kernels take any alignment.
+  if (call.problem.device == Device::cuda) call.problem.alignment = alignment_of(call.arguments);
+
   // Before the plan, so that shapes that disagree are named, and nothing is planned for them.
   if (Status status = check(call.problem, call.arguments); !status.ok()) return status;
-  const Expected<std::shared_ptr<const Plan>> plan = cached_plan(call.problem, threads);
+  const Expected<std::shared_ptr<const Plan>> plan =
+      cached_plan(call.problem, options.threads, options.device_index);
   if (!plan.ok()) return plan.status();
   return (*plan)->run(call.arguments);
 }
@@ -225,8 +241,8 @@ Status fenced(const F& body) {
 Status attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
                  const AttentionOptions& options) {
   return fenced([&]() -> Status {
-    const Expected<Call> call = build(q, k, v, o, options);
-    return call.ok() ? run(*call, options.threads) : call.status();
+    Expected<Call> call = build(q, k, v, o, options);
+    return call.ok() ? run(*call, options) : call.status();
   });
 }
 
@@ -252,7 +268,7 @@ Status attention_backward(const BackwardTensors& tensors, const AttentionOptions
     a.grad_bias = tensors.grad_bias;
     a.grad_sink = tensors.grad_sink;
     a.grad_alibi_slopes = tensors.grad_alibi_slopes;
-    return run(*call, options.threads);
+    return run(*call, options);
   });
 }
 

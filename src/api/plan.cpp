@@ -1,0 +1,144 @@
+#include <fmt/format.h>
+
+#include <attune/plan.hpp>
+#include <cstdint>
+#include <new>
+#include <utility>
+
+#include "api/choose.h"
+#include "cpu/backend.h"
+#include "cpu/thread_pool.h"
+#include "launch/forward_execution.h"
+#include "problem/check.h"
+
+namespace attune {
+
+namespace {
+
+constexpr std::size_t kHostAlignment = 64;
+constexpr std::size_t kDeviceAlignment = 256;
+
+// Address arithmetic only: the memory may be a device's.
+std::byte* align(std::byte* p, std::size_t alignment) {
+  const auto address = reinterpret_cast<std::uintptr_t>(p);
+  return p + (alignment - address % alignment) % alignment;
+}
+
+}  // namespace
+
+// Either `cpu` or `cuda` is there.
+struct Plan::Impl {
+  Problem problem;
+  std::string kernel;
+  std::string explanation;
+  int threads = 0;
+  Executor executor;
+  std::unique_ptr<cpu::Execution> cpu;
+  std::unique_ptr<cuda::ForwardExecution> cuda;
+};
+
+Plan::Plan(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Plan::Plan(Plan&&) noexcept = default;
+Plan& Plan::operator=(Plan&&) noexcept = default;
+Plan::~Plan() = default;
+
+const Problem& Plan::problem() const { return impl_->problem; }
+std::string_view Plan::kernel() const { return impl_->kernel; }
+int Plan::threads() const { return impl_->threads; }
+int Plan::device_index() const { return impl_->cuda ? impl_->cuda->device() : -1; }
+
+std::size_t Plan::workspace_bytes() const {
+  if (impl_->cpu) return impl_->cpu->workspace_bytes() + kHostAlignment - 1;
+  const std::size_t bytes = impl_->cuda->workspace_bytes();
+  return bytes == 0 ? 0 : bytes + kDeviceAlignment - 1;
+}
+
+std::string Plan::explain() const {
+  return fmt::format("{}\n{}kernel {}\n{}", print(impl_->problem), impl_->explanation,
+                     impl_->kernel, impl_->cpu ? impl_->cpu->describe() : impl_->cuda->describe());
+}
+
+Status Plan::prepare() const { return impl_->cuda ? impl_->cuda->prepare() : Status{}; }
+
+Status Plan::run(const Arguments& arguments, std::span<std::byte> workspace) const {
+  if (workspace.size() < workspace_bytes()) {
+    return {Code::invalid_argument,
+            fmt::format("{}: the workspace has {} bytes, the plan needs {}", impl_->kernel,
+                        workspace.size(), workspace_bytes())};
+  }
+  if (impl_->cuda) {
+    if (Status status = check_views(impl_->problem, arguments); !status.ok()) return status;
+    return impl_->cuda->run(arguments, align(workspace.data(), kDeviceAlignment));
+  }
+  if (Status status = check(impl_->problem, arguments); !status.ok()) return status;
+  impl_->cpu->run(arguments, align(workspace.data(), kHostAlignment), impl_->executor);
+  return {};
+}
+
+Status Plan::run(const Arguments& arguments) const {
+  if (impl_->cuda) {
+    if (Status status = check_views(impl_->problem, arguments); !status.ok()) return status;
+    return impl_->cuda->run(arguments, nullptr);
+  }
+  const std::size_t bytes = workspace_bytes();
+  const std::unique_ptr<std::byte[]> workspace(new (std::nothrow) std::byte[bytes]);
+  if (workspace == nullptr) {
+    return {Code::out_of_memory,
+            fmt::format("{}: {} bytes of workspace are not to be had", impl_->kernel, bytes)};
+  }
+  return run(arguments, {workspace.get(), bytes});
+}
+
+Expected<Plan> make_plan(const Problem& problem, const PlanOptions& options) {
+  if (!options.arch.empty()) {
+    return Status{
+        Code::invalid_argument,
+        fmt::format("arch = {} is for explain(): a plan is for a GPU that is here", options.arch)};
+  }
+  Expected<Choice> choice = choose(problem, options);
+  if (!choice.ok()) return choice.status();
+  if (!choice->chosen) return choice->refusal();
+  const KernelSpec& spec = choice->candidates[*choice->chosen].spec;
+  auto impl = std::make_unique<Plan::Impl>();
+  impl->problem = choice->problem;
+  impl->explanation = choice->describe();
+  impl->kernel = id_of(spec);
+  if (spec.family == Family::portable) {
+    auto execution =
+        cuda::ForwardExecution::make(impl->problem, spec, choice->device_index, *choice->device);
+    if (!execution.ok()) return execution.status();
+    impl->cuda = std::move(execution).value();
+    return Plan(std::move(impl));
+  }
+  impl->threads = options.threads > 0 ? options.threads : cpu::usable_cores();
+  impl->executor = options.executor ? options.executor : Executor{cpu::run_on_pool};
+  impl->cpu = impl->problem.kind == Kind::forward
+                  ? cpu::prepare_forward(impl->problem, spec, impl->threads)
+                  : cpu::prepare_backward(impl->problem, spec, impl->threads);
+  return Plan(std::move(impl));
+}
+
+Expected<std::string> explain(const Problem& problem, const PlanOptions& options) {
+  if (options.arch.empty()) {
+    Expected<Plan> plan = make_plan(problem, options);
+    if (plan.ok()) return plan->explain();
+    if (plan.status().code() == Code::unsupported) return plan.status().message();
+    return plan.status();
+  }
+  const Expected<Choice> choice = choose(problem, options);
+  if (!choice.ok()) return choice.status();
+  if (choice->problem.device != Device::cuda) {
+    return Status{Code::invalid_argument,
+                  fmt::format("arch = {} names a GPU, but the problem is for the CPU: say "
+                              "device=cuda",
+                              options.arch)};
+  }
+  if (!choice->chosen) return choice->refusal().message();
+  const KernelSpec& spec = choice->candidates[*choice->chosen].spec;
+  const Expected<PortablePlan> plan = plan_forward_portable(choice->problem, spec, *choice->device);
+  if (!plan.ok()) return plan.status();
+  return fmt::format("{}\n{}kernel {}\n{}", print(choice->problem), choice->describe(), id_of(spec),
+                     describe(*plan));
+}
+
+}  // namespace attune

@@ -1,0 +1,14 @@
+// The part of check() that a plan repeats at each run.
+#pragma once
+
+#include <attune/arguments.hpp>
+#include <attune/problem.hpp>
+#include <attune/status.hpp>
+
+namespace attune {
+
+// check() without the contents of integer tensors: nothing behind a pointer is read.
+// Precondition: the Problem is valid.
+[[nodiscard]] Status check_views(const Problem& problem, const Arguments& arguments);
+
+}  // namespace attune

@@ -1,0 +1,137 @@
+#include "select/portable.h"
+
+#include <attune/kernel/forward_portable_layout.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <attune/arguments.hpp>
+#include <attune/tensor.hpp>
+#include <cstddef>
+#include <cstdint>
+
+#include "problem/shapes.h"
+#include "problem/strides.h"
+
+namespace attune {
+
+namespace {
+
+constexpr std::int64_t kLoadBytes = 16;  // of an aligned row
+
+class Reasons {
+ public:
+  Reasons(const KernelSpec& spec, const Problem& problem, const DeviceFacts& device)
+      : spec_(spec), p_(problem), device_(device) {}
+
+  std::vector<std::string> all() {
+    architecture();
+    head_dim();
+    if (spec_.portable.aligned) alignment();
+    features();
+    shared_memory();
+    return std::move(reasons_);
+  }
+
+ private:
+  template <typename... T>
+  void add(fmt::format_string<T...> format, T&&... values) {
+    reasons_.push_back(fmt::format(format, std::forward<T>(values)...));
+  }
+
+  void architecture() {
+    const ArchRange range = arch_range(spec_);
+    if (device_.arch < range.begin) {
+      add("it is for sm_{} and later, the device is sm_{}", range.begin, device_.arch);
+    } else if (device_.arch >= range.end) {
+      add("it is for sm_{} up to sm_{}, the device is sm_{}: the sm_{} rows serve it", range.begin,
+          range.end - 1, device_.arch, range.end);
+    }
+  }
+
+  void head_dim() {
+    const int bound = spec_.portable.head_dim;
+    const std::int64_t widest = std::max(p_.d, p_.dv);
+    if (bound == 0 || widest <= bound) return;
+    add("{} = {} is above its bound of {}: a row with a larger bound, or dany, takes it",
+        p_.d >= p_.dv ? "d" : "dv", widest, bound);
+  }
+
+  // Each of q, k, v, o: rows of a multiple of 16 bytes, that start at one.
+  void alignment() {
+    const auto size = static_cast<std::int64_t>(size_of(p_.dtype));
+    const std::int64_t elements = kLoadBytes / size;
+    if (p_.alignment % kLoadBytes != 0) {
+      add("q, k, v and o start at multiples of {} bytes (align={}), it loads {} at a time: "
+          "align them to {}",
+          p_.alignment, p_.alignment, kLoadBytes, kLoadBytes);
+    }
+    if (p_.d % elements != 0) width("d", p_.d, elements);
+    if (p_.dv % elements != 0) width("dv", p_.dv, elements);
+    for (const TensorSpec& tensor : tensors_of(p_)) {
+      if (tensor.strides == nullptr || tensor.role == Role::unused) continue;
+      strides(tensor, elements);
+    }
+  }
+
+  void width(const char* name, std::int64_t value, std::int64_t elements) {
+    add("{} = {} is not a multiple of {}, the {} elements of 16 bytes: pad it to {} with zeros",
+        name, value, elements, to_string(p_.dtype), (value + elements - 1) / elements * elements);
+  }
+
+  void strides(const TensorSpec& tensor, std::int64_t elements) {
+    const Extents strides = resolve_strides(tensor.shape, *tensor.strides, tensor.rank);
+    constexpr const char* kAxes[] = {"sequence", "token", "head"};
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      // Contiguous rows whose width is at fault were named above.
+      if (tensor.shape[axis] <= 1 || strides[axis] % elements == 0) continue;
+      if (*tensor.strides == Problem::Strides{}) continue;
+      add("{}_strides[{}] = {}, from {} to {}, is not a multiple of {} elements (16 bytes): pad "
+          "it to {}",
+          tensor.name, axis, strides[axis], kAxes[axis], kAxes[axis], elements,
+          (strides[axis] + elements - 1) / elements * elements);
+    }
+    if (tensor.shape[3] > 1 && strides[3] != 1) {
+      add("{}_strides[3] = {}: it needs neighbours in memory, 1", tensor.name, strides[3]);
+    }
+  }
+
+  void features() {
+    const kernel::PortableForward& row = spec_.portable;
+    if (!row.bias && p_.bias.kind != BiasKind::none) missing("bias", "bias");
+    if (!row.dropout && p_.dropout > 0) missing("dropout", "dropout");
+    if (row.general) return;
+    if (p_.softcap > 0) missing("softcap", "full");
+    if (p_.alibi != PerHead::none) missing("ALiBi", "full");
+    if (p_.page_size > 0) missing("paged keys", "full");
+    if (!(static_cast<float>(p_.effective_scale()) > 0)) {
+      add("scale = {} is not positive, and it takes only positive ones: a full row takes any",
+          p_.effective_scale());
+    }
+  }
+
+  void missing(const char* feature, const char* row) {
+    add("{} is not compiled in: a {} row has it", feature, row);
+  }
+
+  void shared_memory() {
+    const std::int64_t needed = kernel::forward_portable_shared_bytes(spec_.portable);
+    if (needed <= device_.shared_per_block) return;
+    add("it needs {} bytes of shared memory a block, sm_{} offers {}: a row with a smaller tile "
+        "or a smaller head dim",
+        needed, device_.arch, device_.shared_per_block);
+  }
+
+  const KernelSpec& spec_;
+  const Problem& p_;
+  const DeviceFacts& device_;
+  std::vector<std::string> reasons_;
+};
+
+}  // namespace
+
+std::vector<std::string> reasons_against_portable(const KernelSpec& spec, const Problem& problem,
+                                                  const DeviceFacts& device) {
+  return Reasons(spec, problem, device).all();
+}
+
+}  // namespace attune

@@ -1,0 +1,55 @@
+// A stand-in for the CUDA driver's library: it computes nothing, records every call, holds callers to
+// the driver's rules, and fails when told to. Tests reach these through dlsym.
+#pragma once
+
+#include <attune/params.h>
+
+#include <cstddef>
+
+namespace attune::testing {
+
+struct StandInDevice {
+  int arch = 90;
+  int shared_per_block = 232448;
+  int sms = 132;
+  int l2_bytes = 50 << 20;
+  bool reads_host_memory = false;
+};
+
+// What the latest launch was.
+struct StandInLaunch {
+  unsigned grid_x, grid_y, grid_z, threads, shared_bytes, cluster;
+  bool programmatic;
+  void* stream;
+  void* context;
+  char function[64];
+  kernel::ForwardParams params;
+};
+
+struct StandInControl {
+  // Forgets everything that was recorded and every order to fail; devices are as given.
+  void (*reset)(const StandInDevice* devices, int count);
+  // The call of this name (as in libcuda, e.g. "cuLaunchKernelEx") answers `result` after `skip`
+  // more that work.
+  void (*fail)(const char* name, int result, int skip);
+  // Names of all calls since the reset, each on a line; valid until the next call of this.
+  const char* (*log)();
+  int (*count)(const char* name);  // calls of that name since the reset
+  const StandInLaunch* (*latest)();
+  int (*launches)();
+  void (*quiet)(bool on);      // records nothing: for measuring what a call costs its caller
+  std::size_t (*allocated)();  // bytes of device memory now
+  void* (*create_context)(int device);
+  void (*destroy_context)(void* context);  // the next one created has its address
+  void (*set_current)(void* context);      // of this thread; null: none
+  void* (*current)();
+  void* (*primary)(int device);  // null until it is retained
+  void* (*create_stream)(void* context);
+  // Whether the stream's capture, begun and ended by the driver's own calls, is still valid.
+  bool (*capture_is_valid)(void* stream);
+};
+
+// The symbol under which the library has its StandInControl.
+inline constexpr const char* kStandInSymbol = "attune_stand_in_control";
+
+}  // namespace attune::testing

@@ -1,0 +1,557 @@
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "launch/cuda_types.h"
+#include "tests/stand_in/control.h"
+
+// NOLINTBEGIN: names are those of the library that this stands in for.
+namespace attune::testing {
+namespace {
+
+using cuda::DevicePointer;
+using cuda::LaunchConfig;
+using cuda::Result;
+
+constexpr Result kInvalidValue = 1;
+constexpr Result kInvalidDevice = 101;
+constexpr Result kInvalidImage = 200;
+constexpr Result kInvalidContext = 201;
+constexpr Result kInvalidHandle = 400;
+constexpr Result kNotFound = 500;
+constexpr Result kCaptureUnsupported = 900;
+constexpr Result kCaptureInvalidated = 901;
+
+struct Context {
+  int device;
+  std::uint64_t id;
+};
+struct Module {
+  Context* context;
+};
+struct Function {
+  Module* module;
+  std::string name;
+  int dynamic_shared = 48 * 1024;
+};
+struct Stream {
+  Context* context;
+  bool capturing = false;
+  bool valid = true;
+};
+struct Order {
+  Result result;
+  int skip;
+};
+
+struct State {
+  std::mutex mutex;
+  std::vector<StandInDevice> devices{StandInDevice{}};
+  std::map<int, Context*> primary;
+  std::deque<Context> contexts;  // addresses stay; ids change
+  std::vector<Context*> free_contexts;
+  std::set<Context*> alive;
+  std::set<Stream*> streams;
+  std::map<std::string, Order> orders;
+  std::map<std::string, int> counts;
+  std::vector<const char*> calls;
+  std::string log_text;
+  std::map<DevicePointer, std::size_t> memory;
+  StandInLaunch latest{};
+  int launches = 0;
+  std::uint64_t next_id = 1;
+};
+
+State& state() {
+  static State& instance = *new State;
+  return instance;
+}
+std::atomic<bool> quiet_mode{false};
+thread_local std::vector<Context*> stack;
+thread_local int capture_mode = 0;
+
+Context* current() { return stack.empty() ? nullptr : stack.back(); }
+
+// Records a call; what it was told to answer, if anything.
+Result enter(const char* name) {
+  if (quiet_mode.load(std::memory_order_relaxed)) return 0;
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  s.calls.push_back(name);
+  ++s.counts[name];
+  const auto order = s.orders.find(name);
+  if (order == s.orders.end()) return 0;
+  if (order->second.skip-- > 0) return 0;
+  const Result result = order->second.result;
+  s.orders.erase(order);
+  return result;
+}
+
+// What may synchronise is forbidden while a stream is being captured, unless the thread relaxes.
+Result synchronising() {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  if (capture_mode == cuda::kCaptureRelaxed) return 0;
+  bool any = false;
+  for (Stream* stream : s.streams) {
+    if (!stream->capturing) continue;
+    stream->valid = false;
+    any = true;
+  }
+  return any ? kCaptureUnsupported : 0;
+}
+
+Context* make_context(int device) {
+  State& s = state();
+  Context* context = nullptr;
+  if (!s.free_contexts.empty()) {
+    context = s.free_contexts.back();
+    s.free_contexts.pop_back();
+  } else {
+    context = &s.contexts.emplace_back();
+  }
+  *context = {device, s.next_id++};
+  s.alive.insert(context);
+  return context;
+}
+
+Result take_memory(DevicePointer* out, std::size_t bytes) {
+  void* memory = std::aligned_alloc(512, (bytes + 511) / 512 * 512);
+  if (memory == nullptr) return 2;
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  *out = reinterpret_cast<DevicePointer>(memory);
+  s.memory[*out] = bytes;
+  return 0;
+}
+
+Result give_memory(DevicePointer address) {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  if (s.memory.erase(address) == 0) return kInvalidValue;
+  std::free(reinterpret_cast<void*>(address));
+  return 0;
+}
+
+bool is_handle(const void* stream) { return reinterpret_cast<std::uintptr_t>(stream) > 2; }
+
+// ---- control --------------------------------------------------------------------------------
+
+void reset(const StandInDevice* devices, int count) {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  s.devices.assign(devices, devices + count);
+  s.orders.clear();
+  s.counts.clear();
+  s.calls.clear();
+  s.launches = 0;
+  s.latest = {};
+}
+
+void fail(const char* name, int result, int skip) {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  s.orders[name] = {result, skip};
+}
+
+const char* log_of_calls() {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  s.log_text.clear();
+  for (const char* call : s.calls) s.log_text += std::string(call) + "\n";
+  return s.log_text.c_str();
+}
+
+int count_of(const char* name) {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  return s.counts[name];
+}
+
+std::size_t allocated() {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  std::size_t bytes = 0;
+  for (const auto& [address, size] : s.memory) bytes += size;
+  return bytes;
+}
+
+void* create_context(int device) {
+  const std::lock_guard lock(state().mutex);
+  return make_context(device);
+}
+
+void destroy_context(void* context) {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  s.alive.erase(static_cast<Context*>(context));
+  s.free_contexts.push_back(static_cast<Context*>(context));
+}
+
+void set_current(void* context) {
+  stack.clear();
+  if (context != nullptr) stack.push_back(static_cast<Context*>(context));
+}
+
+void* primary_of(int device) {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  const auto found = s.primary.find(device);
+  return found == s.primary.end() ? nullptr : found->second;
+}
+
+void* create_stream(void* context) {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  return *s.streams.insert(new Stream{static_cast<Context*>(context)}).first;
+}
+
+}  // namespace
+}  // namespace attune::testing
+
+using namespace attune::testing;
+using attune::cuda::DevicePointer;
+using attune::cuda::LaunchConfig;
+using attune::cuda::Result;
+
+#define ENTER(name) \
+  if (const Result told = enter(name); told != 0) return told
+
+extern "C" {
+
+extern const StandInControl attune_stand_in_control;
+const StandInControl attune_stand_in_control = {
+    reset,
+    fail,
+    log_of_calls,
+    count_of,
+    [] { return static_cast<const StandInLaunch*>(&state().latest); },
+    [] { return state().launches; },
+    [](bool on) { quiet_mode = on; },
+    allocated,
+    create_context,
+    destroy_context,
+    set_current,
+    []() -> void* { return current(); },
+    primary_of,
+    create_stream,
+    [](void* stream) { return static_cast<Stream*>(stream)->valid; },
+};
+
+Result cuInit(unsigned) {
+  ENTER("cuInit");
+  return 0;
+}
+Result cuDriverGetVersion(int* version) {
+  *version = 13000;
+  return 0;
+}
+Result cuGetErrorName(Result error, const char** text) {
+  *text = error == 1     ? "CUDA_ERROR_INVALID_VALUE"
+          : error == 2   ? "CUDA_ERROR_OUT_OF_MEMORY"
+          : error == 200 ? "CUDA_ERROR_INVALID_IMAGE"
+          : error == 400 ? "CUDA_ERROR_INVALID_HANDLE"
+          : error == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS"
+          : error == 900 ? "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"
+                         : "CUDA_ERROR_UNKNOWN";
+  return 0;
+}
+Result cuGetErrorString(Result, const char** text) {
+  *text = "the stand-in's own words";
+  return 0;
+}
+Result cuDeviceGetCount(int* count) {
+  ENTER("cuDeviceGetCount");
+  *count = static_cast<int>(state().devices.size());
+  return 0;
+}
+Result cuDeviceGet(int* device, int index) {
+  ENTER("cuDeviceGet");
+  if (index < 0 || index >= static_cast<int>(state().devices.size())) return kInvalidDevice;
+  *device = index;
+  return 0;
+}
+Result cuDeviceGetName(char* name, int size, int device) {
+  std::snprintf(name, static_cast<std::size_t>(size), "Stand-in %d", device);
+  return 0;
+}
+Result cuDeviceGetAttribute(int* value, int attribute, int device) {
+  ENTER("cuDeviceGetAttribute");
+  const StandInDevice& d = state().devices.at(static_cast<std::size_t>(device));
+  switch (attribute) {
+    case attune::cuda::kAttributeMajor:
+      *value = d.arch / 10;
+      return 0;
+    case attune::cuda::kAttributeMinor:
+      *value = d.arch % 10;
+      return 0;
+    case attune::cuda::kAttributeSharedPerBlock:
+      *value = d.shared_per_block;
+      return 0;
+    case attune::cuda::kAttributeSms:
+      *value = d.sms;
+      return 0;
+    case attune::cuda::kAttributeL2Bytes:
+      *value = d.l2_bytes;
+      return 0;
+    case attune::cuda::kAttributeHostPageTables:
+      *value = d.reads_host_memory ? 1 : 0;
+      return 0;
+    default:
+      return kInvalidValue;
+  }
+}
+Result cuDeviceTotalMem_v2(std::size_t* bytes, int) {
+  *bytes = std::size_t{1} << 37;
+  return 0;
+}
+Result cuDevicePrimaryCtxRetain(void** context, int device) {
+  ENTER("cuDevicePrimaryCtxRetain");
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  Context*& primary = s.primary[device];
+  if (primary == nullptr) primary = make_context(device);
+  *context = primary;
+  return 0;
+}
+Result cuCtxGetCurrent(void** context) {
+  ENTER("cuCtxGetCurrent");
+  *context = current();
+  return 0;
+}
+Result cuCtxGetId(void* context, unsigned long long* id) {
+  *id = static_cast<Context*>(context)->id;
+  return 0;
+}
+Result cuCtxPushCurrent_v2(void* context) {
+  ENTER("cuCtxPushCurrent");
+  stack.push_back(static_cast<Context*>(context));
+  return 0;
+}
+Result cuCtxPopCurrent_v2(void** context) {
+  ENTER("cuCtxPopCurrent");
+  if (stack.empty()) return kInvalidContext;
+  *context = stack.back();
+  stack.pop_back();
+  return 0;
+}
+Result cuCtxGetDevice(int* device) {
+  ENTER("cuCtxGetDevice");
+  if (current() == nullptr) return kInvalidContext;
+  *device = current()->device;
+  return 0;
+}
+Result cuCtxSynchronize() {
+  ENTER("cuCtxSynchronize");
+  return current() == nullptr ? kInvalidContext : synchronising();
+}
+Result cuThreadExchangeStreamCaptureMode(int* mode) {
+  ENTER("cuThreadExchangeStreamCaptureMode");
+  std::swap(*mode, capture_mode);
+  return 0;
+}
+Result cuModuleLoadData(void** module, const void* image) {
+  ENTER("cuModuleLoadData");
+  if (current() == nullptr) return kInvalidContext;
+  if (image == nullptr) return kInvalidImage;
+  if (const Result result = synchronising(); result != 0) return result;
+  *module = new Module{current()};
+  return 0;
+}
+Result cuModuleGetFunction(void** function, void* module, const char* name) {
+  ENTER("cuModuleGetFunction");
+  if (std::strcmp(name, "attune_kernel") != 0) return kNotFound;
+  *function = new Function{static_cast<Module*>(module), name};
+  return 0;
+}
+Result cuFuncGetAttribute(int* value, int, void*) {
+  ENTER("cuFuncGetAttribute");
+  *value = 128;
+  return 0;
+}
+Result cuFuncSetAttribute(void* function, int attribute, int value) {
+  ENTER("cuFuncSetAttribute");
+  auto* f = static_cast<Function*>(function);
+  if (attribute != attune::cuda::kFunctionDynamicShared) return kInvalidValue;
+  if (value >
+      state().devices.at(static_cast<std::size_t>(f->module->context->device)).shared_per_block) {
+    return kInvalidValue;
+  }
+  f->dynamic_shared = value;
+  return 0;
+}
+Result cuLaunchKernelEx(const LaunchConfig* config, void* function, void** params, void** extra) {
+  ENTER("cuLaunchKernelEx");
+  const auto* f = static_cast<Function*>(function);
+  if (extra != nullptr || params == nullptr) return kInvalidValue;
+  if (current() == nullptr) return kInvalidContext;
+  if (f->module->context != current()) return kInvalidHandle;
+  auto* stream = reinterpret_cast<Stream*>(config->stream);
+  if (is_handle(stream)) {
+    const std::lock_guard lock(state().mutex);
+    if (state().streams.count(stream) == 0 || stream->context != current()) return kInvalidHandle;
+  }
+  if (config->grid_x < 1 || config->grid_x > 2147483647U || config->grid_y < 1 ||
+      config->grid_y > 65535 || config->grid_z != 1 || config->block_x > 1024 ||
+      static_cast<int>(config->shared_bytes) > f->dynamic_shared) {
+    return kInvalidValue;
+  }
+  if (quiet_mode.load(std::memory_order_relaxed)) return 0;
+  StandInLaunch launch{};
+  launch.grid_x = config->grid_x;
+  launch.grid_y = config->grid_y;
+  launch.grid_z = config->grid_z;
+  launch.threads = config->block_x;
+  launch.shared_bytes = config->shared_bytes;
+  launch.cluster = 1;
+  for (unsigned n = 0; n < config->attribute_count; ++n) {
+    const auto& attribute = config->attributes[n];
+    if (attribute.id == attune::cuda::kAttributeCluster) launch.cluster = attribute.value.cluster.x;
+    if (attribute.id == attune::cuda::kAttributeProgrammatic) {
+      launch.programmatic = attribute.value.programmatic != 0;
+    }
+  }
+  launch.stream = config->stream;
+  launch.context = current();
+  std::snprintf(launch.function, sizeof(launch.function), "%s", f->name.c_str());
+  std::memcpy(&launch.params, params[0], sizeof(launch.params));
+  const std::lock_guard lock(state().mutex);
+  state().latest = launch;
+  ++state().launches;
+  return 0;
+}
+Result cuPointerGetAttribute(void* value, int attribute, DevicePointer address) {
+  ENTER("cuPointerGetAttribute");
+  if (attribute != attune::cuda::kPointerMemoryType) return kInvalidValue;
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  auto after = s.memory.upper_bound(address);
+  if (after == s.memory.begin()) return kInvalidValue;
+  --after;
+  if (address >= after->first + after->second) return kInvalidValue;
+  *static_cast<unsigned*>(value) = 2;
+  return 0;
+}
+Result cuMemAlloc_v2(DevicePointer* address, std::size_t bytes) {
+  ENTER("cuMemAlloc");
+  if (const Result result = synchronising(); result != 0) return result;
+  return take_memory(address, bytes);
+}
+Result cuMemFree_v2(DevicePointer address) {
+  ENTER("cuMemFree");
+  return give_memory(address);
+}
+Result cuMemAllocAsync(DevicePointer* address, std::size_t bytes, void*) {
+  ENTER("cuMemAllocAsync");
+  return take_memory(address, bytes);
+}
+Result cuMemFreeAsync(DevicePointer address, void*) {
+  ENTER("cuMemFreeAsync");
+  return give_memory(address);
+}
+Result cuMemcpyHtoD_v2(DevicePointer to, const void* from, std::size_t bytes) {
+  ENTER("cuMemcpyHtoD");
+  std::memcpy(reinterpret_cast<void*>(to), from, bytes);
+  return 0;
+}
+Result cuMemcpyDtoH_v2(void* to, DevicePointer from, std::size_t bytes) {
+  ENTER("cuMemcpyDtoH");
+  std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
+  return 0;
+}
+Result cuMemsetD8_v2(DevicePointer to, unsigned char value, std::size_t bytes) {
+  ENTER("cuMemsetD8");
+  std::memset(reinterpret_cast<void*>(to), value, bytes);
+  return 0;
+}
+Result cuEventCreate(void** event, unsigned) {
+  ENTER("cuEventCreate");
+  *event = new char;
+  return 0;
+}
+Result cuEventDestroy_v2(void* event) {
+  ENTER("cuEventDestroy");
+  delete static_cast<char*>(event);
+  return 0;
+}
+Result cuEventRecord(void*, void*) {
+  ENTER("cuEventRecord");
+  return 0;
+}
+Result cuEventSynchronize(void*) {
+  ENTER("cuEventSynchronize");
+  return 0;
+}
+Result cuEventElapsedTime(float* milliseconds, void*, void*) {
+  ENTER("cuEventElapsedTime");
+  *milliseconds = 0.25F;
+  return 0;
+}
+Result cuStreamCreate(void** stream, unsigned) {
+  ENTER("cuStreamCreate");
+  if (current() == nullptr) return kInvalidContext;
+  *stream = create_stream(current());
+  return 0;
+}
+Result cuStreamDestroy_v2(void* stream) {
+  ENTER("cuStreamDestroy");
+  const std::lock_guard lock(state().mutex);
+  state().streams.erase(static_cast<Stream*>(stream));
+  delete static_cast<Stream*>(stream);
+  return 0;
+}
+Result cuStreamSynchronize(void*) {
+  ENTER("cuStreamSynchronize");
+  return 0;
+}
+Result cuStreamGetCtx(void* stream, void** context) {
+  ENTER("cuStreamGetCtx");
+  const std::lock_guard lock(state().mutex);
+  if (state().streams.count(static_cast<Stream*>(stream)) == 0) return kInvalidHandle;
+  *context = static_cast<Stream*>(stream)->context;
+  return 0;
+}
+Result cuStreamBeginCapture_v2(void* stream, int) {
+  ENTER("cuStreamBeginCapture");
+  const std::lock_guard lock(state().mutex);
+  static_cast<Stream*>(stream)->capturing = true;
+  static_cast<Stream*>(stream)->valid = true;
+  return 0;
+}
+Result cuStreamEndCapture(void* stream, void** graph) {
+  ENTER("cuStreamEndCapture");
+  const std::lock_guard lock(state().mutex);
+  auto* s = static_cast<Stream*>(stream);
+  s->capturing = false;
+  *graph = nullptr;
+  return s->valid ? 0 : kCaptureInvalidated;
+}
+Result cuGraphInstantiateWithFlags(void** exec, void*, unsigned long long) {
+  ENTER("cuGraphInstantiateWithFlags");
+  *exec = nullptr;
+  return 0;
+}
+Result cuGraphLaunch(void*, void*) {
+  ENTER("cuGraphLaunch");
+  return 0;
+}
+Result cuGraphExecDestroy(void*) {
+  ENTER("cuGraphExecDestroy");
+  return 0;
+}
+Result cuGraphDestroy(void*) {
+  ENTER("cuGraphDestroy");
+  return 0;
+}
+
+}  // extern "C"
+// NOLINTEND
