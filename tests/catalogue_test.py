@@ -55,10 +55,13 @@ def representatives(rows):
             print("skipped:", errors.strip())
             sys.exit(SKIPPED)
         sys.exit(errors)
-    if report["failures"]:
+    whole = {row for row in sample if not any(row in failure for failure in report["failures"])}
+    if not whole:
         sys.exit(errors)
     code = collections.defaultdict(list)
     for kernel in report["kernels"]:
+        if kernel["id"] not in whole:
+            continue
         code[kernel["target"]].append(kernel["code_hash"])
     groups = collections.defaultdict(list)
     for target, hashes in code.items():
@@ -90,8 +93,10 @@ def main():
             kernel["facts"]["registers"] for kernel in kernels).items())))
     broken = [f"{kernel['id']} for {kernel['target']}: {what}"
               for kernel in kernels for what in kernel["broken_budgets"]]
-    for line in [*report["failures"], *broken]:
+    for line in [*(failure.split("\n")[0] for failure in report["failures"]), *broken]:
         print(line)
+    if report["failures"]:
+        print(report["failures"][0])
     print(f"{len(report['failures'])} kernels do not compile, {len(broken)} budgets are broken")
     return 1 if report["failures"] or broken or not kernels else 0
 

@@ -157,7 +157,8 @@ Expected<Outcome> compile_them(const CompileOptions& options, const std::vector<
   // Its thread starts on a terminal only, and the workers are forked before the first kernel is ready.
   std::unique_ptr<Progress> progress;
   const Status status = compile_jobs(
-      jobs, toolchain, cache.get(), workers, [&](std::size_t i, std::vector<CompileResult> results) {
+      jobs, toolchain, cache.get(), workers,
+      [&](std::size_t i, std::vector<CompileResult> results) {
         if (!progress) progress = std::make_unique<Progress>("compiling", count(jobs));
         progress->advance(static_cast<std::int64_t>(results.size()));
         parts[i] = outcome_of(jobs[i], std::move(results), toolchain, !options.output.empty());
@@ -232,11 +233,13 @@ void print_json(const Outcome& outcome, const Toolchain& toolchain) {
   fmt::print("{}\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
-// Failures once each: one mistake in a header fails every kernel in the same words.
+// One in full: a mistake in a header fails every kernel in the same words. Of the others the first
+// line, which names the kernel.
 void print_failures(const std::vector<std::string>& failures) {
-  constexpr std::size_t kMost = 5;
+  constexpr std::size_t kMost = 20;
   for (std::size_t i = 0; i < std::min(failures.size(), kMost); ++i) {
-    fmt::print(stderr, "attune: {}\n", failures[i]);
+    fmt::print(stderr, "attune: {}\n",
+               i == 0 ? failures[i] : failures[i].substr(0, failures[i].find('\n')));
   }
   if (failures.size() > kMost) {
     fmt::print(stderr, "attune: ... and {} more failures\n", failures.size() - kMost);

@@ -22,9 +22,9 @@ namespace attune {
 namespace {
 
 // The second flag lets device code call the constexpr functions that it shares with the host, which
-// carry no annotation.
-constexpr std::array kNvrtcFlags = {"-std=c++20", "--device-as-default-execution-space"};
-constexpr std::array kNvccFlags = {"-std=c++20", "--expt-relaxed-constexpr"};
+// carry no annotation; the third keeps warnings out of the log, where errors are looked for.
+constexpr std::array kNvrtcFlags = {"-std=c++20", "--device-as-default-execution-space", "-w"};
+constexpr std::array kNvccFlags = {"-std=c++20", "--expt-relaxed-constexpr", "-w"};
 
 std::vector<std::string> flags_of(Compiler compiler) {
   const auto& flags = compiler == Compiler::nvrtc ? kNvrtcFlags : kNvccFlags;
@@ -55,13 +55,23 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+// The beginning of a compiler's log: one mistake in a header is repeated for every instantiation.
+std::string shortened(const std::string& log) {
+  constexpr int kMostLines = 40;
+  std::size_t end = 0;
+  for (int line = 0; line < kMostLines && end != std::string::npos; ++line) {
+    end = log.find('\n', end == 0 ? 0 : end + 1);
+  }
+  return end == std::string::npos ? log : log.substr(0, end) + "\n...";
+}
+
 // What a compiler answered, with the id before its log, or with the facts of its cubin.
 Expected<Cubin> checked(Expected<std::vector<std::byte>> bytes, const std::string& name,
                         const Target& target, const Toolchain& toolchain, double seconds) {
   if (!bytes.ok()) {
     return Status(bytes.status().code(),
                   fmt::format("{} does not compile for {} with {}:\n{}", name, to_string(target),
-                              toolchain.version, bytes.status().message()));
+                              toolchain.version, shortened(bytes.status().message())));
   }
   const auto facts = read_facts(*bytes, kEntryName);
   if (!facts.ok()) {

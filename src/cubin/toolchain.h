@@ -39,7 +39,7 @@ struct Cubin {
 
 // One unit for several targets, in their order. Where a ptxas of NVRTC's own release is there, the
 // front end runs once, for the earliest of them, and ptxas does the rest: the same code in half the
-// time. So device code may not ask which architecture it is compiled for; its spec says.
+// time. So device code asks for no other architectures than those at which rows begin.
 // Precondition: no target has a variant.
 [[nodiscard]] std::vector<Expected<Cubin>> compile_for(const std::string& source,
                                                        const std::string& name,
