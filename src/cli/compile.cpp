@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -20,6 +22,8 @@
 #include "cli/machine.h"
 #include "cli/progress.h"
 #include "cubin/bundle.h"
+#include "cubin/content_hash.h"
+#include "cubin/elf.h"
 #include "cubin/json_fields.h"
 #include "io/file.h"
 #include "source/translation_unit.h"
@@ -46,6 +50,7 @@ struct Row {
   Target target;
   CubinFacts facts;
   std::size_t cubin_bytes = 0;
+  std::string code_hash;  // of the instructions alone: tells which architectures share them
   double seconds = 0;
   bool compiled = false;
   std::vector<std::string> broken;  // budgets
@@ -88,11 +93,13 @@ Expected<std::vector<CompileJob>> jobs_for(const CompileOptions& options,
   std::vector<CompileJob> jobs;
   for (const KernelSpec& spec : specs) {
     const ArchRange range = arch_range(spec);
-    const std::size_t before = jobs.size();
+    CompileJob job{spec, {}};
     for (const Target& target : targets) {
-      if (range.begin <= target.arch && target.arch < range.end) jobs.push_back({spec, target});
+      if (range.begin <= target.arch && target.arch < range.end) job.targets.push_back(target);
     }
-    if (jobs.size() == before && !options.all) {
+    if (!job.targets.empty()) {
+      jobs.push_back(std::move(job));
+    } else if (!options.all) {
       return Status(Code::invalid_argument,
                     fmt::format("{} runs on none of {}", id_of(spec), options.archs));
     }
@@ -102,6 +109,38 @@ Expected<std::vector<CompileJob>> jobs_for(const CompileOptions& options,
                   fmt::format("no kernel of the table runs on {}", options.archs));
   }
   return jobs;
+}
+
+std::string code_hash(std::span<const std::byte> cubin) {
+  const auto elf = read_elf(cubin);
+  const ElfSection* code = elf.ok() ? elf->section(".text." + std::string(kEntryName)) : nullptr;
+  return code == nullptr ? "" : content_hash(code->data);
+}
+
+// Bytes are kept for a bundle alone: the whole catalogue has hundreds of megabytes.
+Outcome outcome_of(const CompileJob& job, std::vector<CompileResult> results,
+                   const Toolchain& toolchain, bool keep_bytes) {
+  Outcome outcome;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    auto& [cubin, compiled, status] = results[i];
+    if (!status.ok()) {
+      outcome.failures.push_back(status.message());
+      continue;
+    }
+    outcome.rows.push_back({id_of(job.spec), job.targets[i], cubin.facts, cubin.bytes.size(),
+                            code_hash(cubin.bytes), cubin.seconds, compiled,
+                            broken_budgets(job.spec, cubin.facts)});
+    if (keep_bytes) {
+      outcome.items.push_back({recipe_for(job.spec, job.targets[i], toolchain), std::move(cubin)});
+    }
+  }
+  return outcome;
+}
+
+std::int64_t count(const std::vector<CompileJob>& jobs) {
+  std::int64_t kernels = 0;
+  for (const CompileJob& job : jobs) kernels += static_cast<std::int64_t>(job.targets.size());
+  return kernels;
 }
 
 Expected<Outcome> compile_them(const CompileOptions& options, const std::vector<CompileJob>& jobs,
@@ -114,34 +153,26 @@ Expected<Outcome> compile_them(const CompileOptions& options, const std::vector<
   const int wanted = options.jobs > 0 ? options.jobs : usable_cores();
   const int workers = std::min<int>(wanted, static_cast<int>(jobs.size()));
   const auto start = std::chrono::steady_clock::now();
-  std::vector<CompileResult> results(jobs.size());
+  std::vector<Outcome> parts(jobs.size());  // in the jobs' order, whichever ends first
   // Its thread starts on a terminal only, and the workers are forked before the first kernel is ready.
   std::unique_ptr<Progress> progress;
-  const Status status =
-      compile_jobs(jobs, toolchain, cache.get(), workers, [&](std::size_t i, CompileResult result) {
-        if (!progress) progress = std::make_unique<Progress>("compiling", jobs.size());
-        progress->advance();
-        results[i] = std::move(result);
+  const Status status = compile_jobs(
+      jobs, toolchain, cache.get(), workers,
+      [&](std::size_t i, std::vector<CompileResult> results) {
+        if (!progress) progress = std::make_unique<Progress>("compiling", count(jobs));
+        progress->advance(static_cast<std::int64_t>(results.size()));
+        parts[i] = outcome_of(jobs[i], std::move(results), toolchain, !options.output.empty());
       });
   if (!status.ok()) return status;
   progress.reset();
 
   Outcome outcome;
-  outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  for (std::size_t i = 0; i < jobs.size(); ++i) {
-    CompileResult& result = results[i];
-    if (!result.status.ok()) {
-      outcome.failures.push_back(result.status.message());
-      continue;
-    }
-    const auto& [spec, target] = jobs[i];
-    outcome.rows.push_back({id_of(spec), target, result.cubin.facts, result.cubin.bytes.size(),
-                            result.cubin.seconds, result.compiled,
-                            broken_budgets(spec, result.cubin.facts)});
-    if (!options.output.empty()) {
-      outcome.items.push_back({recipe_for(spec, target, toolchain), std::move(result.cubin)});
-    }
+  for (Outcome& part : parts) {
+    std::move(part.rows.begin(), part.rows.end(), std::back_inserter(outcome.rows));
+    std::move(part.failures.begin(), part.failures.end(), std::back_inserter(outcome.failures));
+    std::move(part.items.begin(), part.items.end(), std::back_inserter(outcome.items));
   }
+  outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return outcome;
 }
 
@@ -190,6 +221,7 @@ void print_json(const Outcome& outcome, const Toolchain& toolchain) {
                        {"target", to_string(row.target)},
                        {"facts", facts_json(row.facts)},
                        {"cubin_bytes", row.cubin_bytes},
+                       {"code_hash", row.code_hash},
                        {"compile_seconds", row.seconds},
                        {"compiled", row.compiled},
                        {"broken_budgets", row.broken}});
@@ -201,11 +233,13 @@ void print_json(const Outcome& outcome, const Toolchain& toolchain) {
   fmt::print("{}\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
-// Failures once each: one mistake in a header fails every kernel in the same words.
+// One in full: a mistake in a header fails every kernel in the same words. Of the others the first
+// line, which names the kernel.
 void print_failures(const std::vector<std::string>& failures) {
-  constexpr std::size_t kMost = 5;
+  constexpr std::size_t kMost = 20;
   for (std::size_t i = 0; i < std::min(failures.size(), kMost); ++i) {
-    fmt::print(stderr, "attune: {}\n", failures[i]);
+    fmt::print(stderr, "attune: {}\n",
+               i == 0 ? failures[i] : failures[i].substr(0, failures[i].find('\n')));
   }
   if (failures.size() > kMost) {
     fmt::print(stderr, "attune: ... and {} more failures\n", failures.size() - kMost);

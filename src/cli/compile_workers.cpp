@@ -23,7 +23,7 @@
 namespace attune::cli {
 namespace {
 
-// What a worker writes into its pipe: that it takes a job, then the job's result and its bytes.
+// What a worker writes into its pipe: that it takes a job, then each of its results and their bytes.
 struct Frame {
   enum Kind : std::uint32_t { taken, compiled, cached, failed } kind;
   std::uint32_t code;  // of a failure
@@ -56,6 +56,22 @@ bool read_all(int fd, void* data, std::size_t size) {
   return true;
 }
 
+bool write_result(int fd, std::uint64_t job, const Expected<Obtained>& got) {
+  Frame frame{Frame::failed, 0, job, 0, 0};
+  const void* data = nullptr;
+  if (got.ok()) {
+    frame.kind = got->compiled ? Frame::compiled : Frame::cached;
+    frame.seconds = got->cubin.seconds;
+    frame.bytes = got->cubin.bytes.size();
+    data = got->cubin.bytes.data();
+  } else {
+    frame.code = static_cast<std::uint32_t>(got.status().code());
+    frame.bytes = got.status().message().size();
+    data = got.status().message().data();
+  }
+  return write_all(fd, &frame, sizeof(frame)) && write_all(fd, data, frame.bytes);
+}
+
 struct Shared {
   std::atomic<std::uint64_t> next{0};
 };
@@ -68,27 +84,18 @@ static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
     if (job >= jobs.size()) ::_exit(0);
     Frame frame{Frame::taken, 0, job, 0, 0};
     if (!write_all(fd, &frame, sizeof(frame))) ::_exit(1);
-    const auto got = obtain(jobs[job].spec, jobs[job].target, toolchain, cache, compile_spec);
-    const void* data = nullptr;
-    if (got.ok()) {
-      frame.kind = got->compiled ? Frame::compiled : Frame::cached;
-      frame.seconds = got->cubin.seconds;
-      frame.bytes = got->cubin.bytes.size();
-      data = got->cubin.bytes.data();
-    } else {
-      frame.kind = Frame::failed;
-      frame.code = static_cast<std::uint32_t>(got.status().code());
-      frame.bytes = got.status().message().size();
-      data = got.status().message().data();
+    const auto all = obtain_for(jobs[job].spec, jobs[job].targets, toolchain, cache);
+    for (const Expected<Obtained>& got : all) {
+      if (!write_result(fd, job, got)) ::_exit(1);
     }
-    if (!write_all(fd, &frame, sizeof(frame)) || !write_all(fd, data, frame.bytes)) ::_exit(1);
   }
 }
 
 struct Worker {
   pid_t process = 0;
   int fd = -1;
-  std::optional<std::uint64_t> job;  // that it has taken and not finished
+  std::optional<std::uint64_t> job;    // that it has taken and not finished
+  std::vector<CompileResult> results;  // of that job, so far
 };
 
 std::string end_of(int status) {
@@ -113,9 +120,25 @@ CompileResult result_of(const Frame& frame, std::vector<std::byte> bytes) {
   return result;
 }
 
+// Hands over what a job came to; the targets that it did not reach fail with `why`.
+void finish(Worker& worker, const std::vector<CompileJob>& jobs, std::vector<bool>& finished,
+            const CompileDone& done, const std::string& why) {
+  const std::uint64_t job = *std::exchange(worker.job, std::nullopt);
+  for (std::size_t i = worker.results.size(); i < jobs[job].targets.size(); ++i) {
+    worker.results.push_back(
+        {{},
+         false,
+         {Code::internal,
+          fmt::format("{} for {}: the process that compiled it {}", id_of(jobs[job].spec),
+                      to_string(jobs[job].targets[i]), why)}});
+  }
+  finished[job] = true;
+  done(job, std::exchange(worker.results, {}));
+}
+
 // One frame; false when the worker has ended.
-bool take_frame(Worker& worker, std::vector<bool>& finished,
-                const std::function<void(std::size_t, CompileResult)>& done) {
+bool take_frame(Worker& worker, const std::vector<CompileJob>& jobs, std::vector<bool>& finished,
+                const CompileDone& done) {
   Frame frame{};
   if (!read_all(worker.fd, &frame, sizeof(frame))) return false;
   if (frame.kind == Frame::taken) {
@@ -124,17 +147,17 @@ bool take_frame(Worker& worker, std::vector<bool>& finished,
   }
   std::vector<std::byte> bytes(frame.bytes);
   if (!read_all(worker.fd, bytes.data(), bytes.size())) return false;
-  worker.job.reset();
-  finished[frame.job] = true;
-  done(frame.job, result_of(frame, std::move(bytes)));
+  worker.results.push_back(result_of(frame, std::move(bytes)));
+  if (worker.results.size() == jobs[frame.job].targets.size()) {
+    finish(worker, jobs, finished, done, "");
+  }
   return true;
 }
 
 }  // namespace
 
 Status compile_jobs(const std::vector<CompileJob>& jobs, const Toolchain& toolchain,
-                    DiskCache* cache, int workers,
-                    const std::function<void(std::size_t, CompileResult)>& done) {
+                    DiskCache* cache, int workers, const CompileDone& done) {
   void* memory =
       ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return {Code::out_of_memory, "no memory to share with the workers"};
@@ -153,7 +176,7 @@ Status compile_jobs(const std::vector<CompileJob>& jobs, const Toolchain& toolch
       ::close(pipe[0]);
       break;
     }
-    team.push_back({process, pipe[0], std::nullopt});
+    team.push_back({process, pipe[0], std::nullopt, {}});
   }
   if (team.empty()) {
     ::munmap(memory, sizeof(Shared));
@@ -167,20 +190,12 @@ Status compile_jobs(const std::vector<CompileJob>& jobs, const Toolchain& toolch
     for (const Worker& worker : team) waiting.push_back({worker.fd, POLLIN, 0});
     if (::poll(waiting.data(), waiting.size(), -1) < 0) continue;  // a signal
     for (std::size_t i = team.size(); i-- > 0;) {
-      if (waiting[i].revents == 0 || take_frame(team[i], finished, done)) continue;
+      if (waiting[i].revents == 0 || take_frame(team[i], jobs, finished, done)) continue;
       int status = 0;
       while (::waitpid(team[i].process, &status, 0) < 0 && errno == EINTR) {
       }
-      if (team[i].job) {
-        last_end = end_of(status);
-        const std::uint64_t job = *team[i].job;
-        finished[job] = true;
-        done(job, {{},
-                   false,
-                   {Code::internal,
-                    fmt::format("{}: the process that compiled it for {} {}", id_of(jobs[job].spec),
-                                to_string(jobs[job].target), last_end)}});
-      }
+      last_end = end_of(status);
+      if (team[i].job) finish(team[i], jobs, finished, done, last_end);
       ::close(team[i].fd);
       team.erase(team.begin() + static_cast<std::ptrdiff_t>(i));
     }
@@ -188,10 +203,9 @@ Status compile_jobs(const std::vector<CompileJob>& jobs, const Toolchain& toolch
   ::munmap(memory, sizeof(Shared));
   for (std::size_t job = 0; job < jobs.size(); ++job) {
     if (finished[job]) continue;
-    done(job, {{},
-               false,
-               {Code::internal, fmt::format("{} was not compiled: every compiling process {}",
-                                            id_of(jobs[job].spec), last_end)}});
+    Worker nobody;
+    nobody.job = job;
+    finish(nobody, jobs, finished, done, last_end);
   }
   return {};
 }

@@ -13,9 +13,10 @@
 
 namespace attune::cli {
 
+// One row for all its architectures: they share the compiler's front end.
 struct CompileJob {
   KernelSpec spec;
-  Target target;
+  std::vector<Target> targets;
 };
 
 struct CompileResult {
@@ -24,10 +25,11 @@ struct CompileResult {
   Status status;
 };
 
-// Forks `workers` processes, and calls `done` here with each job's number and result, in the order in
-// which they end. Precondition: this process has no other thread. `cache` may be null.
+using CompileDone = std::function<void(std::size_t job, std::vector<CompileResult> results)>;
+
+// Forks `workers` processes, and calls `done` here with each job's number and results (one a target, in
+// order), in the order in which the jobs end. Precondition: this process has no other thread. `cache` may be null.
 [[nodiscard]] Status compile_jobs(const std::vector<CompileJob>& jobs, const Toolchain& toolchain,
-                                  DiskCache* cache, int workers,
-                                  const std::function<void(std::size_t, CompileResult)>& done);
+                                  DiskCache* cache, int workers, const CompileDone& done);
 
 }  // namespace attune::cli

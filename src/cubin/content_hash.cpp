@@ -5,8 +5,6 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 
-#include "source/device_headers.h"
-
 namespace attune {
 
 std::string content_hash(std::span<const std::byte> bytes) {
@@ -23,15 +21,6 @@ ContentHash& ContentHash::add(std::string_view text) {
 
 std::string ContentHash::text() const {
   return content_hash(std::as_bytes(std::span(lengths_and_texts_)));
-}
-
-const std::string& device_headers_hash() {
-  static const std::string hash = [] {
-    ContentHash headers;
-    for (const DeviceHeader& header : device_headers()) headers.add(header.name).add(header.text);
-    return headers.text();
-  }();
-  return hash;
 }
 
 }  // namespace attune

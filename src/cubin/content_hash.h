@@ -20,7 +20,4 @@ class ContentHash {
   std::string lengths_and_texts_;
 };
 
-// Of every device header in the library, names and texts.
-[[nodiscard]] const std::string& device_headers_hash();
-
 }  // namespace attune

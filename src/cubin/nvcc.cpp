@@ -1,17 +1,15 @@
 #include "cubin/nvcc.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
 #include <span>
 #include <string_view>
 #include <utility>
 
 #include "cubin/process.h"
-#include "host/environment.h"
+#include "cubin/toolkit.h"
 #include "io/file.h"
 #include "source/device_headers.h"
 
@@ -20,22 +18,6 @@ namespace attune {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::vector<fs::path> candidates() {
-  std::vector<fs::path> paths;
-  for (const char* toolkit : {"CUDA_HOME", "CUDA_PATH"}) {
-    if (const auto root = environment(toolkit)) paths.push_back(fs::path(*root) / "bin" / "nvcc");
-  }
-  const std::string path = environment("PATH").value_or("");
-  for (std::size_t at = 0; at < path.size();) {
-    const std::size_t end = std::min(path.find(':', at), path.size());
-    // A relative folder would make the compiler depend on where the program was started.
-    if (path[at] == '/') paths.push_back(fs::path(path.substr(at, end - at)) / "nvcc");
-    at = end + 1;
-  }
-  paths.emplace_back("/usr/local/cuda/bin/nvcc");
-  return paths;
-}
 
 // "Cuda compilation tools, release 13.0, V13.0.88" -> "13.0.88"
 std::string release_in(const std::string& text) {
@@ -59,8 +41,7 @@ std::vector<Target> targets_in(const std::string& text) {
 }
 
 Expected<NvccProgram> find() {
-  for (const fs::path& path : candidates()) {
-    if (::access(path.c_str(), X_OK) != 0) continue;
+  for (const fs::path& path : toolkit_programs("nvcc")) {
     const auto version = run_process({path.string(), "--version"});
     const auto codes = run_process({path.string(), "--list-gpu-code"});
     if (!version.ok() || !codes.ok()) continue;

@@ -11,6 +11,7 @@
 #include <system_error>
 #include <utility>
 
+#include "cubin/toolkit.h"
 #include "host/environment.h"
 #include "source/device_headers.h"
 
@@ -40,6 +41,8 @@ struct Functions {
   Result (*compile)(Program, int, const char* const*) = nullptr;
   Result (*cubin_size)(Program, std::size_t*) = nullptr;
   Result (*cubin)(Program, char*) = nullptr;
+  Result (*ptx_size)(Program, std::size_t*) = nullptr;
+  Result (*ptx)(Program, char*) = nullptr;
   Result (*log_size)(Program, std::size_t*) = nullptr;
   Result (*log)(Program, char*) = nullptr;
   const char* (*error)(Result) = nullptr;
@@ -60,56 +63,10 @@ bool resolve_all(void* handle, Functions& f) {
          resolve(handle, "nvrtcCompileProgram", f.compile) &&
          resolve(handle, "nvrtcGetCUBINSize", f.cubin_size) &&
          resolve(handle, "nvrtcGetCUBIN", f.cubin) &&
+         resolve(handle, "nvrtcGetPTXSize", f.ptx_size) && resolve(handle, "nvrtcGetPTX", f.ptx) &&
          resolve(handle, "nvrtcGetProgramLogSize", f.log_size) &&
          resolve(handle, "nvrtcGetProgramLog", f.log) &&
          resolve(handle, "nvrtcGetErrorString", f.error);
-}
-
-// Folders named `prefix`* below `folder`.
-std::vector<fs::path> folders_below(const fs::path& folder, std::string_view prefix) {
-  std::vector<fs::path> found;
-  std::error_code error;
-  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    if (it->path().filename().string().starts_with(prefix)) found.push_back(it->path());
-  }
-  return found;
-}
-
-// What pip's packages nvidia-cuda-nvrtc (13) and nvidia-cuda-nvrtc-cu12 unpack to.
-void add_site_packages(const fs::path& packages, std::vector<fs::path>& folders) {
-  folders.push_back(packages / "nvidia" / "cu13" / "lib");
-  folders.push_back(packages / "nvidia" / "cuda_nvrtc" / "lib");
-}
-
-// Where the dynamic loader does not look by itself.
-std::vector<fs::path> folders_to_search() {
-  std::vector<fs::path> folders;
-  for (const char* toolkit : {"CUDA_HOME", "CUDA_PATH"}) {
-    if (const auto root = environment(toolkit)) folders.push_back(fs::path(*root) / "lib64");
-  }
-  folders.emplace_back("/usr/local/cuda/lib64");
-  // Beside this library, where it is part of a Python package itself.
-  Dl_info self{};
-  if (dladdr(reinterpret_cast<const void*>(&nvrtc_library), &self) != 0 && self.dli_fname) {
-    add_site_packages(fs::path(self.dli_fname).parent_path().parent_path(), folders);
-  }
-  std::vector<fs::path> prefixes;
-  for (const char* name : {"VIRTUAL_ENV", "CONDA_PREFIX"}) {
-    if (const auto root = environment(name)) {
-      prefixes.emplace_back(*root);
-      folders.push_back(fs::path(*root) / "lib");
-    }
-  }
-  if (const auto home = environment("HOME")) prefixes.push_back(fs::path(*home) / ".local");
-  prefixes.emplace_back("/usr/local");
-  prefixes.emplace_back("/usr");
-  for (const fs::path& prefix : prefixes) {
-    for (const fs::path& python : folders_below(prefix / "lib", "python3")) {
-      add_site_packages(python / "site-packages", folders);
-      add_site_packages(python / "dist-packages", folders);
-    }
-  }
-  return folders;
 }
 
 class Nvrtc {
@@ -142,7 +99,7 @@ class Nvrtc {
     for (const char* name : kFileNames) {
       if (auto library = try_one(name)) return *std::move(library);
     }
-    for (const fs::path& folder : folders_to_search()) {
+    for (const fs::path& folder : toolkit_library_folders()) {
       for (const char* name : kFileNames) {
         std::error_code error;
         if (!fs::exists(folder / name, error)) continue;
@@ -229,7 +186,8 @@ const Expected<NvrtcLibrary>& nvrtc_library() { return Nvrtc::instance().library
 
 Expected<std::vector<std::byte>> nvrtc_compile(const std::string& source,
                                                const std::string& file_name,
-                                               const std::vector<std::string>& flags) {
+                                               const std::vector<std::string>& flags,
+                                               NvrtcOutput output) {
   const Functions& f = Nvrtc::instance().functions();
   std::vector<const char*> names;
   std::vector<const char*> texts;
@@ -247,16 +205,20 @@ Expected<std::vector<std::byte>> nvrtc_compile(const std::string& source,
   for (const std::string& flag : flags) options.push_back(flag.c_str());
   const Result result = f.compile(owner.program, static_cast<int>(options.size()), options.data());
   if (result != kSuccess) return refusal(f, result, log_of(f, owner.program));
+  const bool ptx = output == NvrtcOutput::ptx;
   std::size_t size = 0;
-  if (const Result got = f.cubin_size(owner.program, &size); got != kSuccess || size == 0) {
-    return refusal(f, got, "it made no cubin");
+  if (const Result got = (ptx ? f.ptx_size : f.cubin_size)(owner.program, &size);
+      got != kSuccess || size == 0) {
+    return refusal(f, got, "it made no code");
   }
-  std::vector<std::byte> cubin(size);
-  if (const Result got = f.cubin(owner.program, reinterpret_cast<char*>(cubin.data()));
+  std::vector<std::byte> code(size);
+  if (const Result got =
+          (ptx ? f.ptx : f.cubin)(owner.program, reinterpret_cast<char*>(code.data()));
       got != kSuccess) {
     return refusal(f, got, {});
   }
-  return cubin;
+  if (ptx) code.pop_back();  // a 0 ends the text
+  return code;
 }
 
 }  // namespace attune

@@ -3,14 +3,17 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <filesystem>
 #include <optional>
 #include <system_error>
+#include <utility>
 
 #include "cubin/nvcc.h"
 #include "cubin/nvrtc.h"
+#include "cubin/ptxas.h"
 #include "io/no_throw.h"
 #include "source/translation_unit.h"
 
@@ -19,9 +22,9 @@ namespace attune {
 namespace {
 
 // The second flag lets device code call the constexpr functions that it shares with the host, which
-// carry no annotation.
-constexpr std::array kNvrtcFlags = {"-std=c++20", "--device-as-default-execution-space"};
-constexpr std::array kNvccFlags = {"-std=c++20", "--expt-relaxed-constexpr"};
+// carry no annotation; the third keeps warnings out of the log, where errors are looked for.
+constexpr std::array kNvrtcFlags = {"-std=c++20", "--device-as-default-execution-space", "-w"};
+constexpr std::array kNvccFlags = {"-std=c++20", "--expt-relaxed-constexpr", "-w"};
 
 std::vector<std::string> flags_of(Compiler compiler) {
   const auto& flags = compiler == Compiler::nvrtc ? kNvrtcFlags : kNvccFlags;
@@ -46,6 +49,47 @@ Expected<Toolchain> find_nvcc() {
   return Toolchain{Compiler::nvcc, "nvcc " + program->release, program->path, program->targets};
 }
 
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// The beginning of a compiler's log: one mistake in a header is repeated for every instantiation.
+std::string shortened(const std::string& log) {
+  constexpr int kMostLines = 40;
+  std::size_t end = 0;
+  for (int line = 0; line < kMostLines && end != std::string::npos; ++line) {
+    end = log.find('\n', end == 0 ? 0 : end + 1);
+  }
+  return end == std::string::npos ? log : log.substr(0, end) + "\n...";
+}
+
+// What a compiler answered, with the id before its log, or with the facts of its cubin.
+Expected<Cubin> checked(Expected<std::vector<std::byte>> bytes, const std::string& name,
+                        const Target& target, const Toolchain& toolchain, double seconds) {
+  if (!bytes.ok()) {
+    return Status(bytes.status().code(),
+                  fmt::format("{} does not compile for {} with {}:\n{}", name, to_string(target),
+                              toolchain.version, shortened(bytes.status().message())));
+  }
+  const auto facts = read_facts(*bytes, kEntryName);
+  if (!facts.ok()) {
+    return Status(facts.status().code(),
+                  fmt::format("{}: what {} made for {} {}", name, toolchain.version,
+                              to_string(target), facts.status().message()));
+  }
+  return Cubin{*std::move(bytes), *facts, seconds};
+}
+
+// The assembler that makes what NVRTC would; null when there is none.
+const PtxasProgram* ptxas_of(const Toolchain& toolchain) {
+  if (toolchain.compiler != Compiler::nvrtc) return nullptr;
+  const NvrtcLibrary* library = &*nvrtc_library();
+  const Expected<PtxasProgram>& ptxas = ptxas_program(library->major, library->minor);
+  return ptxas.ok() ? &*ptxas : nullptr;
+}
+
 }  // namespace
 
 Expected<Toolchain> find_toolchain(Compiler compiler) {
@@ -59,25 +103,42 @@ std::string compile_flags(Compiler compiler) {
 Expected<Cubin> compile(const std::string& source, const std::string& name, const Target& target,
                         const Toolchain& toolchain) {
   return no_throw([&]() -> Expected<Cubin> {
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = Clock::now();
     std::vector<std::string> flags = flags_of(toolchain.compiler);
     flags.push_back("-arch=" + to_string(target));
     auto bytes = toolchain.compiler == Compiler::nvrtc ? nvrtc_compile(source, name + ".cu", flags)
                                                        : nvcc_compile(source, name + ".cu", flags);
-    if (!bytes.ok()) {
-      return Status(bytes.status().code(),
-                    fmt::format("{} does not compile for {} with {}:\n{}", name, to_string(target),
-                                toolchain.version, bytes.status().message()));
-    }
-    const auto facts = read_facts(*bytes, kEntryName);
-    if (!facts.ok()) {
-      return Status(facts.status().code(),
-                    fmt::format("{}: what {} made for {} {}", name, toolchain.version,
-                                to_string(target), facts.status().message()));
-    }
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    return Cubin{*std::move(bytes), *facts, seconds.count()};
+    return checked(std::move(bytes), name, target, toolchain, seconds_since(start));
   });
+}
+
+std::vector<Expected<Cubin>> compile_for(const std::string& source, const std::string& name,
+                                         const std::vector<Target>& targets,
+                                         const Toolchain& toolchain) {
+  std::vector<Expected<Cubin>> cubins;
+  const PtxasProgram* ptxas = targets.size() > 1 ? ptxas_of(toolchain) : nullptr;
+  if (ptxas == nullptr) {
+    for (const Target& target : targets) cubins.push_back(compile(source, name, target, toolchain));
+    return cubins;
+  }
+  const auto start = Clock::now();
+  const Target first = *std::min_element(targets.begin(), targets.end());
+  std::vector<std::string> flags = flags_of(toolchain.compiler);
+  flags.push_back("-arch=compute_" + std::to_string(first.arch));
+  const auto ptx =
+      no_throw([&] { return nvrtc_compile(source, name + ".cu", flags, NvrtcOutput::ptx); });
+  const double front_seconds = seconds_since(start);
+  for (const Target& target : targets) {
+    cubins.push_back(no_throw([&]() -> Expected<Cubin> {
+      if (!ptx.ok()) return checked(ptx.status(), name, target, toolchain, 0);
+      const auto back = Clock::now();
+      auto bytes = ptxas_assemble(*ptxas, *ptx, target);
+      // What compiling it alone would have taken.
+      return checked(std::move(bytes), name, target, toolchain,
+                     front_seconds + seconds_since(back));
+    }));
+  }
+  return cubins;
 }
 
 Expected<Target> target_for(const Toolchain& toolchain, int device) {

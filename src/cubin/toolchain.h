@@ -37,6 +37,15 @@ struct Cubin {
 [[nodiscard]] Expected<Cubin> compile(const std::string& source, const std::string& name,
                                       const Target& target, const Toolchain& toolchain);
 
+// One unit for several targets, in their order. Where a ptxas of NVRTC's own release is there, the
+// front end runs once, for the earliest of them, and ptxas does the rest: the same code in half the
+// time. So device code asks for no other architectures than those at which rows begin.
+// Precondition: no target has a variant.
+[[nodiscard]] std::vector<Expected<Cubin>> compile_for(const std::string& source,
+                                                       const std::string& name,
+                                                       const std::vector<Target>& targets,
+                                                       const Toolchain& toolchain);
+
 // The flags of every compilation, apart from the target: part of a cache key.
 [[nodiscard]] std::string compile_flags(Compiler compiler);
 

@@ -4,6 +4,7 @@
 
 #include <attune/status.hpp>
 #include <functional>
+#include <vector>
 
 #include "cubin/disk_cache.h"
 #include "cubin/target.h"
@@ -29,5 +30,12 @@ struct Obtained {
 [[nodiscard]] Expected<Obtained> obtain(const KernelSpec& spec, const Target& target,
                                         const Toolchain& toolchain, DiskCache* cache,
                                         const CompileFunction& compile);
+
+// One kernel for several targets, in their order; what the cache lacks is compiled together. Two
+// processes that do so at once may both compile a kernel, and keep one.
+[[nodiscard]] std::vector<Expected<Obtained>> obtain_for(const KernelSpec& spec,
+                                                         const std::vector<Target>& targets,
+                                                         const Toolchain& toolchain,
+                                                         DiskCache* cache);
 
 }  // namespace attune
