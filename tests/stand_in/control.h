@@ -38,6 +38,7 @@ struct StandInControl {
   const StandInLaunch* (*latest)();
   int (*launches)();
   void (*quiet)(bool on);      // records nothing: for measuring what a call costs its caller
+  void (*forget_memory)();     // frees what is still allocated
   std::size_t (*allocated)();  // bytes of device memory now
   void* (*create_context)(int device);
   void (*destroy_context)(void* context);  // the next one created has its address
