@@ -19,6 +19,7 @@ constexpr std::array kDevices = {
 
 void Launching::SetUp() {
   stand_in().set_current(nullptr);
+  stand_in().renew_primaries();
   stand_in().reset(kDevices.data(), static_cast<int>(kDevices.size()));
 }
 

@@ -45,6 +45,7 @@ struct StandInControl {
   void (*set_current)(void* context);      // of this thread; null: none
   void* (*current)();
   void* (*primary)(int device);  // null until it is retained
+  void (*renew_primaries)();     // as new: nothing is loaded into them
   void* (*create_stream)(void* context);
   // Whether the stream's capture, begun and ended by the driver's own calls, is still valid.
   bool (*capture_is_valid)(void* stream);

@@ -256,6 +256,10 @@ const StandInControl attune_stand_in_control = {
     set_current,
     []() -> void* { return current(); },
     primary_of,
+    [] {
+      const std::lock_guard lock(state().mutex);
+      for (auto& [device, context] : state().primary) context->id = state().next_id++;
+    },
     create_stream,
     [](void* stream) { return static_cast<Stream*>(stream)->valid; },
 };
