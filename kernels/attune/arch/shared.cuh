@@ -1,7 +1,7 @@
 // Shared memory by its 32-bit addresses: matrix loads, asynchronous copies, plain accesses.
 #pragma once
 
-#include <attune/params.h>
+#include <attune/arch/global.cuh>
 
 namespace attune::kernel {
 
@@ -56,10 +56,7 @@ __device__ __forceinline__ void copy_async(u32 to, const void* from, bool there)
                : "memory");
 #else
   u32 r[4] = {0, 0, 0, 0};
-  if (there) {
-    const uint4 value = *static_cast<const uint4*>(from);
-    r[0] = value.x, r[1] = value.y, r[2] = value.z, r[3] = value.w;
-  }
+  if (there) load_global(r, from);
   store_shared(to, r);
 #endif
 }

@@ -58,7 +58,11 @@ struct BoundedForward {
     const u32 bad = non_finite_rows<W>(o, softmax);
     scale_values<W>(o, softmax, kSpec.dropout ? p.dropout.keep_scale : 1.0f);
     write_values<kSpec.element, kSpec.aligned, W>(p, seq, tile, o, q_tile);
-    if (__any_sync(~0u, bad != 0)) exact_rows<kSpec, W>(p, seq, tile, softmax, bad);
+    if (__any_sync(~0u, bad != 0)) {
+      // Over this warp's rows of Q, where O has just left.
+      const u32 rows = q_tile + threadIdx.x / 32 * W::kWarpRows * W::QTile::kPanel;
+      exact_rows<kSpec, W>(p, seq, tile, softmax, bad, rows);
+    }
   }
 
   // Which tile this is; false when it has no queries.
@@ -125,8 +129,11 @@ struct BoundedForward {
       }
       if (rows.meet(j, j + W::kKeys)) {
         typename W::Scores s;
+        [[maybe_unused]] BiasTile<W> bias;
+        const int row = first + thread_row<W>(0, 0);
+        if constexpr (kSpec.bias) bias.load(terms, row, seq.sq - 1, j, seq.sk);
         products.scores(s, k_tile + stage * kShared.k);
-        if constexpr (kTerms) apply_terms(s, terms, first, j, seq);
+        if constexpr (kTerms) bias.apply(s, terms, row, j);
         if (!rows.cover(j, j + W::kKeys)) apply_mask(s, facts.sides, j);
         if (!Softmax<W, kTerms>::kWide || softmax.careful) softmax.settle(s, o, again);
         const float top = softmax.powers(s);
@@ -142,30 +149,6 @@ struct BoundedForward {
       }
     }
     wait_for_copies<0>();
-  }
-
-  // Raw products -> scores with bias, ALiBi and softcap, in natural units.
-  static __device__ __forceinline__ void apply_terms(typename W::Scores& s, const ScoreTerms& terms,
-                                                     int first, int j, const Sequence& seq) {
-    const int t = threadIdx.x % 4;
-#pragma unroll
-    for (int m = 0; m < W::kRowTiles; ++m) {
-#pragma unroll
-      for (int n = 0; n < W::kKeyTiles; n += 2) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int i = smaller(first + thread_row<W>(m, half), seq.sq - 1);  // never read past it
-          const int key = j + 8 * n + 4 * t;
-          float bias[4] = {};
-          if (terms.bias_kind != BiasKind::none) terms.load_bias(i, key, seq.sk, bias);
-#pragma unroll
-          for (int e = 0; e < 4; ++e) {
-            float& x = s[m][n + e / 2][2 * half + e % 2];
-            x = terms.score(x, i, key + e, bias[e]);
-          }
-        }
-      }
-    }
   }
 
   static __device__ __forceinline__ void apply_mask(typename W::Scores& s, const MaskSides& sides,
@@ -195,20 +178,48 @@ struct BoundedForward {
   static __device__ __forceinline__ void apply_dropout(typename W::Scores& s,
                                                        const ForwardParams& p,
                                                        const TilePlace& tile, int first, int j) {
-    if (kSpec.general && p.dropout.keep_scale == 0.0f) return;  // the problem has none
     const DropoutStream stream(p.dropout);
+    if (kSpec.general && stream.keeps_all()) return;
     const int t = threadIdx.x % 4;
+    const u64 row0 = dropout_row(p, tile.b, tile.h, first + thread_row<W>(0, 0)) + j + 4 * t +
+                     stream.offset;
+    // Four neighbours share a Philox block where each row starts on one: nearly always.
+    const bool together = ((static_cast<u32>(row0) | static_cast<u32>(p.sk)) & 3u) == 0;
+    if (p.dropout.state == nullptr && __all_sync(~0u, together)) {
+      drop<false>(s, stream, ParameterKeys{p.dropout}, row0, p.sk);
+    } else {
+      drop<true>(s, stream, SeedKeys(stream.seed), row0, p.sk);
+    }
+  }
+
+  template <bool kStraddle, typename Keys>
+  static __device__ __forceinline__ void drop(typename W::Scores& s, const DropoutStream& stream,
+                                              const Keys& keys, u64 row0, int sk) {
 #pragma unroll
     for (int m = 0; m < W::kRowTiles; ++m) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const u64 row = dropout_row(p, tile.b, tile.h, first + thread_row<W>(m, half)) + j + 4 * t;
+        const u64 row = row0 + static_cast<u64>(16 * m + 8 * half) * sk;
 #pragma unroll
         for (int n = 0; n < W::kKeyTiles; n += 2) {
-          const u32 kept = stream.keep4(row + 8 * n);
+          const u64 index = row + 8 * n;
+          const PhiloxBlock block = philox(keys, kStraddle ? index >> 2 : (row >> 2) + 2 * n);
+          PhiloxBlock next = block;
+          u32 phase = 0;
+          if constexpr (kStraddle) {
+            phase = static_cast<u32>(index) & 3u;
+            next = philox(keys, (index + 4) >> 2);  // it wraps before it is divided
+          }
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
-            if ((kept >> e & 1u) == 0) s[m][n + e / 2][2 * half + e % 2] = 0.0f;
+            u32 word = block.word[e];
+            if constexpr (kStraddle) {
+#pragma unroll
+              for (u32 by = 1; by < 4; ++by) {
+                if (phase == by) word = e + by < 4 ? block.word[(e + by) % 4] : next.word[(e + by) % 4];
+              }
+            }
+            if (!stream.keeps(word)) s[m][n + e / 2][2 * half + e % 2] = 0.0f;
           }
         }
       }

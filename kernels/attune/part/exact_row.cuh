@@ -19,7 +19,8 @@ __device__ __forceinline__ u32 non_finite_rows(const typename W::Values& o, cons
       float sum = 0.0f;  // NaN as soon as one of them is not finite
 #pragma unroll
       for (int d = 0; d < W::kWidthTiles; ++d) {
-        sum += o[m][d][2 * half] * 0.0f + o[m][d][2 * half + 1] * 0.0f;
+        sum = fmaf(o[m][d][2 * half], 0.0f, sum);
+        sum = fmaf(o[m][d][2 * half + 1], 0.0f, sum);
       }
       if (sum != sum && softmax.l[m][half] * 0.0f == 0.0f) bad |= 1u << (2 * m + half);
     }
@@ -43,7 +44,6 @@ __device__ __forceinline__ void exact_row(const ForwardParams& p, const Sequence
   const int hkv = h / p.group;
   const Rows k_rows(p, p.k, first_key_row<Bits, kSpec.general>(p, p.k, b, seq.k_start, hkv), b);
   const Rows v_rows(p, p.v, first_key_row<Bits, kSpec.general>(p, p.v, b, seq.k_start, hkv), b);
-  const bool drops = kSpec.dropout && p.dropout.keep_scale != 0.0f;
   for (int d0 = 0; d0 < p.dv; d0 += 32) {
     const int column = d0 + lane;
     float sum = 0.0f;
@@ -60,9 +60,9 @@ __device__ __forceinline__ void exact_row(const ForwardParams& p, const Sequence
         product += __shfl_xor_sync(~0u, product, distance);
       float weight = kTerms ? exp2_fast((terms.score(product, i, j, bias) - reference) * kLog2E)
                             : exp2_fast(product * p.scale_log2 - reference);
-      if (drops) {
-        const u32 kept = DropoutStream(p.dropout).keep4(dropout_row(p, b, h, i) + j);
-        weight = (kept & 1u) != 0 ? weight * p.dropout.keep_scale : 0.0f;
+      if constexpr (kSpec.dropout) {
+        const bool kept = DropoutStream(p.dropout).keep(dropout_row(p, b, h, i) + j);
+        weight = kept ? weight * p.dropout.keep_scale : 0.0f;
       }
       if (column < p.dv) sum += weight * E::to_float(v_rows(j)[column * p.v.d_stride]);
     }
@@ -70,27 +70,34 @@ __device__ __forceinline__ void exact_row(const ForwardParams& p, const Sequence
   }
 }
 
+// `scratch` is shared memory of this warp alone, kWarpRows times 8 bytes; through it the rows can be
+// walked by a loop that is not unrolled.
 template <PortableForward kSpec, typename W, typename S>
 __device__ __forceinline__ void exact_rows(const ForwardParams& p, const Sequence& seq,
-                                           const TilePlace& tile, const S& softmax, u32 bad) {
+                                           const TilePlace& tile, const S& softmax, u32 bad,
+                                           u32 scratch) {
+  const int lane = threadIdx.x % 32, warp_row = static_cast<int>(threadIdx.x / 32) * W::kWarpRows;
+  __syncwarp();
 #pragma unroll
   for (int m = 0; m < W::kRowTiles; ++m) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const u32 mine = __ballot_sync(~0u, (bad >> (2 * m + half) & 1u) != 0);
-#pragma unroll 1
-      for (int g = 0; g < 8; ++g) {
-        if ((mine >> 4 * g & 15u) == 0) continue;
-        const float reference = __shfl_sync(~0u, softmax.m[m][half], 4 * g);
-        const float inverse = __shfl_sync(~0u, softmax.inverse[m][half], 4 * g);
-        const int row = static_cast<int>(threadIdx.x / 32) * W::kWarpRows + 16 * m + 8 * half + g;
-        const int i = tile.block * W::kQueries + row;
-        if (i < seq.sq) {
-          exact_row<kSpec>(p, seq, tile.b, tile.h, i,
-                           reference == -infinity() ? 0.0f : reference, inverse);
-        }
-      }
+      const bool again =
+          (__ballot_sync(~0u, (bad >> (2 * m + half) & 1u) != 0) >> lane / 4 * 4 & 15u) != 0;
+      const u32 at = scratch + 8 * (16 * m + 8 * half + lane / 4);
+      // Rows that are right as they are get a reference of NaN.
+      store_shared(at, again ? __float_as_uint(softmax.m[m][half]) : ~0u);
+      store_shared(at + 4, __float_as_uint(softmax.inverse[m][half]));
     }
+  }
+  __syncwarp();
+#pragma unroll 1
+  for (int row = 0; row < W::kWarpRows; ++row) {
+    const int i = tile.block * W::kQueries + warp_row + row;
+    const float reference = __uint_as_float(load_shared(scratch + 8 * row));
+    if (reference != reference || i >= seq.sq) continue;
+    exact_row<kSpec>(p, seq, tile.b, tile.h, i, reference == -infinity() ? 0.0f : reference,
+                     __uint_as_float(load_shared(scratch + 8 * row + 4)));
   }
 }
 

@@ -1,6 +1,7 @@
 // Writing o and the LSE: a warp's rows, and what belongs to no query.
 #pragma once
 
+#include <attune/arch/global.cuh>
 #include <attune/part/products.cuh>
 #include <attune/part/softmax.cuh>
 #include <attune/part/tile_order.cuh>
@@ -58,11 +59,10 @@ __device__ __forceinline__ void scale_values(typename W::Values& o, const S& sof
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float scale = softmax.inverse[m][half] * factor;
-      // Not a product where there is nothing to divide: 0 * NaN would be NaN.
 #pragma unroll
       for (int d = 0; d < W::kWidthTiles; ++d) {
-        o[m][d][2 * half] = scale == 0.0f ? 0.0f : o[m][d][2 * half] * scale;
-        o[m][d][2 * half + 1] = scale == 0.0f ? 0.0f : o[m][d][2 * half + 1] * scale;
+        o[m][d][2 * half] *= scale;
+        o[m][d][2 * half + 1] *= scale;
       }
     }
   }
@@ -95,12 +95,25 @@ __device__ __forceinline__ void write_values(const ForwardParams& p, const Seque
     }
     __syncwarp();
     constexpr int kRowChunks = W::kRowBytes / 16;
-    for (int index = lane; index < W::kWarpRows * kRowChunks; index += 32) {
-      const int row = warp_row + index / kRowChunks, chunk = index % kRowChunks;
-      if (first + row >= seq.sq || chunk * 8 >= p.dv) continue;
-      u32 r[4];
-      load_shared(r, q_tile + W::QTile::chunk(row, chunk));
-      *reinterpret_cast<uint4*>(to(first + row) + chunk * 8) = make_uint4(r[0], r[1], r[2], r[3]);
+    if constexpr (32 % kRowChunks == 0) {  // a lane keeps its column
+      constexpr int kStep = 32 / kRowChunks;
+      const int row = warp_row + lane / kRowChunks, chunk = lane % kRowChunks;
+      Bits* at = to(first + row) + chunk * 8;
+      const int rows = chunk * 8 < p.dv ? seq.sq - first - row : 0;
+#pragma unroll
+      for (int r = 0; r < W::kWarpRows; r += kStep) {
+        u32 x[4];
+        load_shared(x, q_tile + W::QTile::chunk(row + r, chunk));
+        store_global(at + r * p.o.s_stride, x, r < rows);
+      }
+    } else {
+      for (int index = lane; index < W::kWarpRows * kRowChunks; index += 32) {
+        const int row = warp_row + index / kRowChunks, chunk = index % kRowChunks;
+        if (first + row >= seq.sq || chunk * 8 >= p.dv) continue;
+        u32 x[4];
+        load_shared(x, q_tile + W::QTile::chunk(row, chunk));
+        store_global(to(first + row) + chunk * 8, x, true);
+      }
     }
   } else {
 #pragma unroll
@@ -115,7 +128,7 @@ __device__ __forceinline__ void write_values(const ForwardParams& p, const Seque
           const int column = 8 * d + 2 * t;
           const float x = o[m][d][2 * half], y = o[m][d][2 * half + 1];
           if constexpr (kAligned) {
-            if (column < p.dv) *reinterpret_cast<float2*>(row + column) = make_float2(x, y);
+            store_global(row + column, x, y, column < p.dv);
           } else {
             if (column < p.dv) row[column * p.o.d_stride] = E::from_float(x);
             if (column + 1 < p.dv) row[(column + 1) * p.o.d_stride] = E::from_float(y);

@@ -1,6 +1,7 @@
 // From raw products to the contract's masked scores, element by element of a warp's tile.
 #pragma once
 
+#include <attune/arch/global.cuh>
 #include <attune/part/element.cuh>
 #include <attune/part/sequence.cuh>
 
@@ -51,7 +52,7 @@ struct ScoreTerms {
         slope(0.0f),
         shift(s.sk - s.sq) {
     if (bias_kind != BiasKind::none) {
-      const int bytes = bias_kind == BiasKind::boolean ? 1 : bias_element == 0 ? 4 : 2;
+      const int bytes = bias_bytes();
       bias = static_cast<const char*>(p.bias.data) +
              (b * p.bias.b_stride + h * p.bias.h_stride) * bytes;
       bias_by_four = bias_k_stride == 1 && bias_q_stride % 4 == 0 &&
@@ -60,38 +61,28 @@ struct ScoreTerms {
     if (general && p.alibi != nullptr) slope = p.alibi[b * p.alibi_b_stride + h * p.alibi_h_stride];
   }
 
-  // The bias of keys j .. j + 3 of query i as floats, -inf for a boolean false; keys at or past
-  // `end` are not read. j is a multiple of 4.
-  __device__ __forceinline__ void load_bias(int i, int j, int end, float (&out)[4]) const {
-    const i64 row = i * bias_q_stride;
-    if (bias_by_four && j + 4 <= end) {
-      if (bias_kind == BiasKind::boolean) {
-        const u32 bits = *reinterpret_cast<const u32*>(bias + row + j);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) out[e] = (bits >> 8 * e & 255u) != 0 ? 0.0f : -infinity();
-      } else if (bias_element == static_cast<int>(Element::f32)) {
-        const float4 x = *reinterpret_cast<const float4*>(bias + (row + j) * 4);
-        out[0] = x.x, out[1] = x.y, out[2] = x.z, out[3] = x.w;
-      } else {
-        const uint2 x = *reinterpret_cast<const uint2*>(bias + (row + j) * 2);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const auto bits = static_cast<unsigned short>((e < 2 ? x.x : x.y) >> e % 2 * 16);
-          out[e] = bias_element == static_cast<int>(Element::f16)
-                       ? Elements<Element::f16>::to_float(bits)
-                       : Elements<Element::bf16>::to_float(bits);
-        }
-      }
-      return;
-    }
-#pragma unroll
-    for (int e = 0; e < 4; ++e) out[e] = j + e < end ? bias_at(i, j + e) : 0.0f;
-  }
-
   [[nodiscard]] __device__ __forceinline__ float bias_at(int i, int j) const {
     const i64 at = i * bias_q_stride + j * bias_k_stride;
     if (bias_kind == BiasKind::boolean) return bias[at] != 0 ? 0.0f : -infinity();
     return load_element(bias, at, bias_element);
+  }
+
+  // Bytes of one element of the bias.
+  [[nodiscard]] __device__ __forceinline__ int bias_bytes() const {
+    if (bias_kind == BiasKind::boolean) return 1;
+    return bias_element == static_cast<int>(Element::f32) ? 4 : 2;
+  }
+
+  // Of four neighbours loaded together, as floats.
+  template <BiasKind kKind, Element kElement>
+  static __device__ __forceinline__ float bias_of(const u32 (&raw)[4], int e) {
+    if constexpr (kKind == BiasKind::boolean) {
+      return (raw[0] >> 8 * e & 255u) != 0 ? 0.0f : -infinity();
+    } else if constexpr (kElement == Element::f32) {
+      return __uint_as_float(raw[e]);
+    } else {
+      return Elements<kElement>::to_float(static_cast<unsigned short>(raw[e / 2] >> e % 2 * 16));
+    }
   }
 
   // The contract's steps 1 to 3 for one raw product. A bias of -inf masks out whatever the product.
@@ -99,11 +90,131 @@ struct ScoreTerms {
                                                        float bias_value) const {
     float s = product * scale;
     if (softcap > 0) s = softcap * tanh_accurate(s / softcap);
-    if (bias_kind != BiasKind::none) {
-      s = bias_value == -infinity() ? -infinity() : s + bias_value;
-    }
+    s = bias_value == -infinity() ? -infinity() : s + bias_value;
     if (slope != 0.0f) s -= slope * fabsf(static_cast<float>(i + shift - j));
     return s;
+  }
+};
+
+// The bias of a warp's scores. The loads start before the products and arrive behind them.
+template <typename W>
+struct BiasTile {
+  static constexpr int kGroups = W::kKeyTiles / 2;
+  u32 raw[W::kRowTiles][2][kGroups][4];  // of four neighbouring keys: as loaded, then as floats
+
+  // Calls body(m, half, group) for every four keys of this thread.
+  template <typename Body>
+  static __device__ __forceinline__ void for_each(const Body& body) {
+#pragma unroll
+    for (int m = 0; m < W::kRowTiles; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+#pragma unroll
+        for (int n = 0; n < kGroups; ++n) body(m, half, n);
+      }
+    }
+  }
+
+  // `row` is this thread's first query; those past `last_row` and keys from `sk` on are not read.
+  __device__ __forceinline__ void load(const ScoreTerms& terms, int row, int last_row, int j,
+                                       int sk) {
+    if (terms.bias_kind == BiasKind::none) return;
+    if (terms.bias_kind == BiasKind::boolean) {
+      load_by<1>(terms, row, last_row, j, sk);
+    } else if (terms.bias_element == static_cast<int>(Element::f32)) {
+      load_by<4>(terms, row, last_row, j, sk);
+    } else {
+      load_by<2>(terms, row, last_row, j, sk);
+    }
+  }
+
+  template <int kBytes>
+  __device__ __forceinline__ void load_by(const ScoreTerms& terms, int row, int last_row, int j,
+                                          int sk) {
+    const int key = j + 4 * static_cast<int>(threadIdx.x % 4);
+    if (terms.bias_by_four && j + W::kKeys <= sk) {
+      for_each([&](int m, int half, int n) {
+        const int i = smaller(row + 16 * m + 8 * half, last_row);
+        u32 x[kBytes];
+        load_global(x, terms.bias + (i * terms.bias_q_stride + key + 16 * n) * kBytes);
+#pragma unroll
+        for (int w = 0; w < kBytes; ++w) raw[m][half][n][w] = x[w];
+      });
+    } else {
+      for_each([&](int m, int half, int n) {
+        const int i = smaller(row + 16 * m + 8 * half, last_row);
+        const char* from = terms.bias + i * terms.bias_q_stride * kBytes;
+#pragma unroll
+        for (int w = 0; w < kBytes; ++w) raw[m][half][n][w] = 0;
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const int at = key + 16 * n + e;
+          const u32 bits =
+              at < sk ? load_bits<kBytes>(from + at * terms.bias_k_stride * kBytes) : 0;
+          raw[m][half][n][e * kBytes / 4] |= bits << e * kBytes * 8 % 32;
+        }
+      });
+    }
+  }
+
+  template <int kBytes>
+  static __device__ __forceinline__ u32 load_bits(const char* from) {
+    if constexpr (kBytes == 1) return *reinterpret_cast<const unsigned char*>(from);
+    if constexpr (kBytes == 2) return *reinterpret_cast<const unsigned short*>(from);
+    if constexpr (kBytes == 4) return *reinterpret_cast<const u32*>(from);
+  }
+
+  // Raw products -> scores, as ScoreTerms::score() does for one; each feature in a pass of its own, so
+  // that one that is not there costs one branch.
+  __device__ __forceinline__ void apply(typename W::Scores& s, const ScoreTerms& terms, int row,
+                                        int j) {
+    const int key = j + 4 * static_cast<int>(threadIdx.x % 4);
+    for_each_score(s, [&](float& x, int, int, int, int) { x *= terms.scale; });
+    if (terms.softcap > 0) {
+      for_each_score(s, [&](float& x, int, int, int, int) {
+        x = terms.softcap * tanh_accurate(x / terms.softcap);
+      });
+    }
+    if (terms.bias_kind != BiasKind::none) {
+      if (terms.bias_kind == BiasKind::boolean) {
+        to_floats<BiasKind::boolean, Element::f32>();
+      } else if (terms.bias_element == static_cast<int>(Element::f16)) {
+        to_floats<BiasKind::additive, Element::f16>();
+      } else if (terms.bias_element == static_cast<int>(Element::bf16)) {
+        to_floats<BiasKind::additive, Element::bf16>();
+      }
+      for_each_score(s, [&](float& x, int m, int half, int n, int e) {
+        const float bias = __uint_as_float(raw[m][half][n][e]);
+        x = bias == -infinity() ? -infinity() : x + bias;
+      });
+    }
+    if (terms.slope != 0.0f) {
+      for_each_score(s, [&](float& x, int m, int half, int n, int e) {
+        const int distance = row + 16 * m + 8 * half + terms.shift - (key + 16 * n + e);
+        x -= terms.slope * fabsf(static_cast<float>(distance));
+      });
+    }
+  }
+
+  // Calls body(score, m, half, group, key of four).
+  template <typename Body>
+  static __device__ __forceinline__ void for_each_score(typename W::Scores& s, const Body& body) {
+    for_each([&](int m, int half, int n) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) body(s[m][2 * n + e / 2][2 * half + e % 2], m, half, n, e);
+    });
+  }
+
+  template <BiasKind kKind, Element kElement>
+  __device__ __forceinline__ void to_floats() {
+    for_each([&](int m, int half, int n) {
+      u32(&x)[4] = raw[m][half][n];
+      const float y[4] = {
+          ScoreTerms::bias_of<kKind, kElement>(x, 0), ScoreTerms::bias_of<kKind, kElement>(x, 1),
+          ScoreTerms::bias_of<kKind, kElement>(x, 2), ScoreTerms::bias_of<kKind, kElement>(x, 3)};
+#pragma unroll
+      for (int e = 0; e < 4; ++e) x[e] = __float_as_uint(y[e]);
+    });
   }
 };
 

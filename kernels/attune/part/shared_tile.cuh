@@ -74,17 +74,23 @@ __device__ __forceinline__ void load_rows(u32 tile, const RowAddress& row_addres
   constexpr int kRowChunks = kWidth / kPerChunk;
   constexpr int kAll = kRows * kRowChunks;
   const int thread = threadIdx.x;
-  if constexpr (kAligned && !RowAddress::kScattered && kThreads % kRowChunks == 0 &&
-                kAll % kThreads == 0) {
-    // A thread keeps its column; its rows lie a constant number apart.
-    constexpr int kStep = kThreads / kRowChunks;
-    const int row = thread / kRowChunks, chunk = thread % kRowChunks, column = chunk * kPerChunk;
-    const auto* from = row_address.base + (first + row) * row_address.s_stride + column;
-    const int rows = column < d ? end - first - row : 0;
+  if constexpr (kAligned && !RowAddress::kScattered) {
+    // A thread keeps its columns; its rows lie a constant number apart.
+    constexpr int kAcross = kRowChunks % 16 == 0 ? 16 : kRowChunks % 8 == 0 ? 8 : 4;
+    constexpr int kStep = kThreads / kAcross;
+    const int row = thread / kAcross, chunk = thread % kAcross;
+    const auto* from =
+        row_address.base + (first + row) * row_address.s_stride + chunk * kPerChunk;
+    const int rows = end - first - row;
 #pragma unroll
-    for (int r = 0; r < kRows; r += kStep) {
-      copy_async(tile + Tile::chunk(row + r, chunk), from + r * row_address.s_stride,
-                 r < rows);
+    for (int c = 0; c < kRowChunks; c += kAcross) {
+      const int there = (chunk + c) * kPerChunk < d ? rows : 0;
+#pragma unroll
+      for (int r = 0; r < kRows; r += kStep) {
+        if (kRows % kStep != 0 && row + r >= kRows) break;
+        copy_async(tile + Tile::chunk(row + r, chunk + c),
+                   from + r * row_address.s_stride + c * kPerChunk, r < there);
+      }
     }
     return;
   }
