@@ -464,7 +464,7 @@ class List(Case):
         for row in rows:
             self.assertIn(row["id"], text)
             self.assertEqual(row["available"], not row["missing"])
-        self.assertTrue(any(row["isa"] == "generic" and row["available"] for row in rows))
+        self.assertTrue(any(row.get("isa") == "generic" and row["available"] for row in rows))
 
     def test_markdown(self):
         text = self.attune("list", "--markdown").stdout
