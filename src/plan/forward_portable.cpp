@@ -113,6 +113,8 @@ ForwardParams params_of(const Problem& problem) {
   p.total_k = static_cast<int>(problem.total_k);
   p.scale = static_cast<float>(problem.effective_scale());
   p.softcap = static_cast<float>(problem.softcap);
+  constexpr double kLog2E = 1.4426950408889634;
+  p.scale_log2 = static_cast<float>(problem.effective_scale() * kLog2E);
   set_mask(problem.mask, p);
   p.page_size = static_cast<int>(problem.page_size);
   p.pages = static_cast<int>(problem.pages);
@@ -171,12 +173,11 @@ Expected<PortablePlan> plan_forward_portable(const Problem& problem, const Kerne
   plan.grid = *grid;
   if (spec.portable.head_dim == 0) {
     std::int64_t bytes = 0;
-    const std::int64_t tile = std::int64_t{4} * spec.portable.queries * problem.dv;
-    if (__builtin_mul_overflow(tile, p.tiles, &bytes)) {
+    const std::int64_t floats = kernel::wide_accumulator_floats(spec.portable, p.dv);
+    if (__builtin_mul_overflow(4 * floats, p.tiles, &bytes)) {
       return Status{Code::unsupported,
-                    fmt::format("the workspace of {} tiles of {} * dv = {} floats is larger than "
-                                "2^63 bytes",
-                                p.tiles, spec.portable.queries, problem.dv)};
+                    fmt::format("the workspace of {} tiles of {} floats is larger than 2^63 bytes",
+                                p.tiles, floats)};
     }
     plan.workspace_bytes = static_cast<std::size_t>(bytes);
   }
@@ -222,6 +223,7 @@ kernel::ForwardParams complete(const PortablePlan& plan, const Problem& problem,
   }
   p.dropout.seed = arguments.dropout_seed;
   p.dropout.offset = arguments.dropout_offset;
+  fill_round_keys(p.dropout);
   p.dropout.state = static_cast<const kernel::u64*>(arguments.dropout_state.data);
 
   if (problem.lse != LseLayout::none) {

@@ -25,13 +25,14 @@ std::string_view name_of(kernel::Element element) {
 // gains a field that is not written here.
 std::string literal(const kernel::PortableForward& spec) {
   const auto& [element, arch, head_dim, aligned, bias, dropout, general, queries, keys, warps,
-               stages] = spec;
+               stages, blocks] = spec;
   return fmt::format(
       "{{\n"
       "    .element = Element::{}, .arch = {}, .head_dim = {}, .aligned = {}, .bias = {},\n"
-      "    .dropout = {}, .general = {}, .queries = {}, .keys = {}, .warps = {}, .stages = {}}}",
+      "    .dropout = {}, .general = {}, .queries = {}, .keys = {}, .warps = {}, .stages = {},\n"
+      "    .blocks = {}}}",
       name_of(element), arch, head_dim, aligned, bias, dropout, general, queries, keys, warps,
-      stages);
+      stages, blocks);
 }
 
 }  // namespace
@@ -54,7 +55,7 @@ std::string source_for(const KernelSpec& spec) {
 }
 
 BlockShape block_shape(const KernelSpec& spec) {
-  return {kernel::threads_of(spec.portable), kernel::blocks_an_sm(spec.portable),
+  return {kernel::threads_of(spec.portable), spec.portable.blocks,
           kernel::forward_portable_shared_bytes(spec.portable)};
 }
 

@@ -31,12 +31,64 @@ const char* name_of(Element element) {
   return element == Element::bf16 ? "bf16" : "f32";
 }
 
+struct Tile {
+  int queries, keys, warps, stages, blocks;
+};
+
+// Without tensor cores a thread's work is unrolled key by key: short tiles keep the code short.
+Tile simt_tile(const PortableForward& spec) {
+  const int row = (spec.head_dim == 0 ? 64 : spec.head_dim) * bytes_of(spec.element);
+  return row > 512 ? Tile{16, 16, 1, 1, 1} : Tile{32, 16, 2, 1, 1};
+}
+
+// f32 by split tf32. All fit the 99 KiB that the smallest devices of the range have.
+Tile split_tile(const PortableForward& spec, bool featured) {
+  switch (spec.head_dim) {
+    case 32:
+    case 64:
+      return featured ? Tile{64, 32, 4, 2, 2} : Tile{64, 64, 4, 2, 2};
+    case 96:
+    case 128:
+      return featured ? Tile{64, 16, 4, 2, 2} : Tile{64, 32, 4, 2, 2};
+    case 192:
+      return {64, 16, 4, 2, 1};
+    case 256:
+      return {64, 16, 4, 1, 1};
+    default:
+      return {64, 32, 4, 1, 2};
+  }
+}
+
+Tile half_tile(const PortableForward& spec, bool featured) {
+  switch (spec.head_dim) {
+    case 32:
+    case 64:
+      if (!featured) return {128, 64, 4, 2, 2};
+      return spec.general ? Tile{64, 32, 4, 2, 3} : Tile{64, 64, 4, 2, spec.bias ? 2 : 3};
+    case 96:
+      if (!featured) return {128, 64, 4, 2, 2};
+      return {64, spec.general ? 32 : 64, 4, 2, 2};
+    case 128:
+      if (!featured) return {128, 48, 4, 2, 2};
+      if (spec.general) return {64, 32, 4, 2, 2};
+      return spec.bias ? Tile{64, 64, 4, 2, 2} : Tile{128, 32, 4, 2, 2};
+    case 192:
+    case 256:
+      return {64, 32, 4, 2, featured ? 1 : 2};
+    default:
+      return {64, 64, 4, 1, 2};
+  }
+}
+
 // Measured: docs/kernels/forward_portable.md.
-void choose_tile(PortableForward& spec) {
-  spec.queries = 128;
-  spec.keys = 64;
-  spec.warps = spec.head_dim == 0 || spec.head_dim > 128 ? 8 : 4;
-  spec.stages = 2;
+Tile choose_tile(const PortableForward& spec) {
+  const bool tensor = spec.element == Element::f16 || spec.arch >= 80;
+  if (!tensor) return simt_tile(spec);
+  if (spec.arch < 80) {  // 64 KiB
+    return {64, spec.head_dim > 128 ? 16 : 32, 4, 1, 1};
+  }
+  const bool featured = spec.bias || spec.dropout || spec.general;
+  return spec.element == Element::f32 ? split_tile(spec, featured) : half_tile(spec, featured);
 }
 
 }  // namespace
@@ -58,7 +110,12 @@ std::vector<PortableForward> portable_forward_rows(DType dtype) {
           spec.bias = set.bias;
           spec.dropout = set.dropout;
           spec.general = set.general;
-          choose_tile(spec);
+          const Tile tile = choose_tile(spec);
+          spec.queries = tile.queries;
+          spec.keys = tile.keys;
+          spec.warps = tile.warps;
+          spec.stages = tile.stages;
+          spec.blocks = tile.blocks;
           rows.push_back(spec);
         }
       }

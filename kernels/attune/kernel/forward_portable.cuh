@@ -14,14 +14,7 @@
 // floats, rows being a warp's; at head_dim 128, 32 rows and 64 keys that is 128 + 64.
 #pragma once
 
-#include <attune/kernel/forward_portable_layout.h>
-#include <attune/part/exact_row.cuh>
-#include <attune/part/philox.cuh>
-#include <attune/part/products.cuh>
-#include <attune/part/result.cuh>
-#include <attune/part/score.cuh>
-#include <attune/part/softmax.cuh>
-#include <attune/part/tile_order.cuh>
+#include <attune/kernel/forward_portable_wide.cuh>
 
 namespace attune::kernel {
 
@@ -39,14 +32,14 @@ struct BoundedForward {
     auto& facts = *reinterpret_cast<TileFacts*>(shared + kShared.facts);
     static_assert(sizeof(TileFacts) <= kTileFactsBytes);
     const u32 q_tile = shared_address(shared);
-    if (!begin_tile(p, facts)) return;
+    if (!begin_tile<kSpec, W>(p, facts)) return;
 
     Products<kSpec.arch, W> products(q_tile);
     Softmax<W, kTerms> softmax(p);
     typename W::Values o;
     for (bool again = false;; again = true) {
       softmax = Softmax<W, kTerms>(p);
-      clear(o);
+      clear_fragments(o);
       walk_keys(p, facts, q_tile, products, softmax, o, again);
       if (!Softmax<W, kTerms>::kWide || again || !__syncthreads_or(softmax.overflowed())) break;
     }
@@ -62,30 +55,6 @@ struct BoundedForward {
       // Over this warp's rows of Q, where O has just left.
       const u32 rows = q_tile + threadIdx.x / 32 * W::kWarpRows * W::QTile::kPanel;
       exact_rows<kSpec, W>(p, seq, tile, softmax, bad, rows);
-    }
-  }
-
-  // Which tile this is; false when it has no queries.
-  static __device__ __forceinline__ bool begin_tile(const ForwardParams& p, TileFacts& facts) {
-    const TilePlace tile(p);
-    const Sequence seq = sequence_of(p, tile.b);
-    write_outside<kSpec.element, kThreads, W::kQueries>(p, seq, tile);
-    if (tile.block * W::kQueries >= seq.sq) return false;
-    if (threadIdx.x == 0) {
-      const int hkv = tile.h / p.group;
-      facts = {tile, seq, MaskSides(p, seq, tile.block * W::kQueries),
-               first_key_row<Bits, kSpec.general>(p, p.k, tile.b, seq.k_start, hkv),
-               first_key_row<Bits, kSpec.general>(p, p.v, tile.b, seq.k_start, hkv)};
-    }
-    __syncthreads();
-    return true;
-  }
-
-  static __device__ __forceinline__ void clear(typename W::Values& o) {
-#pragma unroll
-    for (int m = 0; m < W::kRowTiles; ++m) {
-#pragma unroll
-      for (int d = 0; d < W::kWidthTiles; ++d) o[m][d][0] = o[m][d][1] = o[m][d][2] = o[m][d][3] = 0;
     }
   }
 
@@ -134,10 +103,13 @@ struct BoundedForward {
         if constexpr (kSpec.bias) bias.load(terms, row, seq.sq - 1, j, seq.sk);
         products.scores(s, k_tile + stage * kShared.k);
         if constexpr (kTerms) bias.apply(s, terms, row, j);
-        if (!rows.cover(j, j + W::kKeys)) apply_mask(s, facts.sides, j);
-        if (!Softmax<W, kTerms>::kWide || softmax.careful) softmax.settle(s, o, again);
+        if (!rows.cover(j, j + W::kKeys)) apply_mask<W>(s, facts.sides, j);
+        if (!Softmax<W, kTerms>::kWide || softmax.careful) {
+          float alphas[W::kRowTiles][2];
+          if (softmax.settle(s, alphas, again)) softmax.multiply(o, alphas);
+        }
         const float top = softmax.powers(s);
-        if constexpr (kSpec.dropout) apply_dropout(s, p, tile, first, j);
+        if constexpr (kSpec.dropout) apply_dropout<W>(s, p, tile.b, tile.h, row, j);
         products.add_values(o, s, v_tile + stage * kShared.v);
         softmax.lift(top, o);
       }
@@ -150,86 +122,15 @@ struct BoundedForward {
     }
     wait_for_copies<0>();
   }
-
-  static __device__ __forceinline__ void apply_mask(typename W::Scores& s, const MaskSides& sides,
-                                                    int j) {
-    const int t = threadIdx.x % 4;
-#pragma unroll
-    for (int m = 0; m < W::kRowTiles; ++m) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = thread_row<W>(m, half);
-        // As distances from this thread's first key, so that each element is one comparison.
-        const int low = sides.begin(row) - j - 4 * t, high = sides.end(row) - j - 4 * t;
-#pragma unroll
-        for (int n = 0; n < W::kKeyTiles; ++n) {
-#pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            const int key = n / 2 * 16 + n % 2 * 2 + e;
-            float& x = s[m][n][2 * half + e];
-            if (key < low || key >= high) x = -infinity();
-          }
-        }
-      }
-    }
-  }
-
-  // Drops elements of P; 1 / (1 - p) waits until the end.
-  static __device__ __forceinline__ void apply_dropout(typename W::Scores& s,
-                                                       const ForwardParams& p,
-                                                       const TilePlace& tile, int first, int j) {
-    const DropoutStream stream(p.dropout);
-    if (kSpec.general && stream.keeps_all()) return;
-    const int t = threadIdx.x % 4;
-    const u64 row0 = dropout_row(p, tile.b, tile.h, first + thread_row<W>(0, 0)) + j + 4 * t +
-                     stream.offset;
-    // Four neighbours share a Philox block where each row starts on one: nearly always.
-    const bool together = ((static_cast<u32>(row0) | static_cast<u32>(p.sk)) & 3u) == 0;
-    if (p.dropout.state == nullptr && __all_sync(~0u, together)) {
-      drop<false>(s, stream, ParameterKeys{p.dropout}, row0, p.sk);
-    } else {
-      drop<true>(s, stream, SeedKeys(stream.seed), row0, p.sk);
-    }
-  }
-
-  template <bool kStraddle, typename Keys>
-  static __device__ __forceinline__ void drop(typename W::Scores& s, const DropoutStream& stream,
-                                              const Keys& keys, u64 row0, int sk) {
-#pragma unroll
-    for (int m = 0; m < W::kRowTiles; ++m) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const u64 row = row0 + static_cast<u64>(16 * m + 8 * half) * sk;
-#pragma unroll
-        for (int n = 0; n < W::kKeyTiles; n += 2) {
-          const u64 index = row + 8 * n;
-          const PhiloxBlock block = philox(keys, kStraddle ? index >> 2 : (row >> 2) + 2 * n);
-          PhiloxBlock next = block;
-          u32 phase = 0;
-          if constexpr (kStraddle) {
-            phase = static_cast<u32>(index) & 3u;
-            next = philox(keys, (index + 4) >> 2);  // it wraps before it is divided
-          }
-#pragma unroll
-          for (int e = 0; e < 4; ++e) {
-            u32 word = block.word[e];
-            if constexpr (kStraddle) {
-#pragma unroll
-              for (u32 by = 1; by < 4; ++by) {
-                if (phase == by) word = e + by < 4 ? block.word[(e + by) % 4] : next.word[(e + by) % 4];
-              }
-            }
-            if (!stream.keeps(word)) s[m][n + e / 2][2 * half + e % 2] = 0.0f;
-          }
-        }
-      }
-    }
-  }
 };
 
 template <PortableForward kSpec>
 __device__ __forceinline__ void forward_portable(const ForwardParams& params) {
-  BoundedForward<kSpec>::run(params);
+  if constexpr (kSpec.head_dim == 0) {
+    WideForward<kSpec>::run(params);
+  } else {
+    BoundedForward<kSpec>::run(params);
+  }
 }
 
 }  // namespace attune::kernel

@@ -13,7 +13,8 @@ constexpr int shared_width(const PortableForward& spec) {
   return spec.head_dim == 0 ? kWideChunk : spec.head_dim;
 }
 
-// [Q][stages x K][stages x V][what a tile is]. The last saves registers in the main loop.
+// [Q][stages x K][stages x V][what a tile is]. The last saves registers in the main loop. Without a
+// bound Q, K and V are chunks.
 constexpr int kTileFactsBytes = 80;
 
 struct PortableForwardShared {
@@ -27,6 +28,11 @@ constexpr PortableForwardShared forward_portable_shared(const PortableForward& s
   const int q = spec.queries * row, k = spec.keys * row;
   const int facts = q + 2 * spec.stages * k;
   return {q, k, k, facts, facts + kTileFactsBytes};
+}
+
+// Floats of o that a tile without a bound keeps in global memory, for any dv up to 65,536.
+constexpr long long wide_accumulator_floats(const PortableForward& spec, int dv) {
+  return static_cast<long long>(spec.queries) * ((dv + kWideChunk - 1) / kWideChunk * kWideChunk);
 }
 
 constexpr int forward_portable_shared_bytes(const PortableForward& spec) {

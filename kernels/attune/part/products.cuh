@@ -26,6 +26,15 @@ struct WarpShape {
   static_assert(kWarpRows % 16 == 0 && kKeys % 16 == 0 && kWidth % 32 == 0);
 };
 
+template <int kRows, int kColumns>
+__device__ __forceinline__ void clear_fragments(float (&x)[kRows][kColumns][4]) {
+#pragma unroll
+  for (int m = 0; m < kRows; ++m) {
+#pragma unroll
+    for (int n = 0; n < kColumns; ++n) x[m][n][0] = x[m][n][1] = x[m][n][2] = x[m][n][3] = 0;
+  }
+}
+
 // Readers of Q, K and V. The two registers of a B fragment must be neighbours, so K loads a tile's two
 // chunks after each other and V a chunk's two tiles.
 template <typename W>
@@ -68,12 +77,8 @@ struct TensorProducts {
     }
   }
 
-  __device__ __forceinline__ void scores(typename W::Scores& s, u32 k_tile) {
-#pragma unroll
-    for (int m = 0; m < W::kRowTiles; ++m) {
-#pragma unroll
-      for (int n = 0; n < W::kKeyTiles; ++n) s[m][n][0] = s[m][n][1] = s[m][n][2] = s[m][n][3] = 0;
-    }
+  __device__ __forceinline__ void scores(typename W::Scores& s, u32 k_tile, bool clear = true) {
+    if (clear) clear_fragments(s);
     const auto q_reader = query_reader<W>(q_tile);
     const auto k_reader = key_reader<W>(k_tile);
 #pragma unroll
@@ -165,12 +170,8 @@ struct SplitProducts {
     mma_tf32(high, a.high, x0.high, x1.high);
   }
 
-  __device__ __forceinline__ void scores(typename W::Scores& s, u32 k_tile) {
-#pragma unroll
-    for (int m = 0; m < W::kRowTiles; ++m) {
-#pragma unroll
-      for (int n = 0; n < W::kKeyTiles; ++n) s[m][n][0] = s[m][n][1] = s[m][n][2] = s[m][n][3] = 0;
-    }
+  __device__ __forceinline__ void scores(typename W::Scores& s, u32 k_tile, bool clear = true) {
+    if (clear) clear_fragments(s);
     const auto q_reader = query_reader<W>(q_tile);
     const auto k_reader = key_reader<W>(k_tile);
 #pragma unroll
@@ -265,14 +266,10 @@ struct SimtProducts {
     }
   }
 
-  __device__ __forceinline__ void scores(typename W::Scores& s, u32 k_tile) {
+  __device__ __forceinline__ void scores(typename W::Scores& s, u32 k_tile, bool clear = true) {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int row = static_cast<int>(threadIdx.x / 32) * W::kWarpRows + g;
-#pragma unroll
-    for (int m = 0; m < W::kRowTiles; ++m) {
-#pragma unroll
-      for (int n = 0; n < W::kKeyTiles; ++n) s[m][n][0] = s[m][n][1] = s[m][n][2] = s[m][n][3] = 0;
-    }
+    if (clear) clear_fragments(s);
 #pragma unroll 1
     for (int chunk = 0; chunk < 2 * W::kPairs; ++chunk) {
       u32 q[W::kRowTiles][2][4];

@@ -68,16 +68,18 @@ __device__ __forceinline__ void scale_values(typename W::Values& o, const S& sof
   }
 }
 
-// O to memory. 16-bit rows go through this warp's part of the Q tile, which nobody else reads, so
+// O to memory, from `column` on. 16-bit rows go through this warp's part of the Q tile, which nobody else reads, so
 // that a row leaves in chunks of 16 bytes.
 template <Element kElement, bool kAligned, typename W>
 __device__ __forceinline__ void write_values(const ForwardParams& p, const Sequence& seq,
                                              const TilePlace& tile, const typename W::Values& o,
-                                             u32 q_tile) {
+                                             u32 q_tile, int column0 = 0) {
   using E = Elements<kElement>;
   using Bits = typename E::Bits;
   const int lane = threadIdx.x % 32, t = lane % 4, first = tile.block * W::kQueries;
-  const QueryRows<Bits> to(p.o, tile.b, seq.q_start, tile.h);
+  QueryRows<Bits> to(p.o, tile.b, seq.q_start, tile.h);
+  to.base += column0 * p.o.d_stride;
+  const int dv = p.dv - column0;
   if constexpr (kAligned && kElement != Element::f32) {
     const int warp_row = static_cast<int>(threadIdx.x / 32) * W::kWarpRows;
     __syncwarp();
@@ -99,7 +101,7 @@ __device__ __forceinline__ void write_values(const ForwardParams& p, const Seque
       constexpr int kStep = 32 / kRowChunks;
       const int row = warp_row + lane / kRowChunks, chunk = lane % kRowChunks;
       Bits* at = to(first + row) + chunk * 8;
-      const int rows = chunk * 8 < p.dv ? seq.sq - first - row : 0;
+      const int rows = chunk * 8 < dv ? seq.sq - first - row : 0;
 #pragma unroll
       for (int r = 0; r < W::kWarpRows; r += kStep) {
         u32 x[4];
@@ -109,7 +111,7 @@ __device__ __forceinline__ void write_values(const ForwardParams& p, const Seque
     } else {
       for (int index = lane; index < W::kWarpRows * kRowChunks; index += 32) {
         const int row = warp_row + index / kRowChunks, chunk = index % kRowChunks;
-        if (first + row >= seq.sq || chunk * 8 >= p.dv) continue;
+        if (first + row >= seq.sq || chunk * 8 >= dv) continue;
         u32 x[4];
         load_shared(x, q_tile + W::QTile::chunk(row, chunk));
         store_global(to(first + row) + chunk * 8, x, true);
@@ -128,10 +130,10 @@ __device__ __forceinline__ void write_values(const ForwardParams& p, const Seque
           const int column = 8 * d + 2 * t;
           const float x = o[m][d][2 * half], y = o[m][d][2 * half + 1];
           if constexpr (kAligned) {
-            store_global(row + column, x, y, column < p.dv);
+            store_global(row + column, x, y, column < dv);
           } else {
-            if (column < p.dv) row[column * p.o.d_stride] = E::from_float(x);
-            if (column + 1 < p.dv) row[(column + 1) * p.o.d_stride] = E::from_float(y);
+            if (column < dv) row[column * p.o.d_stride] = E::from_float(x);
+            if (column + 1 < dv) row[(column + 1) * p.o.d_stride] = E::from_float(y);
           }
         }
       }

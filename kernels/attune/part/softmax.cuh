@@ -39,9 +39,11 @@ struct Softmax {
     return exp2_fast(kNatural ? difference * kLog2E : difference);
   }
 
-  // Moves the references up to the maxima of these scores where they have to; O and l follow.
-  __device__ __forceinline__ void settle(const typename W::Scores& s, typename W::Values& o,
-                                         bool always_careful) {
+  // Moves the references up to the maxima of these scores where they have to. True when some did: O
+  // must then be multiplied by the alphas.
+  [[nodiscard]] __device__ __forceinline__ bool settle(const typename W::Scores& s,
+                                                       float (&alphas)[W::kRowTiles][2],
+                                                       bool always_careful) {
     float top[W::kRowTiles][2];
     bool move = false, without = false;
 #pragma unroll
@@ -59,15 +61,16 @@ struct Softmax {
         move |= top[i][half] > m[i][half] + (kNatural ? kSlack * kLn2 : kSlack);
       }
     }
-    if (__any_sync(~0u, move)) {
+    move = __any_sync(~0u, move);
+    if (move) {
 #pragma unroll
       for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const float next = fmaxf(top[i][half], m[i][half]);
-          const float alpha = next == -infinity() ? 1.0f : power(m[i][half] - next);
+          alphas[i][half] = next == -infinity() ? 1.0f : power(m[i][half] - next);
           m[i][half] = next;
-          multiply(o, i, half, alpha);
+          l[i][half] *= alphas[i][half];
         }
       }
     }
@@ -78,14 +81,24 @@ struct Softmax {
       }
       careful = always_careful || __any_sync(~0u, without);
     }
+    return move;
   }
 
-  __device__ __forceinline__ void multiply(typename W::Values& o, int i, int half, float alpha) {
-    l[i][half] *= alpha;
+  static __device__ __forceinline__ void multiply(typename W::Values& o, int i, int half,
+                                                  float alpha) {
 #pragma unroll
     for (int d = 0; d < W::kWidthTiles; ++d) {
       o[i][d][2 * half] *= alpha;
       o[i][d][2 * half + 1] *= alpha;
+    }
+  }
+
+  static __device__ __forceinline__ void multiply(typename W::Values& o,
+                                                  const float (&alphas)[W::kRowTiles][2]) {
+#pragma unroll
+    for (int i = 0; i < W::kRowTiles; ++i) {
+      multiply(o, i, 0, alphas[i][0]);
+      multiply(o, i, 1, alphas[i][1]);
     }
   }
 
@@ -129,7 +142,9 @@ struct Softmax {
           if (!(sum > kLift) || sum == infinity()) continue;
           const int exponent = static_cast<int>(__float_as_uint(sum) >> 23) - 127;
           m[i][half] += kNatural ? exponent * kLn2 : exponent;
-          multiply(o, i, half, power(kNatural ? -exponent * kLn2 : -exponent));
+          const float alpha = power(kNatural ? -exponent * kLn2 : -exponent);
+          l[i][half] *= alpha;
+          multiply(o, i, half, alpha);
         }
       }
     }

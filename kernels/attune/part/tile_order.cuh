@@ -10,11 +10,16 @@ namespace attune::kernel {
 struct TilePlace {
   int block, h, b;
   TilePlace() = default;
+
+  // The number of this block of threads; those from p.tiles on have no tile.
+  static __device__ __forceinline__ i64 number() {
+    return static_cast<i64>(blockIdx.y) * gridDim.x + blockIdx.x;
+  }
   __device__ __forceinline__ explicit TilePlace(const ForwardParams& p) {
     if (p.tiles >> 31 == 0) {  // divisions of 64 bits cost a microsecond
       place<u32>(p, blockIdx.x);
     } else {
-      place<u64>(p, static_cast<u64>(blockIdx.y) * gridDim.x + blockIdx.x);
+      place<u64>(p, number());
     }
   }
 

@@ -21,12 +21,10 @@ struct PortableForward {
   int queries = 128, keys = 64;  // a tile
   int warps = 4;
   int stages = 2;  // buffers of K and of V
+  int blocks = 1;  // that share a multiprocessor, which bounds the registers of a thread
   friend constexpr bool operator==(const PortableForward&, const PortableForward&) = default;
 };
 
 constexpr int threads_of(const PortableForward& spec) { return spec.warps * 32; }
-
-// Blocks that must fit one multiprocessor at a time: bounds the registers of a thread.
-constexpr int blocks_an_sm(const PortableForward&) { return 1; }
 
 }  // namespace attune::kernel

@@ -1,0 +1,88 @@
+// What masks and dropout leave of a warp's tile.
+#pragma once
+
+#include <attune/part/philox.cuh>
+#include <attune/part/products.cuh>
+#include <attune/part/score.cuh>
+#include <attune/part/tile_order.cuh>
+
+namespace attune::kernel {
+
+// -inf where a row does not attend to a key; keys start at j.
+template <typename W>
+__device__ __forceinline__ void apply_mask(typename W::Scores& s, const MaskSides& sides, int j) {
+  const int t = threadIdx.x % 4;
+#pragma unroll
+  for (int m = 0; m < W::kRowTiles; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = thread_row<W>(m, half);
+      // As distances from this thread's first key, so that each element is one comparison.
+      const int low = sides.begin(row) - j - 4 * t, high = sides.end(row) - j - 4 * t;
+#pragma unroll
+      for (int n = 0; n < W::kKeyTiles; ++n) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const int key = n / 2 * 16 + n % 2 * 2 + e;
+          float& x = s[m][n][2 * half + e];
+          if (key < low || key >= high) x = -infinity();
+        }
+      }
+    }
+  }
+}
+
+template <typename W, bool kStraddle, typename Keys>
+__device__ __forceinline__ void drop(typename W::Scores& p, const DropoutStream& stream,
+                                     const Keys& keys, u64 row0, int sk) {
+#pragma unroll
+  for (int m = 0; m < W::kRowTiles; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const u64 row = row0 + static_cast<u64>(16 * m + 8 * half) * sk;
+#pragma unroll
+      for (int n = 0; n < W::kKeyTiles; n += 2) {
+        const u64 index = row + 8 * n;
+        const PhiloxBlock block = philox(keys, kStraddle ? index >> 2 : (row >> 2) + 2 * n);
+        PhiloxBlock next = block;
+        u32 phase = 0;
+        if constexpr (kStraddle) {
+          phase = static_cast<u32>(index) & 3u;
+          next = philox(keys, (index + 4) >> 2);  // it wraps before it is divided
+        }
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          u32 word = block.word[e];
+          if constexpr (kStraddle) {
+#pragma unroll
+            for (u32 by = 1; by < 4; ++by) {
+              const u32 other = e + by < 4 ? block.word[(e + by) % 4] : next.word[(e + by) % 4];
+              if (phase == by) word = other;
+            }
+          }
+          if (!stream.keeps(word)) p[m][n + e / 2][2 * half + e % 2] = 0.0f;
+        }
+      }
+    }
+  }
+}
+
+// Drops elements of P; 1 / (1 - dropout) waits until the end. `row` is this thread's first query.
+template <typename W>
+__device__ __forceinline__ void apply_dropout(typename W::Scores& p, const ForwardParams& params,
+                                              int b, int h, int row, int j) {
+  const DropoutStream stream(params.dropout);
+  if (stream.keeps_all()) return;
+  const int t = threadIdx.x % 4;
+  const u64 row0 = dropout_row(params, b, h, row) + j + 4 * t + stream.offset;
+  // Four neighbours share a Philox block where each row starts on one: nearly always. Keys from the
+  // parameters then save an addition a round.
+  const bool together = ((static_cast<u32>(row0) | static_cast<u32>(params.sk)) & 3u) == 0;
+  if (params.dropout.state == nullptr && __all_sync(~0u, together)) {
+    drop<W, false>(p, stream, ParameterKeys{params.dropout}, row0, params.sk);
+  } else {
+    drop<W, true>(p, stream, SeedKeys(stream.seed), row0, params.sk);
+  }
+}
+
+}  // namespace attune::kernel
