@@ -41,7 +41,7 @@ TEST_F(Failures, NameTheKernelTheCallAndTheDriversWords) {
            Case{"cuModuleGetFunction", {id, "attune_kernel"}},
            Case{"cuFuncSetAttribute", {id, "bytes of shared memory a block"}},
            Case{"cuMemAllocAsync", {id, "a workspace of", "bytes"}},
-           Case{"cuLaunchKernelEx", {id, "launching 8 x 1 x 1 blocks", "threads"}},
+           Case{"cuLaunchKernelEx", {id, "launching ", " x 1 x 1 blocks", "threads"}},
            Case{"cuMemFreeAsync", {id, "freeing the workspace"}},
        }) {
     const Plan made = plan(p);
