@@ -177,7 +177,7 @@ constexpr std::array kFeatures = {
 };
 
 // "all", the dtypes that have it, "no", or nothing to say: a forward pass has no gradients.
-std::string support(const Feature& feature, Kind kind) {
+std::string support(const Feature& feature, Kind kind, Device device) {
   std::vector<std::string_view> dtypes;
   bool meaningful = false;
   for (const DType dtype : kDTypes) {
@@ -189,10 +189,12 @@ std::string support(const Feature& feature, Kind kind) {
     problem.sq = 40;
     problem.sk = 48;
     if (kind == Kind::backward) problem.lse = LseLayout::plain;
+    problem.device = device;
     feature.ask(problem);
     if (!validate(problem).ok()) continue;
     meaningful = true;
-    for (const Candidate& candidate : candidates(problem)) {
+    // Every GPU is served alike; a test of selection holds that.
+    for (const Candidate& candidate : candidates(problem, {}, &known_devices().back())) {
       if (!candidate.reasons.empty()) continue;
       dtypes.push_back(to_string(dtype));
       break;
@@ -220,10 +222,12 @@ void print_markdown() {
     }
     kernels.push_back(std::move(row));
   }
-  std::vector<std::vector<std::string>> features = {{"Feature", "forward", "backward"}};
+  std::vector<std::vector<std::string>> features = {
+      {"Feature", "CPU forward", "CPU backward", "GPU forward"}};
   for (const Feature& feature : kFeatures) {
-    features.push_back(
-        {feature.name, support(feature, Kind::forward), support(feature, Kind::backward)});
+    features.push_back({feature.name, support(feature, Kind::forward, Device::cpu),
+                        support(feature, Kind::backward, Device::cpu),
+                        support(feature, Kind::forward, Device::cuda)});
   }
   fmt::print("{}\n{}", markdown_table(kernels), markdown_table(features));
 }
