@@ -115,8 +115,10 @@ class Case(unittest.TestCase):
         self.folder = pathlib.Path(folder.name)
 
     def attune(self, *arguments, code=0):
+        # The same on every machine: as if it had no GPU. With one: cli_gpu_test.py.
         result = subprocess.run([ATTUNE, *map(str, arguments)], capture_output=True, text=True,
-                                timeout=300, cwd=self.folder)
+                                timeout=300, cwd=self.folder,
+                                env={**os.environ, "ATTUNE_CUDA_DRIVER": "/no/driver/here"})
         said = f"attune {' '.join(map(str, arguments))}\n{result.stdout}{result.stderr}"
         self.assertEqual(result.returncode, code, said)
         if code != 0 and not result.stdout:
@@ -464,7 +466,7 @@ class List(Case):
         for row in rows:
             self.assertIn(row["id"], text)
             self.assertEqual(row["available"], not row["missing"])
-        self.assertTrue(any(row["isa"] == "generic" and row["available"] for row in rows))
+        self.assertTrue(any(row.get("isa") == "generic" and row["available"] for row in rows))
 
     def test_markdown(self):
         text = self.attune("list", "--markdown").stdout

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "launch/device.h"
@@ -66,29 +67,54 @@ std::string describe_device(const Choice& choice) {
                      device.l2_bytes >> 20);
 }
 
+// Reasons that many rows share: they are numbered and said once, below the rows.
+std::vector<std::string> repeated_reasons(const std::vector<Candidate>& candidates) {
+  constexpr int kMany = 4;
+  std::map<std::string, int> counts;
+  std::vector<std::string> repeated;
+  for (const Candidate& candidate : candidates) {
+    for (const std::string& reason : candidate.reasons) {
+      if (++counts[reason] == kMany) repeated.push_back(reason);
+    }
+  }
+  return repeated;
+}
+
+std::string say_reasons(const std::vector<std::string>& reasons,
+                        const std::vector<std::string>& notes) {
+  std::string text;
+  for (const std::string& reason : reasons) {
+    if (!text.empty()) text += "; ";
+    const auto note = std::find(notes.begin(), notes.end(), reason);
+    text += note == notes.end() ? reason : fmt::format("[{}]", note - notes.begin() + 1);
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string Choice::describe() const {
   std::string text = describe_device(*this) + "candidates, in order:\n";
-  std::size_t width = 26;
+  std::size_t width = 25;
   for (const Candidate& candidate : candidates) {
-    width = std::max(width, id_of(candidate.spec).size() + 1);
+    width = std::max(width, id_of(candidate.spec).size());
   }
+  const std::vector<std::string> notes = repeated_reasons(candidates);
   for (std::size_t n = 0; n < candidates.size(); ++n) {
     const Candidate& candidate = candidates[n];
-    text += fmt::format("  {:<{}}", id_of(candidate.spec), width);
+    text += fmt::format("  {:<{}} ", id_of(candidate.spec), width);
     if (n == chosen) {
       text += "chosen";
     } else if (candidate.reasons.empty()) {
       text += "would serve; a better one comes first";
     } else {
-      text += "refused: ";
-      for (std::size_t i = 0; i < candidate.reasons.size(); ++i) {
-        text += (i == 0 ? "" : "; ") + candidate.reasons[i];
-      }
+      text += "refused: " + say_reasons(candidate.reasons, notes);
     }
     if (!candidate.note.empty()) text += " (" + candidate.note + ")";
     text += '\n';
+  }
+  for (std::size_t n = 0; n < notes.size(); ++n) {
+    text += fmt::format("  [{}] {}\n", n + 1, notes[n]);
   }
   if (candidates.empty() && problem.kind == Kind::backward) {
     text += "  none: backward with device=cuda is not built yet; use device=cpu\n";

@@ -8,7 +8,6 @@
 #include <attune/plan.hpp>
 #include <cstdint>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -16,8 +15,10 @@
 #include <utility>
 #include <vector>
 
+#include "cli/bench_gpu.h"
 #include "cli/command.h"
 #include "cli/format.h"
+#include "cli/json_file.h"
 #include "cli/machine.h"
 #include "cli/options.h"
 #include "cli/outputs.h"
@@ -35,8 +36,10 @@ struct BenchOptions {
   std::string threads = "0";
   std::string dtypes = "f32,bf16,f16";
   std::string json;
+  std::string device = "cpu";
   bool quick = false;
   bool check = false;
+  bool peers = false;
 };
 
 struct Shape {
@@ -194,20 +197,23 @@ void print_row(std::FILE* out, const Row& row) {
             row.kernel, print(row.problem));
 }
 
-int write_json(const std::string& path, const nlohmann::json& json) {
-  const std::string text = json.dump(1) + "\n";
-  if (path == "-") {
-    fmt::print("{}", text);
-    return kOk;
+int run_on_gpu(const BenchOptions& options) {
+  if (options.peers) return bench_peers(options.json);
+  GpuBenchOptions gpu;
+  gpu.json = options.json;
+  gpu.quick = options.quick;
+  for (const std::string& text : options.problems) {
+    auto problem = parse(text);
+    if (!problem.ok()) return bad_usage(problem.status().message());
+    problem->device = Device::cuda;
+    gpu.problems.push_back(std::move(problem).value());
   }
-  std::ofstream file(path);
-  file << text;
-  file.close();
-  if (!file) return refuse({Code::io_error, fmt::format("{}: can't be written", path)});
-  return kOk;
+  return bench_gpu(gpu);
 }
 
 int run(const BenchOptions& options) {
+  if (options.device == "cuda") return run_on_gpu(options);
+  if (options.peers) return bad_usage("--peers is for --device cuda; see bench/cpu_peers.py");
   const auto threads = integers_from(options.threads);
   if (!threads.ok() || threads->empty() ||
       std::any_of(threads->begin(), threads->end(),
@@ -252,6 +258,11 @@ int run(const BenchOptions& options) {
 Command add_bench(CLI::App& app) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App* sub = app.add_subcommand("bench", "Measure the kernels on this machine");
+  sub->add_option("--device", options->device, "What to measure")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
+  sub->add_flag("--peers", options->peers,
+                "With --device cuda: beside PyTorch's attention, where python3 imports torch");
   sub->add_flag("--quick", options->quick, "Two small shapes and short measurements");
   sub->add_option("--threads", options->threads, "Numbers of threads; 0 is every core at hand")
       ->type_name("N,...")
@@ -264,7 +275,9 @@ Command add_bench(CLI::App& app) {
       ->type_name("TEXT")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  sub->add_flag("--check", options->check, "Judge every result by the float64 oracle; slow");
+  sub->add_flag("--check", options->check,
+                "Judge every result by the float64 oracle; slow. On a GPU a small problem of each "
+                "kind always is");
   sub->add_option("--json", options->json, "Also write JSON to this file; - is standard output")
       ->type_name("OUT");
   sub->footer(
@@ -272,6 +285,7 @@ Command add_bench(CLI::App& app) {
       "2 (3 D + 2 Dv) backward.\n"
       "Example:\n"
       "  attune bench --quick --threads 1,2 --json bench.json\n"
+      "  attune bench --device cuda --json gpu.json\n"
       "  attune bench --problem \"forward dtype=bf16 hq=8 hkv=8 sq=2048 sk=2048 d=128\" --check");
   return {sub, [options] { return run(*options); }};
 }

@@ -43,6 +43,18 @@ nlohmann::json to_json(const std::vector<SharedLibrary>& libraries) {
                                  {"details", library.details},
                                  {"package", library.package}});
   }
+  json["gpus"] = nlohmann::json::array();
+  for (const Expected<DeviceFacts>& gpu : gpus()) {
+    if (!gpu.ok()) {
+      json["gpus"].push_back({{"error", gpu.status().message()}});
+      continue;
+    }
+    json["gpus"].push_back({{"name", gpu->name},
+                            {"arch", gpu->arch},
+                            {"sms", gpu->sms},
+                            {"shared_per_block", gpu->shared_per_block},
+                            {"l2_bytes", gpu->l2_bytes}});
+  }
   for (const EnvironmentVariable& variable : environment_variables()) {
     const char* value = value_of(variable);
     json["environment"].push_back({{"name", variable.name},
@@ -65,16 +77,26 @@ void print_text(const std::vector<SharedLibrary>& libraries) {
         {"  " + std::string(to_string(isa)), missing.empty() ? "yes" : "no: " + missing});
   }
   fmt::print("{}\n", table(sets));
-  fmt::print("GPU: this version computes on the CPU. What a GPU would need:\n");
+  fmt::print("GPU, forward passes with device=cuda:\n");
   for (const SharedLibrary& library : libraries) {
     if (library.found.empty()) {
-      fmt::print("  {} is missing ({}). It {}.\n", library.name, library.purpose,
-                 library.package.find("comes with") == 0 ? library.package
-                                                         : "comes with: " + library.package);
+      fmt::print("  {} is missing ({}): {}\n", library.name, library.purpose, library.details);
     } else {
-      fmt::print("  {} is there as {} ({}){}{}\n", library.name, library.found, library.purpose,
-                 library.details.empty() ? "" : ": ", library.details);
+      fmt::print("  {} is there as {} ({}): {}\n", library.name, library.found, library.purpose,
+                 library.details);
     }
+  }
+  int index = 0;
+  for (const Expected<DeviceFacts>& gpu : gpus()) {
+    if (gpu.ok()) {
+      fmt::print("  GPU {}: {}, sm_{}, {} SMs, {} of shared memory a block, {} L2\n", index,
+                 gpu->name, gpu->arch, gpu->sms,
+                 say_bytes(static_cast<std::size_t>(gpu->shared_per_block)),
+                 say_bytes(static_cast<std::size_t>(gpu->l2_bytes)));
+    } else {
+      fmt::print("  GPU {}: {}\n", index, gpu.status().message());
+    }
+    ++index;
   }
   fmt::print("\nEnvironment:\n");
   for (const EnvironmentVariable& variable : environment_variables()) {

@@ -14,6 +14,7 @@
 #include "cli/built.h"
 #include "cli/command.h"
 #include "cli/format.h"
+#include "cli/machine.h"
 #include "host/isa.h"
 #include "select/select.h"
 #include "spec/kernel_spec.h"
@@ -42,14 +43,32 @@ std::string_view word(Family family) {
   return "?";
 }
 
+// What a row runs on: an instruction set, or architectures of GPUs.
+std::string where(const KernelSpec& spec) {
+  if (spec.family == Family::cpu) return std::string(to_string(spec.isa));
+  const ArchRange range = arch_range(spec);
+  return range.end == kAnyLaterArch ? fmt::format("sm_{} on", range.begin)
+                                    : fmt::format("sm_{} to sm_{}", range.begin, range.end - 1);
+}
+
+// Why a row can't run on this machine; empty when it can.
+std::string missing_here(const KernelSpec& spec, const std::vector<Expected<DeviceFacts>>& gpus) {
+  if (spec.family == Family::cpu) return missing_for(spec.isa);
+  const ArchRange range = arch_range(spec);
+  for (const Expected<DeviceFacts>& gpu : gpus) {
+    if (gpu.ok() && gpu->arch >= range.begin && gpu->arch < range.end) return {};
+  }
+  return gpus.empty() ? "there is no GPU" : "no GPU here is of these architectures";
+}
+
 void print_text() {
   std::vector<std::vector<std::string>> rows = {
-      {"id", "family", "kind", "dtype", "instruction set", "here"}};
+      {"id", "family", "kind", "dtype", "runs on", "here"}};
+  const auto devices = gpus();
   for (const KernelSpec& spec : kernel_table()) {
-    if (spec.family != Family::cpu) continue;
-    const std::string missing = missing_for(spec.isa);
+    const std::string missing = missing_here(spec, devices);
     rows.push_back({id_of(spec), std::string(word(spec.family)), std::string(word(spec.kind)),
-                    std::string(to_string(spec.dtype)), std::string(to_string(spec.isa)),
+                    std::string(to_string(spec.dtype)), where(spec),
                     missing.empty() ? "yes" : "no: " + missing});
   }
   fmt::print(
@@ -60,16 +79,23 @@ void print_text() {
 
 void print_json() {
   nlohmann::json json = nlohmann::json::array();
+  const auto devices = gpus();
   for (const KernelSpec& spec : kernel_table()) {
-    if (spec.family != Family::cpu) continue;
-    const std::string missing = missing_for(spec.isa);
+    const std::string missing = missing_here(spec, devices);
     json.push_back({{"id", id_of(spec)},
                     {"family", word(spec.family)},
                     {"kind", word(spec.kind)},
                     {"dtype", to_string(spec.dtype)},
-                    {"isa", to_string(spec.isa)},
                     {"available", missing.empty()},
                     {"missing", missing}});
+    if (spec.family == Family::cpu) {
+      json.back()["isa"] = to_string(spec.isa);
+    } else {
+      const ArchRange range = arch_range(spec);
+      json.back()["arch_begin"] = range.begin;
+      json.back()["arch_end"] =
+          range.end == kAnyLaterArch ? nlohmann::json() : nlohmann::json(range.end);
+    }
   }
   fmt::print("{}\n", json.dump(2));
 }
@@ -151,7 +177,7 @@ constexpr std::array kFeatures = {
 };
 
 // "all", the dtypes that have it, "no", or nothing to say: a forward pass has no gradients.
-std::string support(const Feature& feature, Kind kind) {
+std::string support(const Feature& feature, Kind kind, Device device) {
   std::vector<std::string_view> dtypes;
   bool meaningful = false;
   for (const DType dtype : kDTypes) {
@@ -163,10 +189,12 @@ std::string support(const Feature& feature, Kind kind) {
     problem.sq = 40;
     problem.sk = 48;
     if (kind == Kind::backward) problem.lse = LseLayout::plain;
+    problem.device = device;
     feature.ask(problem);
     if (!validate(problem).ok()) continue;
     meaningful = true;
-    for (const Candidate& candidate : candidates(problem)) {
+    // Every GPU is served alike; a test of selection holds that.
+    for (const Candidate& candidate : candidates(problem, {}, &known_devices().back())) {
       if (!candidate.reasons.empty()) continue;
       dtypes.push_back(to_string(dtype));
       break;
@@ -194,10 +222,12 @@ void print_markdown() {
     }
     kernels.push_back(std::move(row));
   }
-  std::vector<std::vector<std::string>> features = {{"Feature", "forward", "backward"}};
+  std::vector<std::vector<std::string>> features = {
+      {"Feature", "CPU forward", "CPU backward", "GPU forward"}};
   for (const Feature& feature : kFeatures) {
-    features.push_back(
-        {feature.name, support(feature, Kind::forward), support(feature, Kind::backward)});
+    features.push_back({feature.name, support(feature, Kind::forward, Device::cpu),
+                        support(feature, Kind::backward, Device::cpu),
+                        support(feature, Kind::forward, Device::cuda)});
   }
   fmt::print("{}\n{}", markdown_table(kernels), markdown_table(features));
 }

@@ -1,13 +1,14 @@
 #include "cli/machine.h"
 
-#include <dlfcn.h>
 #include <fmt/format.h>
 #include <sched.h>
 
 #include <algorithm>
 #include <fstream>
-#include <initializer_list>
 #include <thread>
+
+#include "cubin/nvrtc.h"
+#include "launch/device.h"
 
 #ifndef ATTUNE_VERSION
 #define ATTUNE_VERSION "unknown"
@@ -25,52 +26,8 @@ std::string trim(std::string text) {
   return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
 }
 
-// Opens the first of `files` that exists. The handle stays open: driver libraries do not like to be
-// unloaded, and the process ends soon.
-void* open_first(std::initializer_list<const char*> files, std::string& found) {
-  for (const char* file : files) {
-    if (void* handle = dlopen(file, RTLD_LAZY | RTLD_LOCAL)) {
-      found = file;
-      return handle;
-    }
-  }
-  return nullptr;
-}
-
-template <typename Function>
-Function* symbol(void* handle, const char* name) {
-  return reinterpret_cast<Function*>(dlsym(handle, name));
-}
-
-// Asks the driver for its version and its devices. Declared here rather than taken from cuda.h: the
-// build needs no CUDA.
-std::string driver_details(void* handle) {
-  auto* init = symbol<int(unsigned)>(handle, "cuInit");
-  auto* version = symbol<int(int*)>(handle, "cuDriverGetVersion");
-  auto* count_of = symbol<int(int*)>(handle, "cuDeviceGetCount");
-  auto* name_of = symbol<int(char*, int, int)>(handle, "cuDeviceGetName");
-  if (!init || !version || !count_of || !name_of) return "not a CUDA driver: cuInit is missing";
-  int number = 0;
-  if (version(&number) != 0) return "does not tell its version";
-  std::string text = fmt::format("CUDA {}.{}", number / 1000, number % 1000 / 10);
-  if (const int error = init(0); error != 0) {
-    return text + fmt::format(", but it finds no usable GPU (cuInit answers {})", error);
-  }
-  int devices = 0;
-  if (count_of(&devices) != 0) devices = 0;
-  for (int i = 0; i < devices; ++i) {
-    char name[256] = {};
-    if (name_of(name, sizeof(name) - 1, i) == 0) text += fmt::format(", GPU {}: {}", i, name);
-  }
-  return text;
-}
-
-std::string nvrtc_details(void* handle) {
-  auto* version = symbol<int(int*, int*)>(handle, "nvrtcVersion");
-  int major = 0;
-  int minor = 0;
-  if (!version || version(&major, &minor) != 0) return {};
-  return fmt::format("CUDA {}.{}", major, minor);
+std::string say_version(int number) {
+  return fmt::format("CUDA {}.{}", number / 1000, number % 1000 / 10);
 }
 
 }  // namespace
@@ -118,8 +75,11 @@ std::vector<SharedLibrary> gpu_libraries() {
                        .details = {},
                        .purpose = "the NVIDIA driver: launches kernels",
                        .package = "comes with the NVIDIA driver; on Debian: libcuda1 (non-free)"};
-  if (void* handle = open_first({"libcuda.so.1", "libcuda.so"}, driver.found)) {
-    driver.details = driver_details(handle);
+  if (const auto& opened = cuda::driver(); opened.ok()) {
+    driver.found = (*opened)->path;
+    driver.details = say_version((*opened)->version);
+  } else {
+    driver.details = opened.status().message();
   }
   SharedLibrary nvrtc{
       .name = "libnvrtc",
@@ -127,11 +87,22 @@ std::vector<SharedLibrary> gpu_libraries() {
       .details = {},
       .purpose = "the run-time compiler: compiles kernels on first use",
       .package = "pip install nvidia-cuda-nvrtc, or on Debian: nvidia-cuda-toolkit"};
-  if (void* handle = open_first(
-          {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2", "libnvrtc.so"}, nvrtc.found)) {
-    nvrtc.details = nvrtc_details(handle);
+  if (const auto& opened = nvrtc_library(); opened.ok()) {
+    nvrtc.found = opened->path;
+    nvrtc.details = fmt::format("CUDA {}.{}", opened->major, opened->minor);
+  } else {
+    nvrtc.details = opened.status().message();
   }
   return {driver, nvrtc};
+}
+
+std::vector<Expected<DeviceFacts>> gpus() {
+  std::vector<Expected<DeviceFacts>> found;
+  const Expected<int> count = cuda::device_count();
+  for (int index = 0; count.ok() && index < *count; ++index) {
+    found.push_back(cuda::facts_of_device(index));
+  }
+  return found;
 }
 
 }  // namespace attune::cli

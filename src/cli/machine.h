@@ -1,8 +1,11 @@
 // What this machine and this build are, in words.
 #pragma once
 
+#include <attune/status.hpp>
 #include <string>
 #include <vector>
+
+#include "host/device_facts.h"
 
 namespace attune::cli {
 
@@ -14,14 +17,17 @@ namespace attune::cli {
 // Cores that this process may use: its affinity mask, not the whole machine.
 [[nodiscard]] int usable_cores();
 
-// A shared library that a GPU backend would open at run time.
+// A shared library that is opened at run time to use a GPU.
 struct SharedLibrary {
   std::string name;     // "libcuda"
-  std::string found;    // the file name that opened; empty when none did
-  std::string details;  // what it says about itself, e.g. the device's name; may be empty
+  std::string found;    // the file that opened; empty when none did
+  std::string details;  // its version, or why it is of no use
   std::string purpose;
   std::string package;  // what to install where it is missing
 };
 [[nodiscard]] std::vector<SharedLibrary> gpu_libraries();
+
+// What the driver says about each GPU.
+[[nodiscard]] std::vector<Expected<DeviceFacts>> gpus();
 
 }  // namespace attune::cli

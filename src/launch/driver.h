@@ -58,6 +58,7 @@ namespace attune::cuda {
   X(graph_destroy, "cuGraphDestroy", (Graph))
 
 struct Driver {
+// NOLINTNEXTLINE(bugprone-macro-parentheses): a declaration, not an expression
 #define ATTUNE_CUDA_MEMBER(member, symbol, parameters) Result(*member) parameters = nullptr;
   ATTUNE_CUDA_ENTRY_POINTS(ATTUNE_CUDA_MEMBER)
 #undef ATTUNE_CUDA_MEMBER

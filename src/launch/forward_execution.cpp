@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <array>
+#include <bit>
 #include <utility>
 
 #include "launch/device.h"
@@ -15,21 +15,21 @@ Expected<std::unique_ptr<ForwardExecution>> ForwardExecution::make(const Problem
                                                                    const KernelSpec& spec,
                                                                    int device,
                                                                    const DeviceFacts& facts) {
-  Expected<PortablePlan> plan = plan_forward_portable(problem, spec, facts);
+  const Expected<PortablePlan> plan = plan_forward_portable(problem, spec, facts);
   if (!plan.ok()) return plan.status();
   return std::unique_ptr<ForwardExecution>(
-      new ForwardExecution(problem, spec, device, std::move(plan).value(), facts.arch));
+      new ForwardExecution(problem, spec, device, *plan, facts.arch));
 }
 
 ForwardExecution::ForwardExecution(const Problem& problem, const KernelSpec& spec, int device,
-                                   PortablePlan plan, int arch)
+                                   const PortablePlan& plan, int arch)
     : problem_(problem),
       spec_(spec),
       id_(id_of(spec)),
       device_(device),
       arch_(arch),
       any_memory_(reads_host_memory(device)),
-      plan_(std::move(plan)) {}
+      plan_(plan) {}
 
 std::string ForwardExecution::describe() const {
   std::string text = attune::describe(plan_);
@@ -133,7 +133,7 @@ Status ForwardExecution::run(const Arguments& arguments, void* workspace) const 
     return status_of(cuda, result,
                      fmt::format("{}: a workspace of {} bytes", id_, plan_.workspace_bytes));
   }
-  Status launched = launch_with(cuda, *function, arguments, reinterpret_cast<void*>(own));
+  Status launched = launch_with(cuda, *function, arguments, std::bit_cast<void*>(own));
   const Result freed = cuda.release_async(own, stream);
   if (!launched.ok()) return launched;
   return status_of(cuda, freed, fmt::format("{}: freeing the workspace", id_));

@@ -46,8 +46,8 @@ class ForwardExecution {
     Function function;
   };
 
-  ForwardExecution(const Problem& problem, const KernelSpec& spec, int device, PortablePlan plan,
-                   int arch);
+  ForwardExecution(const Problem& problem, const KernelSpec& spec, int device,
+                   const PortablePlan& plan, int arch);
   [[nodiscard]] Expected<Function> function_in(const Driver& driver,
                                                unsigned long long context) const;
   [[nodiscard]] Status check_memory(const Driver& driver, const Arguments& arguments) const;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <attune/status.hpp>
+#include <bit>
 #include <cstddef>
 
 #include "launch/driver.h"
@@ -18,7 +19,7 @@ class DeviceBuffer {
   DeviceBuffer& operator=(DeviceBuffer&& other) noexcept;
   ~DeviceBuffer();
 
-  [[nodiscard]] std::byte* data() const { return reinterpret_cast<std::byte*>(address_); }
+  [[nodiscard]] std::byte* data() const { return std::bit_cast<std::byte*>(address_); }
   [[nodiscard]] std::size_t size() const { return bytes_; }
 
   // Blocking copies of `bytes` at `offset`. Precondition: they lie inside.

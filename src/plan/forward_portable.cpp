@@ -106,7 +106,9 @@ ForwardParams params_of(const Problem& problem) {
   p.hkv = static_cast<int>(problem.hkv);
   p.group = static_cast<int>(problem.hq / problem.hkv);
   p.sq = tail ? 0 : static_cast<int>(problem.sq);
-  p.sk = tail ? 0 : static_cast<int>(problem.sk);
+  // Without a page there is no key that a table could lead to.
+  const bool no_keys = tail || (problem.page_size > 0 && problem.pages == 0);
+  p.sk = no_keys ? 0 : static_cast<int>(problem.sk);
   p.d = static_cast<int>(problem.d);
   p.dv = static_cast<int>(problem.dv);
   p.total_q = static_cast<int>(problem.total_q);

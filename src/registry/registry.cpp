@@ -173,9 +173,21 @@ std::vector<std::shared_ptr<const Image>> Registry::images() const {
   return images;
 }
 
+namespace {
+
+std::optional<Registry::Options>& chosen_options() {
+  static std::optional<Registry::Options> options;
+  return options;
+}
+
+}  // namespace
+
+void set_process_registry(Registry::Options options) { chosen_options() = std::move(options); }
+
 Registry& process_registry() {
   // Never destroyed: kernels may still be asked for while the process ends.
-  static Registry& registry = *new Registry(Registry::default_options());
+  static Registry& registry =
+      *new Registry(chosen_options() ? std::move(*chosen_options()) : Registry::default_options());
   return registry;
 }
 

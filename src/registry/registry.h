@@ -82,6 +82,9 @@ class Registry {
   std::map<Key, std::shared_ptr<Slot>> slots_;
 };
 
+// For tests: what the process's registry is made of, said before its first use.
+void set_process_registry(Registry::Options options);
+
 // Of the whole process.
 [[nodiscard]] Registry& process_registry();
 [[nodiscard]] Expected<std::shared_ptr<const Image>> image_for(const KernelSpec& spec, int device);

@@ -38,12 +38,14 @@ struct StandInControl {
   const StandInLaunch* (*latest)();
   int (*launches)();
   void (*quiet)(bool on);      // records nothing: for measuring what a call costs its caller
+  void (*forget_memory)();     // frees what is still allocated
   std::size_t (*allocated)();  // bytes of device memory now
   void* (*create_context)(int device);
   void (*destroy_context)(void* context);  // the next one created has its address
   void (*set_current)(void* context);      // of this thread; null: none
   void* (*current)();
   void* (*primary)(int device);  // null until it is retained
+  void (*renew_primaries)();     // as new: nothing is loaded into them
   void* (*create_stream)(void* context);
   // Whether the stream's capture, begun and ended by the driver's own calls, is still valid.
   bool (*capture_is_valid)(void* stream);

@@ -1,3 +1,5 @@
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -125,8 +127,10 @@ Context* make_context(int device) {
 }
 
 Result take_memory(DevicePointer* out, std::size_t bytes) {
-  void* memory = std::aligned_alloc(512, (bytes + 511) / 512 * 512);
-  if (memory == nullptr) return 2;
+  // Pages that cost nothing until touched, so that tensors may be as large as on a real device.
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return 2;
   State& s = state();
   const std::lock_guard lock(s.mutex);
   *out = reinterpret_cast<DevicePointer>(memory);
@@ -137,8 +141,10 @@ Result take_memory(DevicePointer* out, std::size_t bytes) {
 Result give_memory(DevicePointer address) {
   State& s = state();
   const std::lock_guard lock(s.mutex);
-  if (s.memory.erase(address) == 0) return kInvalidValue;
-  std::free(reinterpret_cast<void*>(address));
+  const auto found = s.memory.find(address);
+  if (found == s.memory.end()) return kInvalidValue;
+  munmap(reinterpret_cast<void*>(address), found->second);
+  s.memory.erase(found);
   return 0;
 }
 
@@ -155,6 +161,7 @@ void reset(const StandInDevice* devices, int count) {
   s.calls.clear();
   s.launches = 0;
   s.latest = {};
+  for (Stream* stream : s.streams) stream->capturing = false;
 }
 
 void fail(const char* name, int result, int skip) {
@@ -237,17 +244,29 @@ const StandInControl attune_stand_in_control = {
     [] { return static_cast<const StandInLaunch*>(&state().latest); },
     [] { return state().launches; },
     [](bool on) { quiet_mode = on; },
+    [] {
+      const std::lock_guard lock(state().mutex);
+      for (const auto& [address, size] : state().memory)
+        munmap(reinterpret_cast<void*>(address), size);
+      state().memory.clear();
+    },
     allocated,
     create_context,
     destroy_context,
     set_current,
     []() -> void* { return current(); },
     primary_of,
+    [] {
+      const std::lock_guard lock(state().mutex);
+      for (auto& [device, context] : state().primary) context->id = state().next_id++;
+    },
     create_stream,
     [](void* stream) { return static_cast<Stream*>(stream)->valid; },
 };
 
 Result cuInit(unsigned) {
+  // For timing a whole program's calls: nothing is recorded.
+  if (std::getenv("ATTUNE_STAND_IN_QUIET") != nullptr) quiet_mode = true;
   ENTER("cuInit");
   return 0;
 }

@@ -1,0 +1,293 @@
+// Which row of the portable family a Problem gets on which GPU, and why not the others. No GPU is
+// needed.
+#include "select/select.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <attune/problem.hpp>
+#include <string>
+#include <vector>
+
+#include "tests/support/random_problem.h"
+
+namespace attune::testing {
+namespace {
+
+Problem problem(const std::string& words) {
+  const Expected<Problem> parsed = parse("forward " + words + " device=cuda");
+  EXPECT_TRUE(parsed.ok()) << parsed.status().message();
+  return parsed.ok() ? *parsed : Problem{};
+}
+
+DeviceFacts device(const std::string& arch) {
+  const Expected<DeviceFacts> found = device_of(arch);
+  EXPECT_TRUE(found.ok()) << found.status().message();
+  return found.ok() ? *found : DeviceFacts{};
+}
+
+// The id of the row that is taken; empty when none serves.
+std::string chosen(const Problem& problem, const DeviceFacts& device) {
+  for (const Candidate& candidate : candidates(problem, {}, &device)) {
+    if (candidate.reasons.empty()) return id_of(candidate.spec);
+  }
+  return {};
+}
+
+// All reasons against the first row whose id has `part`.
+std::string reasons_against(const Problem& problem, const DeviceFacts& device,
+                            const std::string& part) {
+  for (const Candidate& candidate : candidates(problem, {}, &device)) {
+    if (id_of(candidate.spec).find(part) == std::string::npos) continue;
+    std::string all;
+    for (const std::string& reason : candidate.reasons) all += reason + "\n";
+    return all;
+  }
+  ADD_FAILURE() << "no row " << part;
+  return {};
+}
+
+void expect_part(const std::string& text, const std::string& part) {
+  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
+}
+
+TEST(Select, TakesAlignedThenSmallestThenLeast) {
+  const DeviceFacts h200 = device("sm_90");
+  const struct {
+    const char* words;
+    const char* row;
+  } cases[] = {
+      {"dtype=bf16 d=64", "sm80.bf16.d64.aligned.plain"},
+      {"dtype=bf16 d=40 dv=96", "sm80.bf16.d96.aligned.plain"},
+      {"dtype=f16 d=128 bias=f32", "sm80.f16.d128.aligned.bias"},
+      {"dtype=f16 d=128 dropout=0.1", "sm80.f16.d128.aligned.dropout"},
+      {"dtype=f16 d=128 dropout=0.1 bias=bool", "sm80.f16.d128.aligned.full"},
+      {"dtype=bf16 d=64 softcap=30", "sm80.bf16.d64.aligned.full"},
+      {"dtype=bf16 d=64 alibi=head", "sm80.bf16.d64.aligned.full"},
+      {"dtype=bf16 d=64 scale=-1", "sm80.bf16.d64.aligned.full"},
+      {"dtype=bf16 d=64 scale=0", "sm80.bf16.d64.aligned.full"},
+      {"dtype=bf16 d=64 page_size=16", "sm80.bf16.d64.aligned.full"},
+      {"dtype=bf16 d=63", "sm80.bf16.d64.strided.full"},
+      {"dtype=bf16 d=64 align=2", "sm80.bf16.d64.strided.full"},
+      {"dtype=f32 d=64 sq=9 q_strides=1000,66,64,1", "sm80.f32.d64.strided.full"},
+      {"dtype=bf16 d=1024", "sm80.bf16.dany.aligned.full"},
+      {"dtype=bf16 d=1023", "sm80.bf16.dany.strided.full"},
+  };
+  for (const auto& c : cases) expect_part(chosen(problem(c.words), h200), c.row);
+  expect_part(chosen(problem("dtype=f16 d=64"), device("sm_75")), "sm75.f16.d64.aligned.full");
+}
+
+TEST(Select, GivesEveryReasonAndAWayAround) {
+  const std::string reasons =
+      reasons_against(problem("dtype=f16 b=2 hq=2 sq=9 d=100 dv=60 align=4 bias=f16 dropout=0.5 "
+                              "softcap=2 alibi=head scale=-1 page_size=4 pages=8 "
+                              "q_strides=1900,201,100,1 o_strides=1,2,20,300"),
+                      device("sm_75"), "sm80.f16.d64.aligned.plain");
+  for (const char* part : {
+           "it is for sm_80 and later, the device is sm_75",
+           "d = 100 is above its bound of 64: a row with a larger bound, or dany, takes it",
+           "start at multiples of 4 bytes (align=4), it loads 16 at a time: align them to 16",
+           "d = 100 is not a multiple of 8, the f16 elements of 16 bytes: pad it to 104",
+           "dv = 60 is not a multiple of 8, the f16 elements of 16 bytes: pad it to 64",
+           "q_strides[0] = 1900, from sequence to sequence, is not a multiple of 8",
+           "q_strides[1] = 201, from token to token, is not a multiple of 8 elements (16 bytes): "
+           "pad it to 208",
+           "o_strides[3] = 300: it needs neighbours in memory",
+           "bias is not compiled in: a bias row has it",
+           "dropout is not compiled in: a dropout row has it",
+           "softcap is not compiled in: a full row has it",
+           "ALiBi is not compiled in",
+           "paged keys is not compiled in",
+           "scale = -1 is not positive",
+       }) {
+    expect_part(reasons, part);
+  }
+  expect_part(reasons_against(problem("dtype=bf16 d=64"), device("sm_90"), "sm75.bf16.d64"),
+              "it is for sm_75 up to sm_79, the device is sm_90: the sm_80 rows serve it");
+  DeviceFacts tiny = device("sm_80");
+  tiny.shared_per_block = 1000;
+  expect_part(reasons_against(problem("dtype=bf16 d=64"), tiny, "sm80.bf16.d64.aligned.plain"),
+              "bytes of shared memory a block, sm_80 offers 1000");
+}
+
+TEST(Select, AForcedRowRefusesTheOthers) {
+  const DeviceFacts h200 = device("sm_90");
+  const Problem p = problem("dtype=bf16 d=64");
+  const std::string second = id_of(candidates(p, {}, &h200)[8].spec);
+  for (const Candidate& candidate : candidates(p, second, &h200)) {
+    const bool asked = std::any_of(
+        candidate.reasons.begin(), candidate.reasons.end(),
+        [&](const std::string& reason) { return reason == "the caller asked for " + second; });
+    EXPECT_EQ(asked, id_of(candidate.spec) != second);
+  }
+}
+
+TEST(Select, WithoutAGpuSaysSo) {
+  for (const Candidate& candidate : candidates(problem("dtype=bf16 d=64"))) {
+    ASSERT_EQ(candidate.reasons.size(), 1U);
+    EXPECT_EQ(candidate.reasons.front(), "there is no GPU");
+  }
+}
+
+// The contract has no Problem that only some GPUs compute.
+TEST(Select, EveryGpuServesEveryForwardProblem) {
+  for (std::uint64_t seed = 0; seed < 400; ++seed) {
+    Problem p = random_problem(seed, Kind::forward);
+    p.device = Device::cuda;
+    for (const DeviceFacts& facts : known_devices()) {
+      ASSERT_FALSE(chosen(p, facts).empty()) << print(p) << " on sm_" << facts.arch;
+    }
+  }
+}
+
+// ---- What the generators that this family replaces emit, configuration by configuration ------
+
+struct Configuration {
+  std::string name;
+  int arch;  // the first that it is for
+  Problem problem;
+};
+
+// A head dim that the configuration's bound is for; one that no 16-byte load fits when unaligned.
+void set_head_dim(Problem& p, int bound, bool aligned) {
+  p.d = p.dv = bound > 1024 ? 1024 : bound;
+  if (aligned) return;
+  --p.d;
+  p.dv = p.d;
+  p.alignment = static_cast<std::int64_t>(size_of(p.dtype));
+}
+
+Problem attention(Kind kind, DType dtype) {
+  Problem p;
+  p.kind = kind;
+  p.device = Device::cuda;
+  p.dtype = dtype;
+  p.b = 2;
+  p.hq = p.hkv = 4;
+  p.sq = p.sk = 256;
+  if (kind == Kind::backward) p.lse = LseLayout::plain;
+  return p;
+}
+
+constexpr int kArchs[] = {50, 70, 75, 80};
+constexpr int kAnyHeadDim = 65536;
+
+bool exists(DType dtype, int arch, bool aligned) {
+  return !(dtype == DType::bf16 && arch < 80) && !(!aligned && arch >= 80);
+}
+
+// Memory-efficient attention, forward: 45. Every one can add a bias and drop.
+std::vector<Configuration> memory_efficient_forward() {
+  std::vector<Configuration> all;
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    for (const int arch : kArchs) {
+      for (const bool aligned : {true, false}) {
+        if (!exists(dtype, arch, aligned)) continue;
+        for (const int bound : {64, 128, kAnyHeadDim}) {
+          Problem p = attention(Kind::forward, dtype);
+          set_head_dim(p, bound, aligned);
+          p.bias.kind = BiasKind::additive;
+          p.bias.dtype = dtype;
+          p.dropout = 0.1;
+          all.push_back({fmt::format("forward {} {} k{} sm{}", to_string(dtype),
+                                     aligned ? "aligned" : "notaligned", bound, arch),
+                         arch, p});
+        }
+      }
+    }
+  }
+  return all;
+}
+
+// Memory-efficient attention, backward: 162.
+std::vector<Configuration> memory_efficient_backward() {
+  std::vector<Configuration> all;
+  const auto add = [&](DType dtype, int arch, bool aligned, int bound, bool dropout, int rows,
+                       const char* variant) {
+    Problem p = attention(Kind::backward, dtype);
+    set_head_dim(p, bound, aligned);
+    if (dropout) p.dropout = 0.1;
+    all.push_back({fmt::format("backward {} {} k{}{} {} rows{} sm{}", to_string(dtype),
+                               aligned ? "aligned" : "notaligned", bound, dropout ? " dropout" : "",
+                               rows, variant, arch),
+                   arch, p});
+  };
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    const bool half = dtype != DType::f32;
+    for (const int arch : kArchs) {
+      for (const bool aligned : {true, false}) {
+        if (!exists(dtype, arch, aligned)) continue;
+        for (const int bound : {32, 64, 128, kAnyHeadDim}) {
+          for (const bool dropout : {true, false}) {
+            for (const int rows : {64, 128}) {
+              const bool wide = bound > 64 && (arch >= 80 || (arch >= 70 && half));
+              if (rows == 128 && !wide) continue;
+              add(dtype, arch, aligned, bound, dropout, rows, "");
+              const bool twin = !dropout && bound <= 128 && half && aligned;
+              if (twin && (arch == 70 || arch == 80)) {
+                add(dtype, arch, aligned, bound, dropout, rows, " seqaligned");
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+  for (const DType dtype : {DType::f16, DType::bf16}) {
+    add(dtype, 80, true, 96, false, 128, " of sm86 and sm89");
+  }
+  return all;
+}
+
+// Flash attention: 48. Split keys are for few queries and many keys.
+std::vector<Configuration> flash() {
+  std::vector<Configuration> all;
+  for (const char* direction : {"fwd", "bwd", "fwd_split"}) {
+    for (const int head_dim : {32, 64, 96, 128, 160, 192, 224, 256}) {
+      for (const DType dtype : {DType::f16, DType::bf16}) {
+        const bool backward = std::string(direction) == "bwd";
+        Problem p = attention(backward ? Kind::backward : Kind::forward, dtype);
+        p.d = p.dv = head_dim;
+        p.mask.causal = true;
+        if (std::string(direction) == "fwd_split") {
+          p.sq = 1;
+          p.sk = 16384;
+        }
+        all.push_back(
+            {fmt::format("flash {} hdim{} {}", direction, head_dim, to_string(dtype)), 80, p});
+      }
+    }
+  }
+  return all;
+}
+
+TEST(Select, ServesWhatTheReplacedGeneratorsEmit) {
+  const auto forward = memory_efficient_forward();
+  const auto backward = memory_efficient_backward();
+  const auto split = flash();
+  EXPECT_EQ(forward.size(), 45U);
+  EXPECT_EQ(backward.size(), 162U);
+  EXPECT_EQ(split.size(), 48U);
+  int open = 0, served = 0;
+  for (const auto* list : {&forward, &backward, &split}) {
+    for (const Configuration& c : *list) {
+      ASSERT_TRUE(validate(c.problem).ok()) << c.name;
+      // Of architectures before sm_75 there are no devices in the table.
+      const Expected<DeviceFacts> facts = device_of("sm_" + std::to_string(c.arch));
+      const std::string row = facts.ok() ? chosen(c.problem, *facts) : std::string();
+      fmt::print("{:<55} {}\n", c.name,
+                 !row.empty()                       ? row
+                 : c.problem.kind == Kind::backward ? "open: backward"
+                                                    : fmt::format("open: sm_{}", c.arch));
+      ++(row.empty() ? open : served);
+      const bool expected = c.arch >= 75 && c.problem.kind == Kind::forward;
+      EXPECT_EQ(!row.empty(), expected) << c.name;
+    }
+  }
+  fmt::print("{} of {} configurations are served, {} are open\n", served, served + open, open);
+  EXPECT_EQ(open, 24 + 162 + 16);
+}
+
+}  // namespace
+}  // namespace attune::testing
