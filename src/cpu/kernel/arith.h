@@ -40,6 +40,17 @@ ATTUNE_INLINE bool widen_row(const In* row, std::int64_t stride, std::int64_t n,
   return any(bad) || bad_tail;
 }
 
+// A row of floats times a factor, rounded once.
+template <typename In>
+ATTUNE_INLINE void narrow_row(const float* x, float factor, std::int64_t n, In* out,
+                              std::int64_t stride) {
+  std::int64_t c = 0;
+  if (stride == 1) {
+    for (; c + kLanes <= n; c += kLanes) store_float(out + c, loadf(x + c) * factor);
+  }
+  for (; c < n; ++c) from_float(x[c] * factor, out + c * stride);
+}
+
 // One row of bf16 as words of two, zero padded.
 ATTUNE_INLINE bool copy_row(const bf16* row, std::int64_t stride, std::int64_t n, bf16* out,
                             std::int64_t padded) {
@@ -83,6 +94,7 @@ struct FloatArith {
   static constexpr int kRowMultiple = kTileRows;  // of A operands
   static constexpr int kDepthMultiple = 1;        // of sums over keys or queries
   static constexpr int kExpDegree = 6;
+  static constexpr float kSlack = 4.0f;  // powers of two by which a score may exceed its reference
   static constexpr std::int64_t kScoreKeys = 128;
   using Session = NoSession;
 
@@ -159,6 +171,7 @@ struct Bf16Forms {
   static constexpr int kRowMultiple = kRows;
   static constexpr int kDepthMultiple = 2 * kWords;
   static constexpr int kExpDegree = 5;  // P is rounded to 8 bits, its sum is not
+  static constexpr float kSlack = 8.0f;
   static constexpr std::int64_t kScoreKeys = 64;
   static constexpr bool kStoresP = true;
 
@@ -216,5 +229,32 @@ struct Bf16Arith : Bf16Forms<kTileVectors * kLanes, kTileRows, 1> {
   }
 };
 #endif
+
+// [keys][ld] floats, lanes are queries, as rows of bf16 pairs along queries; zero rows up to `padded`.
+ATTUNE_INLINE void store_rows(const float* x, std::int64_t ld, std::int64_t count,
+                              std::int64_t padded, std::int64_t queries, float* out) {
+  auto* to = reinterpret_cast<std::uint16_t*>(out);
+  for (std::int64_t j = 0; j < padded; ++j) {
+    for (std::int64_t i = 0; i < queries; i += kLanes) {
+      store(to + j * ld + i, j < count ? narrow(loadf(x + j * ld + i), bf16{}) : H{});
+    }
+  }
+}
+
+// The same as words of two keys, lanes are queries.
+ATTUNE_INLINE void store_pairs([[maybe_unused]] const float* x, [[maybe_unused]] std::int64_t ld,
+                               [[maybe_unused]] std::int64_t count,
+                               [[maybe_unused]] std::int64_t padded,
+                               [[maybe_unused]] std::int64_t queries, [[maybe_unused]] float* out) {
+#if defined(__AVX512BF16__)
+  for (std::int64_t j = 0; j < padded; j += 2) {
+    for (std::int64_t i = 0; i < queries; i += kLanes) {
+      const F low = j < count ? loadf(x + j * ld + i) : F{};
+      const F high = j + 1 < count ? loadf(x + (j + 1) * ld + i) : F{};
+      store(out + j / 2 * ld + i, interleave(low, high));
+    }
+  }
+#endif
+}
 
 }  // namespace attune::cpu::ATTUNE_ISA

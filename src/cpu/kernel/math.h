@@ -7,6 +7,7 @@ namespace attune::cpu::ATTUNE_ISA {
 
 inline constexpr float kLog2E = 1.44269504088896341f;
 inline constexpr float kLn2 = 0.69314718055994531f;
+inline constexpr double kLn2Double = 0.693147180559945309;
 inline constexpr float kInfinity = __builtin_inff();
 
 // Minimax polynomials of 2^f, exact at 0 (relative error 9e-8 and 2e-9): f is what is left of x when
