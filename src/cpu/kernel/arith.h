@@ -140,6 +140,7 @@ struct FloatArith {
 
   // P as B operand: the float tile itself.
   static constexpr bool kStoresP = false;
+  static constexpr bool kPlainNonfinite = false;
 
   static ATTUNE_INLINE void gemm_rows(std::int64_t rows, std::int64_t columns, std::int64_t words,
                                       AOperand a, const float* b, std::int64_t ldb, float* c,
@@ -174,6 +175,7 @@ struct Bf16Forms {
   static constexpr float kSlack = 8.0f;
   static constexpr std::int64_t kScoreKeys = 64;
   static constexpr bool kStoresP = true;
+  static constexpr bool kPlainNonfinite = false;
 
   static ATTUNE_INLINE std::int64_t words(std::int64_t depth) {
     return round_up(depth, 2 * kLanes) / 2;
@@ -182,6 +184,14 @@ struct Bf16Forms {
   static ATTUNE_INLINE std::int64_t pitch(std::int64_t n) { return words(n); }
   static ATTUNE_INLINE std::int64_t column_pitch(std::int64_t n) { return columns_of(n); }
 
+  // Keys j and j + 1 of a B operand whose rows are keys: lane i is (low[i], high[i]).
+  static ATTUNE_INLINE void store_pair(float* p, std::int64_t ld, std::int64_t j, F low, F high) {
+    store(p + j / 2 * ld, interleave(low, high));
+  }
+  // Query i of a row of an A operand whose rows are keys, 16 from there.
+  static ATTUNE_INLINE void store_row(float* row, std::int64_t i, F x) {
+    store(reinterpret_cast<std::uint16_t*>(row) + i, narrow(x, bf16{}));
+  }
   static ATTUNE_INLINE bool pack_row(const bf16* row, std::int64_t stride, std::int64_t n,
                                      float* out) {
     return copy_row(row, stride, n, reinterpret_cast<bf16*>(out), 2 * words(n));
@@ -230,31 +240,28 @@ struct Bf16Arith : Bf16Forms<kTileVectors * kLanes, kTileRows, 1> {
 };
 #endif
 
-// [keys][ld] floats, lanes are queries, as rows of bf16 pairs along queries; zero rows up to `padded`.
+// [keys][ld] floats, lanes are queries, as an A operand whose rows are keys; zero rows up to `padded`.
+template <typename Arith>
 ATTUNE_INLINE void store_rows(const float* x, std::int64_t ld, std::int64_t count,
                               std::int64_t padded, std::int64_t queries, float* out) {
-  auto* to = reinterpret_cast<std::uint16_t*>(out);
   for (std::int64_t j = 0; j < padded; ++j) {
     for (std::int64_t i = 0; i < queries; i += kLanes) {
-      store(to + j * ld + i, j < count ? narrow(loadf(x + j * ld + i), bf16{}) : H{});
+      Arith::store_row(out + j * ld / Arith::kPair, i, j < count ? loadf(x + j * ld + i) : F{});
     }
   }
 }
 
-// The same as words of two keys, lanes are queries.
-ATTUNE_INLINE void store_pairs([[maybe_unused]] const float* x, [[maybe_unused]] std::int64_t ld,
-                               [[maybe_unused]] std::int64_t count,
-                               [[maybe_unused]] std::int64_t padded,
-                               [[maybe_unused]] std::int64_t queries, [[maybe_unused]] float* out) {
-#if defined(__AVX512BF16__)
+// The same as a B operand whose rows are keys.
+template <typename Arith>
+ATTUNE_INLINE void store_pairs(const float* x, std::int64_t ld, std::int64_t count,
+                               std::int64_t padded, std::int64_t queries, float* out) {
   for (std::int64_t j = 0; j < padded; j += 2) {
     for (std::int64_t i = 0; i < queries; i += kLanes) {
       const F low = j < count ? loadf(x + j * ld + i) : F{};
       const F high = j + 1 < count ? loadf(x + (j + 1) * ld + i) : F{};
-      store(out + j / 2 * ld + i, interleave(low, high));
+      Arith::store_pair(out + i, ld, j, low, high);
     }
   }
-#endif
 }
 
 }  // namespace attune::cpu::ATTUNE_ISA

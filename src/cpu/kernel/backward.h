@@ -13,8 +13,6 @@
 // lower key blocks first, so the one that is waited for has always started.
 #pragma once
 
-#include <sched.h>
-
 #include "cpu/kernel/forward.h"
 
 namespace attune::cpu::ATTUNE_ISA {
@@ -59,9 +57,9 @@ struct Backward {
     s.p = bump.take<float>(kb * kStep);
     s.ds = bump.take<float>(kb * kStep);
     if (Arith::kStoresP) {
-      s.p_rows = bump.take<float>(kb * kStep / 2);
-      s.ds_rows = bump.take<float>(kb * kStep / 2);
-      s.ds_pairs = bump.take<float>(kb / 2 * kStep);
+      s.p_rows = bump.take<float>(kb * kStep / Arith::kPair);
+      s.ds_rows = bump.take<float>(kb * kStep / Arith::kPair);
+      s.ds_pairs = bump.take<float>(kb / Arith::kPair * kStep);
     }
     s.bias = bump.take<float>(job.features ? kb * kPanel : 0);
     s.slope = bump.take<float>(job.softcap > 0 ? kb * kPanel : 0);
@@ -69,7 +67,7 @@ struct Backward {
     const std::int64_t wide = larger(larger(Arith::words(job.d), Arith::words(job.dv)),
                                      larger(d_rows(job.d), d_rows(job.dv)));
     s.row = bump.take<float>(kPanel * wide);
-    s.columns = bump.take<float>(Arith::kPair == 1 ? kPanel * Arith::words(job.dv) : 0);
+    s.columns = bump.take<float>(Arith::kStoresP ? 0 : kPanel * Arith::words(job.dv));
     s.panels = bump.take<Panel<kPanel>>(kStepPanels);
     s.alibi = bump.take<double>(job.group);
     if (bytes != nullptr) *bytes = bump.used;
@@ -150,7 +148,7 @@ struct Backward {
   static void panel_deltas(const BackwardJob& job, const Scratch& s, const Panel<kPanel>& panel,
                            std::int64_t b, [[maybe_unused]] const float* grad_columns,
                            float* deltas) {
-    if constexpr (Arith::kPair == 1) {
+    if constexpr (!Arith::kStoresP) {
       const std::int64_t words = Arith::words(job.dv);
       for (std::int64_t r = 0; r < kPanel; ++r) {
         const In* row =
@@ -309,7 +307,8 @@ struct Backward {
     for (std::int64_t j = keys.begin; j < keys.end;) {
       const Part part = part_of_step(s, panels, j, keys.end);
       const std::int64_t row = j - keys.begin;
-      const float* ds = Arith::kStoresP ? s.ds_pairs + row / 2 * kStep : s.ds + row * kStep;
+      const float* ds =
+          Arith::kStoresP ? s.ds_pairs + row / Arith::kPair * kStep : s.ds + row * kStep;
       for (std::int64_t p = 0; p < panels; ++p) {
         const Part own = part_of_panel(part, p);
         const std::int64_t lane = own.first * kLanes;
@@ -352,11 +351,14 @@ struct Backward {
       const std::int64_t to = (part.keys.begin - first) * kStep + p * kPanel;
       const auto* q = reinterpret_cast<const float*>(job.q_columns + (at + p) * z.panel_q);
       const auto* o = reinterpret_cast<const float*>(job.o_columns + (at + p) * z.panel_o);
-      Arith::gemm_rows(padded, columns, Arith::words(job.d), {s.k + row * k_pitch, k_pitch, 1},
-                       q + lane, kPanel, s.p + to + lane, kStep, false);
-      Arith::gemm_rows(padded, columns, Arith::words(job.dv), {s.v + row * v_pitch, v_pitch, 1},
-                       o + lane, kPanel, s.ds + to + lane, kStep, false);
-      gradients_of_scores(job, s, s.panels[p], own, at + p, s.p + to, s.ds + to, mark, b);
+      const AOperand k{s.k + row * k_pitch, k_pitch, 1}, v{s.v + row * v_pitch, v_pitch, 1};
+      float* scores = s.p + to;
+      float* ds = s.ds + to;
+      Forward<Arith>::products(padded, columns, Arith::words(job.d), k, q + lane, scores + lane,
+                               kStep, mark);
+      Forward<Arith>::products(padded, columns, Arith::words(job.dv), v, o + lane, ds + lane, kStep,
+                               mark);
+      gradients_of_scores(job, s, s.panels[p], own, at + p, scores, ds, mark, b);
     }
   }
 
@@ -370,12 +372,13 @@ struct Backward {
     const std::int64_t from = (part.keys.begin - first) * kStep + query;
     AOperand p_rows{s.p + from, kStep, 1}, ds_rows{s.ds + from, kStep, 1};
     if constexpr (Arith::kStoresP) {
-      store_rows(s.p + from, kStep, count, padded, queries, s.p_rows + from / 2);
-      store_rows(s.ds + from, kStep, count, padded, queries, s.ds_rows + from / 2);
-      const std::int64_t pairs = (part.keys.begin - first) / 2 * kStep + query;
-      store_pairs(s.ds + from, kStep, count, padded, queries, s.ds_pairs + pairs);
-      p_rows = {s.p_rows + from / 2, kStep / 2, 1};
-      ds_rows = {s.ds_rows + from / 2, kStep / 2, 1};
+      store_rows<Arith>(s.p + from, kStep, count, padded, queries, s.p_rows + from / Arith::kPair);
+      store_rows<Arith>(s.ds + from, kStep, count, padded, queries,
+                        s.ds_rows + from / Arith::kPair);
+      const std::int64_t pairs = (part.keys.begin - first) / Arith::kPair * kStep + query;
+      store_pairs<Arith>(s.ds + from, kStep, count, padded, queries, s.ds_pairs + pairs);
+      p_rows = {s.p_rows + from / Arith::kPair, kStep / Arith::kPair, 1};
+      ds_rows = {s.ds_rows + from / Arith::kPair, kStep / Arith::kPair, 1};
     } else {
       for (std::int64_t j = count; j < padded; ++j) {
         for (std::int64_t i = 0; i < queries; i += kLanes) {
@@ -394,13 +397,7 @@ struct Backward {
   }
 
   static void take_turn(std::int32_t* turns, std::int32_t turn) {
-    // Short waits are the rule; a long one means more threads than cores, so give the core away.
-    for (int tries = 0; __atomic_load_n(turns, __ATOMIC_ACQUIRE) != turn; ++tries) {
-      if (tries > 1000) sched_yield();
-#if defined(__x86_64__)
-      __builtin_ia32_pause();
-#endif
-    }
+    for (int tries = 0; __atomic_load_n(turns, __ATOMIC_ACQUIRE) != turn; ++tries) pause(tries);
   }
   static void pass_turn(std::int32_t* turns, std::int32_t turn) {
     __atomic_store_n(turns, turn + 1, __ATOMIC_RELEASE);

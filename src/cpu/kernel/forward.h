@@ -64,7 +64,7 @@ struct Forward {
     s.v_deep = bump.take<float>(Arith::deep_floats(kb, job.dv));
     s.tile = bump.take<float>((Arith::kStoresP ? smaller(kb, kScoreKeys) : kb) * kPanel);
     s.marked = bump.take<float>(kb * kPanel);
-    s.p = bump.take<float>(Arith::kStoresP ? kb / 2 * kPanel : 0);
+    s.p = bump.take<float>(Arith::kStoresP ? kb / Arith::kPair * kPanel : 0);
     s.bias = bump.take<float>(job.bias.layout != BiasLayout::none ? kb * kPanel : 0);
     s.keep = bump.take<float>(job.dropout ? kb * kPanel : 0);
     s.row = bump.take<float>(kLanes * larger(Arith::words(job.d), round_up(job.dv, kLanes)));
@@ -86,15 +86,16 @@ struct Forward {
   }
 
   // Q^T of a panel.
-  static void pack_q(const ForwardJob& job, const Panel<kPanel>& panel, std::int64_t b,
-                     const Scratch& s, float* out) {
+  static void pack_q(const ForwardJob& job, Panel<kPanel>& panel, std::int64_t b, const Scratch& s,
+                     float* out) {
     const std::int64_t words = Arith::words(job.d);
+    panel.bad = false;
     for (std::int64_t r0 = 0; r0 < kPanel; r0 += kLanes) {
       for (std::int64_t r = 0; r < kLanes; ++r) {
         const In* row = r0 + r < panel.count
                             ? query_row<In>(job, job.q, b, panel.query[r0 + r], panel.head[r0 + r])
                             : nullptr;
-        Arith::pack_row(row, job.q.d_stride, job.d, s.row + r * words);
+        panel.bad |= Arith::pack_row(row, job.q.d_stride, job.d, s.row + r * words);
       }
       scatter_columns(s.row, words, words, out + r0, kPanel);
     }
@@ -119,7 +120,7 @@ struct Forward {
     Range keys;
     const float* k;
     AOperand v;
-    bool bad_values;  // V holds NaN or Inf
+    bool bad_keys, bad_values;  // K or V holds NaN or Inf
   };
 
   static std::int64_t packed_k(const ForwardJob& job) {
@@ -138,10 +139,11 @@ struct Forward {
     if (keys.empty()) return;
     float* k = job.packed + number * (packed_k(job) + packed_v(job));
     float* v = k + packed_k(job);
-    pack_rows(job, job.k, b, hkv, keys, job.d, k);
+    const bool bad_keys = pack_rows(job, job.k, b, hkv, keys, job.d, k);
     const bool deep = Arith::deep_floats(job.key_block, job.dv) > 0;
     float* rows = deep ? layout(job, scratch, nullptr).v : v;
-    job.packed_bad[number] = pack_rows(job, job.v, b, hkv, keys, job.dv, rows) ? 1 : 0;
+    const bool bad_values = pack_rows(job, job.v, b, hkv, keys, job.dv, rows);
+    job.packed_bad[number] = static_cast<std::uint8_t>((bad_keys ? 2 : 0) | (bad_values ? 1 : 0));
     if (deep) Arith::pack_deep(rows, round_up(keys.end - keys.begin, block_multiple()), job.dv, v);
   }
 
@@ -154,16 +156,16 @@ struct Forward {
       const Range keys{j, smaller(j + job.key_block, job.sequences[b].sk)};
       const std::int64_t padded = round_up(keys.end - keys.begin, block_multiple());
       return {keys, k, Arith::deep_operand(k + packed_k(job), padded, job.dv),
-              job.packed_bad[number] != 0};
+              (job.packed_bad[number] & 2) != 0, (job.packed_bad[number] & 1) != 0};
     }
     const std::int64_t lead =
         larger<std::int64_t>(0, reach.begin - j) / block_multiple() * block_multiple();
     const Range keys{j + lead, smaller(j + job.key_block, reach.end)};
-    pack_rows(job, job.k, b, hkv, keys, job.d, s.k);
-    const bool bad = pack_rows(job, job.v, b, hkv, keys, job.dv, s.v);
+    const bool bad_keys = pack_rows(job, job.k, b, hkv, keys, job.d, s.k);
+    const bool bad_values = pack_rows(job, job.v, b, hkv, keys, job.dv, s.v);
     const AOperand v =
         Arith::pack_deep(s.v, round_up(keys.end - keys.begin, block_multiple()), job.dv, s.v_deep);
-    return {keys, s.k, v, bad};
+    return {keys, s.k, v, bad_keys, bad_values};
   }
 
   static constexpr std::int64_t block_multiple() {
@@ -207,16 +209,24 @@ struct Forward {
     add_values(job, s, index, block, first, ready, b, hkv);
   }
 
+  // One tile of K Q^T or V dO^T; bad: where an operand holds NaN or Inf.
+  static void products(std::int64_t rows, std::int64_t columns, std::int64_t words, AOperand a,
+                       const float* b, float* c, std::int64_t ldc, [[maybe_unused]] bool bad) {
+    if constexpr (Arith::kPlainNonfinite) {
+      if (bad) return Arith::gemm_plain(rows, columns, words, a, b, kPanel, c, ldc);
+    }
+    Arith::gemm_rows(rows, columns, words, a, b, kPanel, c, ldc, false);
+  }
+
   // The scores of a step, masked; returns what turns them into units of the row's reference.
   static float scores(const ForwardJob& job, const Scratch& s, std::int64_t index,
                       const Block& block, const Part& part, float* tile) {
     const Panel<kPanel>& panel = s.panels[index];
     const Range keys = part.keys;
     const std::int64_t pitch = Arith::pitch(job.d), lane = part.first * kLanes;
-    Arith::gemm_rows(round_up(keys.end - keys.begin, block_multiple()),
-                     (part.last - part.first) * kLanes, Arith::words(job.d),
-                     {block.k + (keys.begin - block.keys.begin) * pitch, pitch, 1},
-                     s.q + index * s.q_size + lane, kPanel, tile + lane, kPanel, false);
+    products(round_up(keys.end - keys.begin, block_multiple()), (part.last - part.first) * kLanes,
+             Arith::words(job.d), {block.k + (keys.begin - block.keys.begin) * pitch, pitch, 1},
+             s.q + index * s.q_size + lane, tile + lane, kPanel, block.bad_keys || panel.bad);
     if (job.dropout) dropout_tile(job, panel, part, s.keep, kPanel);
     if (job.features) {
       feature_scores(job, panel, part, tile, kPanel, s.bias, kPanel, nullptr, 0);
@@ -282,7 +292,7 @@ struct Forward {
       add_values_one_by_one(job, s.marked + at * kPanel, o, b, hkv, part);
       return;
     }
-    const float* p = Arith::kStoresP ? s.p + at / 2 * kPanel : s.tile + at * kPanel;
+    const float* p = Arith::kStoresP ? s.p + at / Arith::kPair * kPanel : s.tile + at * kPanel;
     const std::int64_t lane = part.first * kLanes;
     Arith::gemm_deep(round_up(job.dv, Arith::kRowMultiple), (part.last - part.first) * kLanes,
                      round_up(keys.end - keys.begin, Arith::kDepthMultiple),
@@ -302,7 +312,7 @@ struct Forward {
       float* l = s.l + index * kPanel + lane;
       const float* keep = job.dropout ? s.keep + lane : nullptr;
       float* marked = mark ? s.marked + at * kPanel + lane : nullptr;
-      float* p = s.p + at / 2 * kPanel + lane;
+      float* p = s.p + at / Arith::kPair * kPanel + lane;
       const std::int64_t padded = round_up(count, block_multiple());
       const F sum =
           job.features
@@ -340,20 +350,17 @@ struct Forward {
       }
       if (j < count) store(tile + j * kPanel, one(j, &sum[0]));
     } else {
-#if defined(__AVX512BF16__)
       std::int64_t j = 0;
       for (; j + 2 <= count; j += 2) {
         const F low = one(j, &sum[0]);
         const F high = one(j + 1, &sum[1]);
-        store(p + j / 2 * kPanel, interleave(low, high));
+        Arith::store_pair(p, kPanel, j, low, high);
       }
       if (j < count) {
-        const F low = one(j, &sum[0]);
-        store(p + j / 2 * kPanel, interleave(low, F{}));
+        Arith::store_pair(p, kPanel, j, one(j, &sum[0]), F{});
         j += 2;
       }
-      for (; j < padded; j += 2) store(p + j / 2 * kPanel, F{});
-#endif
+      for (; j < padded; j += 2) Arith::store_pair(p, kPanel, j, F{}, F{});
     }
     return sum[0] + sum[1];
   }

@@ -32,6 +32,7 @@ struct Panel {
   static constexpr int kVectors = kPanel / kLanes;
   std::int64_t count;             // rows in use, 0 .. kPanel
   int vectors;                    // vectors in use
+  bool bad;                       // Q holds NaN or Inf
   Range reach;                    // keys that any row attends to
   Range vector_reach[kVectors];   // keys that any row of the vector attends to
   Range vector_common[kVectors];  // keys that every row of the vector attends to
