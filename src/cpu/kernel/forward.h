@@ -8,7 +8,7 @@
 // row of a panel attends to are skipped; only partly attended ones pay for the mask.
 //
 // Scratch of a task: Q^T and O^T of each panel, one K and one V block, one score tile; about half
-// an L2 cache. When several tasks share a head's keys, `pack` prepares every block once before.
+// an L2 cache. When several tasks share a head's keys, the first of them `pack` every block once.
 // With `splits` > 1 a task sees one range of keys and leaves (m, l, O^T) behind for
 // forward_merge.
 #pragma once
