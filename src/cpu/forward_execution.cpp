@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <thread>
 
 #include "cpu/backend.h"
 #include "cpu/job_setup.h"
@@ -87,6 +89,7 @@ class ForwardExecution final : public Execution {
     if (packed_) {
       packed_at_ = layout.add(heads * job_.key_blocks * sizes.packed, sizeof(float));
       packed_bad_at_ = layout.add(heads * job_.key_blocks, 1);
+      packed_heads_at_ = layout.add(heads, sizeof(PackedHead));
     }
     scratch_at_ = layout.add(threads_ * round64(sizes.scratch), 1);
     bytes_ = layout.bytes();
@@ -126,15 +129,18 @@ class ForwardExecution final : public Execution {
     const std::int64_t each = round64(sizes_.scratch);
 
     job.packed = nullptr;
+    PackedHead* heads = nullptr;
     if (packed_) {
       job.packed = reinterpret_cast<float*>(workspace + packed_at_);
       job.packed_bad = reinterpret_cast<std::uint8_t*>(workspace + packed_bad_at_);
-      for_each_chunked(
-          executor, threads_, problem_.b * problem_.hkv * job.key_blocks,
-          [&](std::int64_t task, int worker) { kernel_.pack(job, task, scratch + worker * each); });
+      heads = reinterpret_cast<PackedHead*>(workspace + packed_heads_at_);
+      std::fill_n(heads, problem_.b * problem_.hkv, PackedHead{});
     }
+    const std::int64_t tasks_per_head = job.row_blocks * job.splits;
     for_each_chunked(executor, threads_, tasks_, [&](std::int64_t task, int worker) {
-      kernel_.task(job, task, scratch + worker * each);
+      char* own = scratch + worker * each;
+      if (heads != nullptr) pack_head(job, task / tasks_per_head, heads, own);
+      kernel_.task(job, task, own);
     });
     if (job.splits > 1) {
       for_each_chunked(executor, threads_, tasks_ / job.splits, [&](std::int64_t task, int worker) {
@@ -146,6 +152,26 @@ class ForwardExecution final : public Execution {
   }
 
  private:
+  // How many blocks of a head's keys were begun, and how many are packed.
+  struct PackedHead {
+    std::int64_t begun = 0, done = 0;
+  };
+
+  // Returns when all keys of a head are packed. Who comes first packs, together with all who come
+  // meanwhile: no phase of its own to wake threads for, and the blocks are still in the cache. What
+  // is waited for is being packed by a thread that runs, on any executor.
+  void pack_head(const ForwardJob& job, std::int64_t head, PackedHead* heads, char* scratch) const {
+    std::atomic_ref<std::int64_t> begun(heads[head].begun), done(heads[head].done);
+    if (done.load(std::memory_order_acquire) == job.key_blocks) return;
+    for (std::int64_t block = begun++; block < job.key_blocks; block = begun++) {
+      kernel_.pack(job, head * job.key_blocks + block, scratch);
+      done.fetch_add(1, std::memory_order_acq_rel);
+    }
+    for (int tries = 0; done.load(std::memory_order_acquire) != job.key_blocks; ++tries) {
+      if (tries > 1000) std::this_thread::yield();
+    }
+  }
+
   static std::int64_t round64(std::int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
   Problem problem_;
@@ -156,7 +182,7 @@ class ForwardExecution final : public Execution {
   std::int64_t tasks_ = 0;
   bool packed_ = false;
   std::size_t sequences_at_ = 0, partials_at_ = 0, packed_at_ = 0, packed_bad_at_ = 0,
-              scratch_at_ = 0, bytes_ = 0;
+              packed_heads_at_ = 0, scratch_at_ = 0, bytes_ = 0;
 };
 
 }  // namespace

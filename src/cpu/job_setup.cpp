@@ -46,7 +46,7 @@ namespace {
 // it decides where sums are cut, hence the bits of the result. Measured: docs/kernels/cpu.md.
 std::int64_t choose_key_block(const Problem& problem, Isa isa) {
   constexpr std::int64_t kBlockFloats = 64 * 1024;
-  const std::int64_t most = isa == Isa::amx ? 192 : 128;
+  const std::int64_t most = isa == Isa::amx && problem.dtype == DType::bf16 ? 192 : 128;
   const std::int64_t width = std::max<std::int64_t>(1, problem.d + problem.dv);
   return std::clamp<std::int64_t>(kBlockFloats / width / 32 * 32, 32, most);
 }

@@ -17,6 +17,8 @@ std::vector<Isa> sets_for(DType dtype) {
   switch (dtype) {
     case DType::bf16:
       return {Isa::amx, Isa::avx512bf16, Isa::avx512, Isa::avx2, Isa::generic};
+    case DType::f16:
+      return {Isa::amx, Isa::avx512, Isa::avx2, Isa::generic};
     default:
       return {Isa::avx512, Isa::avx2, Isa::generic};
   }

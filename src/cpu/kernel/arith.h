@@ -40,6 +40,17 @@ ATTUNE_INLINE bool widen_row(const In* row, std::int64_t stride, std::int64_t n,
   return any(bad) || bad_tail;
 }
 
+// A row of floats times a factor, rounded once.
+template <typename In>
+ATTUNE_INLINE void narrow_row(const float* x, float factor, std::int64_t n, In* out,
+                              std::int64_t stride) {
+  std::int64_t c = 0;
+  if (stride == 1) {
+    for (; c + kLanes <= n; c += kLanes) store_float(out + c, loadf(x + c) * factor);
+  }
+  for (; c < n; ++c) from_float(x[c] * factor, out + c * stride);
+}
+
 // One row of bf16 as words of two, zero padded.
 ATTUNE_INLINE bool copy_row(const bf16* row, std::int64_t stride, std::int64_t n, bf16* out,
                             std::int64_t padded) {
@@ -83,6 +94,7 @@ struct FloatArith {
   static constexpr int kRowMultiple = kTileRows;  // of A operands
   static constexpr int kDepthMultiple = 1;        // of sums over keys or queries
   static constexpr int kExpDegree = 6;
+  static constexpr float kSlack = 4.0f;  // powers of two by which a score may exceed its reference
   static constexpr std::int64_t kScoreKeys = 128;
   using Session = NoSession;
 
@@ -128,6 +140,7 @@ struct FloatArith {
 
   // P as B operand: the float tile itself.
   static constexpr bool kStoresP = false;
+  static constexpr bool kPlainNonfinite = false;
 
   static ATTUNE_INLINE void gemm_rows(std::int64_t rows, std::int64_t columns, std::int64_t words,
                                       AOperand a, const float* b, std::int64_t ldb, float* c,
@@ -159,8 +172,10 @@ struct Bf16Forms {
   static constexpr int kRowMultiple = kRows;
   static constexpr int kDepthMultiple = 2 * kWords;
   static constexpr int kExpDegree = 5;  // P is rounded to 8 bits, its sum is not
+  static constexpr float kSlack = 8.0f;
   static constexpr std::int64_t kScoreKeys = 64;
   static constexpr bool kStoresP = true;
+  static constexpr bool kPlainNonfinite = false;
 
   static ATTUNE_INLINE std::int64_t words(std::int64_t depth) {
     return round_up(depth, 2 * kLanes) / 2;
@@ -169,6 +184,14 @@ struct Bf16Forms {
   static ATTUNE_INLINE std::int64_t pitch(std::int64_t n) { return words(n); }
   static ATTUNE_INLINE std::int64_t column_pitch(std::int64_t n) { return columns_of(n); }
 
+  // Keys j and j + 1 of a B operand whose rows are keys: lane i is (low[i], high[i]).
+  static ATTUNE_INLINE void store_pair(float* p, std::int64_t ld, std::int64_t j, F low, F high) {
+    store(p + j / 2 * ld, interleave(low, high));
+  }
+  // Query i of a row of an A operand whose rows are keys, 16 from there.
+  static ATTUNE_INLINE void store_row(float* row, std::int64_t i, F x) {
+    store(reinterpret_cast<std::uint16_t*>(row) + i, narrow(x, bf16{}));
+  }
   static ATTUNE_INLINE bool pack_row(const bf16* row, std::int64_t stride, std::int64_t n,
                                      float* out) {
     return copy_row(row, stride, n, reinterpret_cast<bf16*>(out), 2 * words(n));
@@ -216,5 +239,29 @@ struct Bf16Arith : Bf16Forms<kTileVectors * kLanes, kTileRows, 1> {
   }
 };
 #endif
+
+// [keys][ld] floats, lanes are queries, as an A operand whose rows are keys; zero rows up to `padded`.
+template <typename Arith>
+ATTUNE_INLINE void store_rows(const float* x, std::int64_t ld, std::int64_t count,
+                              std::int64_t padded, std::int64_t queries, float* out) {
+  for (std::int64_t j = 0; j < padded; ++j) {
+    for (std::int64_t i = 0; i < queries; i += kLanes) {
+      Arith::store_row(out + j * ld / Arith::kPair, i, j < count ? loadf(x + j * ld + i) : F{});
+    }
+  }
+}
+
+// The same as a B operand whose rows are keys.
+template <typename Arith>
+ATTUNE_INLINE void store_pairs(const float* x, std::int64_t ld, std::int64_t count,
+                               std::int64_t padded, std::int64_t queries, float* out) {
+  for (std::int64_t j = 0; j < padded; j += 2) {
+    for (std::int64_t i = 0; i < queries; i += kLanes) {
+      const F low = j < count ? loadf(x + j * ld + i) : F{};
+      const F high = j + 1 < count ? loadf(x + (j + 1) * ld + i) : F{};
+      Arith::store_pair(out + i, ld, j, low, high);
+    }
+  }
+}
 
 }  // namespace attune::cpu::ATTUNE_ISA

@@ -13,8 +13,6 @@
 // lower key blocks first, so the one that is waited for has always started.
 #pragma once
 
-#include <sched.h>
-
 #include "cpu/kernel/forward.h"
 
 namespace attune::cpu::ATTUNE_ISA {
@@ -59,9 +57,9 @@ struct Backward {
     s.p = bump.take<float>(kb * kStep);
     s.ds = bump.take<float>(kb * kStep);
     if (Arith::kStoresP) {
-      s.p_rows = bump.take<float>(kb * kStep / 2);
-      s.ds_rows = bump.take<float>(kb * kStep / 2);
-      s.ds_pairs = bump.take<float>(kb / 2 * kStep);
+      s.p_rows = bump.take<float>(kb * kStep / Arith::kPair);
+      s.ds_rows = bump.take<float>(kb * kStep / Arith::kPair);
+      s.ds_pairs = bump.take<float>(kb / Arith::kPair * kStep);
     }
     s.bias = bump.take<float>(job.features ? kb * kPanel : 0);
     s.slope = bump.take<float>(job.softcap > 0 ? kb * kPanel : 0);
@@ -69,7 +67,7 @@ struct Backward {
     const std::int64_t wide = larger(larger(Arith::words(job.d), Arith::words(job.dv)),
                                      larger(d_rows(job.d), d_rows(job.dv)));
     s.row = bump.take<float>(kPanel * wide);
-    s.columns = bump.take<float>(Arith::kPair == 1 ? kPanel * Arith::words(job.dv) : 0);
+    s.columns = bump.take<float>(Arith::kStoresP ? 0 : kPanel * Arith::words(job.dv));
     s.panels = bump.take<Panel<kPanel>>(kStepPanels);
     s.alibi = bump.take<double>(job.group);
     if (bytes != nullptr) *bytes = bump.used;
@@ -150,7 +148,7 @@ struct Backward {
   static void panel_deltas(const BackwardJob& job, const Scratch& s, const Panel<kPanel>& panel,
                            std::int64_t b, [[maybe_unused]] const float* grad_columns,
                            float* deltas) {
-    if constexpr (Arith::kPair == 1) {
+    if constexpr (!Arith::kStoresP) {
       const std::int64_t words = Arith::words(job.dv);
       for (std::int64_t r = 0; r < kPanel; ++r) {
         const In* row =
@@ -287,71 +285,119 @@ struct Backward {
     }
     const std::int64_t skip = (reach.begin - block.begin) / key_multiple() * key_multiple();
     const Range keys{block.begin + skip, reach.end};
-    const std::int64_t count = keys.end - keys.begin;
-    const std::int64_t padded = round_up(count, key_multiple());
-    const std::int64_t k_pitch = Arith::pitch(job.d), v_pitch = Arith::pitch(job.dv);
-
-    for (std::int64_t p = 0; p < panels; ++p) {
-      const Panel<kPanel>& panel = s.panels[p];
-      const std::int64_t at = unit * job.panels + first + p;
-      float* scores = s.p + p * kPanel;
-      float* ds = s.ds + p * kPanel;
-      Arith::gemm_rows(padded, kPanel, Arith::words(job.d), {s.k + skip * k_pitch, k_pitch, 1},
-                       reinterpret_cast<const float*>(job.q_columns + at * z.panel_q), kPanel,
-                       scores, kStep, false);
-      Arith::gemm_rows(padded, kPanel, Arith::words(job.dv), {s.v + skip * v_pitch, v_pitch, 1},
-                       reinterpret_cast<const float*>(job.o_columns + at * z.panel_o), kPanel, ds,
-                       kStep, false);
-      gradients_of_scores(job, s, panel, keys, at, scores, ds, bad, b);
-    }
-    const std::int64_t queries = panels * kPanel;
     if (bad) {
+      const Part all{keys, 0, static_cast<int>(panels) * Panel<kPanel>::kVectors};
+      scores_of_part(job, s, b, all, keys.begin, skip, unit * job.panels + first, true, z);
       take_turn(turns, turn);
       add_one_by_one(job, s, b, hkv, block, keys, first, panels, z);
       pass_turn(turns, turn);
       return;
     }
-    AOperand p_rows{s.p, kStep, 1}, ds_rows{s.ds, kStep, 1};
-    const float* ds_pairs = s.ds;
-    if constexpr (Arith::kStoresP) {
-      store_rows(s.p, count, padded, queries, s.p_rows);
-      store_rows(s.ds, count, padded, queries, s.ds_rows);
-      store_pairs(s.ds, count, padded, queries, s.ds_pairs);
-      p_rows = {s.p_rows, kStep / 2, 1};
-      ds_rows = {s.ds_rows, kStep / 2, 1};
-      ds_pairs = s.ds_pairs;
-    } else {
-      for (std::int64_t j = count; j < padded; ++j) {
-        for (std::int64_t i = 0; i < queries; i += kLanes) {
-          store(s.p + j * kStep + i, F{});
-          store(s.ds + j * kStep + i, F{});
-        }
-      }
-    }
     const std::int64_t at = unit * job.panels + first;
-    Arith::gemm_rows(padded, Arith::columns_of(job.dv), queries / Arith::kPair, p_rows,
-                     reinterpret_cast<const float*>(job.o_rows + at * z.panel_o_rows), s.dv_cols,
-                     s.dv + skip * s.dv_cols, s.dv_cols, true);
-    Arith::gemm_rows(padded, Arith::columns_of(job.d), queries / Arith::kPair, ds_rows,
-                     reinterpret_cast<const float*>(job.q_rows + at * z.panel_q_rows), s.d_cols,
-                     s.dk + skip * s.d_cols, s.d_cols, true);
+    for (std::int64_t j = keys.begin; j < keys.end;) {
+      const Part part = part_of_step(s, panels, j, keys.end);
+      if (!part.empty()) {
+        const std::int64_t row = part.keys.begin - block.begin;
+        scores_of_part(job, s, b, part, keys.begin, row, at, false, z);
+        add_to_keys(job, s, part, keys.begin, row, at, z);
+      }
+      j = part.keys.end;
+    }
     take_turn(turns, turn);
-    for (std::int64_t p = 0; p < panels; ++p) {
-      Arith::gemm_deep(round_up(job.d, Arith::kRowMultiple), kPanel,
-                       round_up(count, Arith::kDepthMultiple), Arith::deep_from(k_deep, skip),
-                       ds_pairs + p * kPanel, kStep, job.grad_q_sum + (at + p) * z.partial, kPanel);
+    for (std::int64_t j = keys.begin; j < keys.end;) {
+      const Part part = part_of_step(s, panels, j, keys.end);
+      const std::int64_t row = j - keys.begin;
+      const float* ds =
+          Arith::kStoresP ? s.ds_pairs + row / Arith::kPair * kStep : s.ds + row * kStep;
+      for (std::int64_t p = 0; p < panels; ++p) {
+        const Part own = part_of_panel(part, p);
+        const std::int64_t lane = own.first * kLanes;
+        if (own.empty()) continue;
+        Arith::gemm_deep(round_up(job.d, Arith::kRowMultiple), (own.last - own.first) * kLanes,
+                         round_up(part.keys.end - j, Arith::kDepthMultiple),
+                         Arith::deep_from(k_deep, j - block.begin), ds + p * kPanel + lane, kStep,
+                         job.grad_q_sum + (at + p) * z.partial + lane, kPanel);
+      }
+      j = part.keys.end;
     }
     pass_turn(turns, turn);
   }
 
-  static void take_turn(std::int32_t* turns, std::int32_t turn) {
-    // Short waits are the rule; a long one means more threads than cores, so give the core away.
-    for (int tries = 0; __atomic_load_n(turns, __ATOMIC_ACQUIRE) != turn; ++tries) {
-      if (tries > 1000) sched_yield();
-#if defined(__x86_64__)
-      __builtin_ia32_pause();
-#endif
+  // Vectors are the sums' terms in dK and dV, so they too come in multiples.
+  static Part part_of_step(const Scratch& s, std::int64_t panels, std::int64_t j,
+                           std::int64_t end) {
+    constexpr int kMultiple = Arith::kDepthMultiple > kLanes ? Arith::kDepthMultiple / kLanes : 1;
+    Part part = part_at(s.panels, panels, j, end, key_multiple());
+    part.first = part.first / kMultiple * kMultiple;
+    part.last = static_cast<int>(round_up(part.last, kMultiple));
+    return part;
+  }
+  static Part part_of_panel(const Part& part, std::int64_t p) {
+    constexpr int kVectors = Panel<kPanel>::kVectors;
+    const int offset = static_cast<int>(p) * kVectors;
+    return {part.keys, larger(part.first - offset, 0), smaller(part.last - offset, kVectors)};
+  }
+
+  // P and dS of a part, in tiles that start at key `first`; `row` is the part's place in the block.
+  static void scores_of_part(const BackwardJob& job, const Scratch& s, std::int64_t b,
+                             const Part& part, std::int64_t first, std::int64_t row,
+                             std::int64_t at, bool mark, const KernelSizes& z) {
+    const std::int64_t padded = round_up(part.keys.end - part.keys.begin, key_multiple());
+    const std::int64_t k_pitch = Arith::pitch(job.d), v_pitch = Arith::pitch(job.dv);
+    for (std::int64_t p = 0; p < kStepPanels; ++p) {
+      const Part own = part_of_panel(part, p);
+      if (own.empty()) continue;
+      const std::int64_t lane = own.first * kLanes, columns = (own.last - own.first) * kLanes;
+      const std::int64_t to = (part.keys.begin - first) * kStep + p * kPanel;
+      const auto* q = reinterpret_cast<const float*>(job.q_columns + (at + p) * z.panel_q);
+      const auto* o = reinterpret_cast<const float*>(job.o_columns + (at + p) * z.panel_o);
+      const AOperand k{s.k + row * k_pitch, k_pitch, 1}, v{s.v + row * v_pitch, v_pitch, 1};
+      float* scores = s.p + to;
+      float* ds = s.ds + to;
+      Forward<Arith>::products(padded, columns, Arith::words(job.d), k, q + lane, scores + lane,
+                               kStep, mark);
+      Forward<Arith>::products(padded, columns, Arith::words(job.dv), v, o + lane, ds + lane, kStep,
+                               mark);
+      gradients_of_scores(job, s, s.panels[p], own, at + p, scores, ds, mark, b);
     }
+  }
+
+  // dV += P^T dO and dK += dS^T Q of a part.
+  static void add_to_keys(const BackwardJob& job, const Scratch& s, const Part& part,
+                          std::int64_t first, std::int64_t row, std::int64_t at,
+                          const KernelSizes& z) {
+    const std::int64_t count = part.keys.end - part.keys.begin;
+    const std::int64_t padded = round_up(count, key_multiple());
+    const std::int64_t query = part.first * kLanes, queries = part.last * kLanes - query;
+    const std::int64_t from = (part.keys.begin - first) * kStep + query;
+    AOperand p_rows{s.p + from, kStep, 1}, ds_rows{s.ds + from, kStep, 1};
+    if constexpr (Arith::kStoresP) {
+      store_rows<Arith>(s.p + from, kStep, count, padded, queries, s.p_rows + from / Arith::kPair);
+      store_rows<Arith>(s.ds + from, kStep, count, padded, queries,
+                        s.ds_rows + from / Arith::kPair);
+      const std::int64_t pairs = (part.keys.begin - first) / Arith::kPair * kStep + query;
+      store_pairs<Arith>(s.ds + from, kStep, count, padded, queries, s.ds_pairs + pairs);
+      p_rows = {s.p_rows + from / Arith::kPair, kStep / Arith::kPair, 1};
+      ds_rows = {s.ds_rows + from / Arith::kPair, kStep / Arith::kPair, 1};
+    } else {
+      for (std::int64_t j = count; j < padded; ++j) {
+        for (std::int64_t i = 0; i < queries; i += kLanes) {
+          store(s.p + from + j * kStep + i, F{});
+          store(s.ds + from + j * kStep + i, F{});
+        }
+      }
+    }
+    const std::int64_t word = query / Arith::kPair;
+    const auto* o = reinterpret_cast<const float*>(job.o_rows + at * z.panel_o_rows);
+    const auto* q = reinterpret_cast<const float*>(job.q_rows + at * z.panel_q_rows);
+    Arith::gemm_rows(padded, Arith::columns_of(job.dv), queries / Arith::kPair, p_rows,
+                     o + word * s.dv_cols, s.dv_cols, s.dv + row * s.dv_cols, s.dv_cols, true);
+    Arith::gemm_rows(padded, Arith::columns_of(job.d), queries / Arith::kPair, ds_rows,
+                     q + word * s.d_cols, s.d_cols, s.dk + row * s.d_cols, s.d_cols, true);
+  }
+
+  static void take_turn(std::int32_t* turns, std::int32_t turn) {
+    for (int tries = 0; __atomic_load_n(turns, __ATOMIC_ACQUIRE) != turn; ++tries) pause(tries);
   }
   static void pass_turn(std::int32_t* turns, std::int32_t turn) {
     __atomic_store_n(turns, turn + 1, __ATOMIC_RELEASE);
@@ -359,29 +405,29 @@ struct Backward {
 
   // scores -> P (after dropout), dP -> dS. mark: masked elements of P become -0.
   static void gradients_of_scores(const BackwardJob& job, const Scratch& s,
-                                  const Panel<kPanel>& panel, Range keys, std::int64_t at,
+                                  const Panel<kPanel>& panel, const Part& part, std::int64_t at,
                                   float* scores, float* ds, bool mark, std::int64_t b) {
     float factor = job.scale * kLog2E;
     float* slopes = job.softcap > 0 ? s.slope : nullptr;
     if (job.features) {
       // The score tile is wider than a panel; bias and slope tiles share its row pitch.
-      feature_scores(job, panel, keys, scores, kStep, s.bias, kPanel, slopes, kPanel);
+      feature_scores(job, panel, part, scores, kStep, s.bias, kPanel, slopes, kPanel);
       factor = 1.0f;
-    } else if (keys.begin < panel.common.begin || keys.end > panel.common.end) {
-      mask_scores(panel, keys, scores, kStep);
-    }
-    if (job.dropout) dropout_tile(job, panel, keys, s.keep, kPanel);
-    if (job.features) {
-      fill_gradients<true>(job, s, panel, keys, at, scores, ds, factor, mark);
     } else {
-      fill_gradients<false>(job, s, panel, keys, at, scores, ds, factor, mark);
+      mask_scores(panel, part, scores, kStep);
     }
-    const std::int64_t count = keys.end - keys.begin;
-    if (job.grad_bias != nullptr) add_bias_gradient(job, panel, keys, ds, b);
-    if (job.alibi_parts != nullptr) add_slope_gradient(job, s, panel, keys, ds);
+    if (job.dropout) dropout_tile(job, panel, part, s.keep, kPanel);
+    if (job.features) {
+      fill_gradients<true>(job, s, panel, part, at, scores, ds, factor, mark);
+    } else {
+      fill_gradients<false>(job, s, panel, part, at, scores, ds, factor, mark);
+    }
+    const std::int64_t count = part.keys.end - part.keys.begin;
+    if (job.grad_bias != nullptr) add_bias_gradient(job, panel, part, ds, b);
+    if (job.alibi_parts != nullptr) add_slope_gradient(job, s, panel, part, ds);
     if (slopes != nullptr) {
       for (std::int64_t j = 0; j < count; ++j) {
-        for (int n = 0; n < panel.vectors; ++n) {
+        for (int n = part.first; n < smaller(part.last, panel.vectors); ++n) {
           float* x = ds + j * kStep + n * kLanes;
           const F raw_gradient = loadf(x);
           // Masked elements may carry the slope of a NaN; their gradient is 0 and stays it.
@@ -394,11 +440,11 @@ struct Backward {
 
   template <bool kFeatures>
   static void fill_gradients(const BackwardJob& job, const Scratch& s, const Panel<kPanel>& panel,
-                             Range keys, std::int64_t at, float* scores, float* ds, float factor,
-                             bool mark) {
-    const std::int64_t count = keys.end - keys.begin;
+                             const Part& part, std::int64_t at, float* scores, float* ds,
+                             float factor, bool mark) {
+    const std::int64_t count = part.keys.end - part.keys.begin;
     const F scale = splat(factor);
-    for (int n = 0; n < kPanel / kLanes; ++n) {
+    for (int n = part.first; n < part.last; ++n) {
       const std::int64_t lane = n * kLanes;
       if (n >= panel.vectors) {
         for (std::int64_t j = 0; j < count; ++j) {
@@ -431,9 +477,10 @@ struct Backward {
     }
   }
 
-  static void add_bias_gradient(const BackwardJob& job, const Panel<kPanel>& panel, Range keys,
-                                const float* ds, std::int64_t b) {
-    for (std::int64_t r = 0; r < panel.count; ++r) {
+  static void add_bias_gradient(const BackwardJob& job, const Panel<kPanel>& panel,
+                                const Part& part, const float* ds, std::int64_t b) {
+    const Range keys = part.keys, rows = rows_of(panel, part);
+    for (std::int64_t r = rows.begin; r < rows.end; ++r) {
       float* out = job.grad_bias + b * job.grad_bias_b_stride +
                    panel.head[r] * job.grad_bias_h_stride +
                    panel.query[r] * job.grad_bias_q_stride + keys.begin * job.grad_bias_k_stride;
@@ -444,8 +491,9 @@ struct Backward {
   }
 
   static void add_slope_gradient(const BackwardJob& job, const Scratch& s,
-                                 const Panel<kPanel>& panel, Range keys, const float* ds) {
-    for (int n = 0; n < panel.vectors; ++n) {
+                                 const Panel<kPanel>& panel, const Part& part, const float* ds) {
+    const Range keys = part.keys;
+    for (int n = part.first; n < smaller(part.last, panel.vectors); ++n) {
       F sum{};
       const F position = loadf(panel.position + n * kLanes);
       for (std::int64_t j = keys.begin; j < keys.end; ++j) {
@@ -456,32 +504,6 @@ struct Backward {
         s.alibi[panel.head[n * kLanes + lane] % job.group] += static_cast<double>(sum[lane]);
       }
     }
-  }
-
-  // [keys][queries] floats as rows of bf16 pairs along queries; zero rows up to `padded`.
-  static void store_rows([[maybe_unused]] const float* x, std::int64_t count, std::int64_t padded,
-                         std::int64_t queries, float* out) {
-    auto* to = reinterpret_cast<std::uint16_t*>(out);
-    for (std::int64_t j = 0; j < padded; ++j) {
-      for (std::int64_t i = 0; i < queries; i += kLanes) {
-        store(to + j * kStep + i, j < count ? narrow(loadf(x + j * kStep + i), bf16{}) : H{});
-      }
-    }
-  }
-
-  // [keys][queries] floats as words of two keys, lanes are queries.
-  static void store_pairs([[maybe_unused]] const float* x, [[maybe_unused]] std::int64_t count,
-                          [[maybe_unused]] std::int64_t padded,
-                          [[maybe_unused]] std::int64_t queries, [[maybe_unused]] float* out) {
-#if defined(__AVX512BF16__)
-    for (std::int64_t j = 0; j < padded; j += 2) {
-      for (std::int64_t i = 0; i < queries; i += kLanes) {
-        const F low = j < count ? loadf(x + j * kStep + i) : F{};
-        const F high = j + 1 < count ? loadf(x + (j + 1) * kStep + i) : F{};
-        store(out + j / 2 * kStep + i, interleave(low, high));
-      }
-    }
-#endif
   }
 
   // The five products element by element, skipping what is masked: only where a NaN or an infinity
@@ -533,17 +555,10 @@ struct Backward {
         for (std::int64_t c = 0; c < job.dv; ++c) v_sum[c] += dv[c];
         continue;
       }
-      write_row(dk, job.scale, job.d, key_row<In>(job, job.grad_k, b, j, hkv), job.grad_k.d_stride);
-      write_row(dv, 1.0f, job.dv, key_row<In>(job, job.grad_v, b, j, hkv), job.grad_v.d_stride);
+      narrow_row(dk, job.scale, job.d, key_row<In>(job, job.grad_k, b, j, hkv),
+                 job.grad_k.d_stride);
+      narrow_row(dv, 1.0f, job.dv, key_row<In>(job, job.grad_v, b, j, hkv), job.grad_v.d_stride);
     }
-  }
-
-  static void write_row(const float* x, float scale, std::int64_t n, In* out, std::int64_t stride) {
-    std::int64_t c = 0;
-    if (stride == 1) {
-      for (; c + kLanes <= n; c += kLanes) store_float(out + c, loadf(x + c) * scale);
-    }
-    for (; c < n; ++c) from_float(x[c] * scale, out + c * stride);
   }
 
   // ---- finish --------------------------------------------------------------------------------
@@ -568,9 +583,9 @@ struct Backward {
       }
       for (int lane = 0; lane < kLanes && n * kLanes + lane < panel.count; ++lane) {
         const std::int64_t r = n * kLanes + lane;
-        write_row(s.row + lane * width, job.scale, job.d,
-                  query_row<In>(job, job.grad_q, b, panel.query[r], panel.head[r]),
-                  job.grad_q.d_stride);
+        narrow_row(s.row + lane * width, job.scale, job.d,
+                   query_row<In>(job, job.grad_q, b, panel.query[r], panel.head[r]),
+                   job.grad_q.d_stride);
       }
     }
   }

@@ -8,7 +8,7 @@
 // row of a panel attends to are skipped; only partly attended ones pay for the mask.
 //
 // Scratch of a task: Q^T and O^T of each panel, one K and one V block, one score tile; about half
-// an L2 cache. When several tasks share a head's keys, `pack` prepares every block once before.
+// an L2 cache. When several tasks share a head's keys, the first of them `pack` every block once.
 // With `splits` > 1 a task sees one range of keys and leaves (m, l, O^T) behind for
 // forward_merge.
 #pragma once
@@ -33,7 +33,6 @@ template <typename Arith>
 struct Forward {
   using In = typename Arith::In;
   static constexpr int kPanel = Arith::kPanel;
-  static constexpr float kSlack = 8.0f;                          // in powers of two
   static constexpr std::int64_t kScoreKeys = Arith::kScoreKeys;  // keys a step, a multiple of 32
 
   struct Scratch {
@@ -65,7 +64,7 @@ struct Forward {
     s.v_deep = bump.take<float>(Arith::deep_floats(kb, job.dv));
     s.tile = bump.take<float>((Arith::kStoresP ? smaller(kb, kScoreKeys) : kb) * kPanel);
     s.marked = bump.take<float>(kb * kPanel);
-    s.p = bump.take<float>(Arith::kStoresP ? kb / 2 * kPanel : 0);
+    s.p = bump.take<float>(Arith::kStoresP ? kb / Arith::kPair * kPanel : 0);
     s.bias = bump.take<float>(job.bias.layout != BiasLayout::none ? kb * kPanel : 0);
     s.keep = bump.take<float>(job.dropout ? kb * kPanel : 0);
     s.row = bump.take<float>(kLanes * larger(Arith::words(job.d), round_up(job.dv, kLanes)));
@@ -87,15 +86,16 @@ struct Forward {
   }
 
   // Q^T of a panel.
-  static void pack_q(const ForwardJob& job, const Panel<kPanel>& panel, std::int64_t b,
-                     const Scratch& s, float* out) {
+  static void pack_q(const ForwardJob& job, Panel<kPanel>& panel, std::int64_t b, const Scratch& s,
+                     float* out) {
     const std::int64_t words = Arith::words(job.d);
+    panel.bad = false;
     for (std::int64_t r0 = 0; r0 < kPanel; r0 += kLanes) {
       for (std::int64_t r = 0; r < kLanes; ++r) {
         const In* row = r0 + r < panel.count
                             ? query_row<In>(job, job.q, b, panel.query[r0 + r], panel.head[r0 + r])
                             : nullptr;
-        Arith::pack_row(row, job.q.d_stride, job.d, s.row + r * words);
+        panel.bad |= Arith::pack_row(row, job.q.d_stride, job.d, s.row + r * words);
       }
       scatter_columns(s.row, words, words, out + r0, kPanel);
     }
@@ -120,7 +120,7 @@ struct Forward {
     Range keys;
     const float* k;
     AOperand v;
-    bool bad_values;  // V holds NaN or Inf
+    bool bad_keys, bad_values;  // K or V holds NaN or Inf
   };
 
   static std::int64_t packed_k(const ForwardJob& job) {
@@ -139,10 +139,11 @@ struct Forward {
     if (keys.empty()) return;
     float* k = job.packed + number * (packed_k(job) + packed_v(job));
     float* v = k + packed_k(job);
-    pack_rows(job, job.k, b, hkv, keys, job.d, k);
+    const bool bad_keys = pack_rows(job, job.k, b, hkv, keys, job.d, k);
     const bool deep = Arith::deep_floats(job.key_block, job.dv) > 0;
     float* rows = deep ? layout(job, scratch, nullptr).v : v;
-    job.packed_bad[number] = pack_rows(job, job.v, b, hkv, keys, job.dv, rows) ? 1 : 0;
+    const bool bad_values = pack_rows(job, job.v, b, hkv, keys, job.dv, rows);
+    job.packed_bad[number] = static_cast<std::uint8_t>((bad_keys ? 2 : 0) | (bad_values ? 1 : 0));
     if (deep) Arith::pack_deep(rows, round_up(keys.end - keys.begin, block_multiple()), job.dv, v);
   }
 
@@ -155,16 +156,16 @@ struct Forward {
       const Range keys{j, smaller(j + job.key_block, job.sequences[b].sk)};
       const std::int64_t padded = round_up(keys.end - keys.begin, block_multiple());
       return {keys, k, Arith::deep_operand(k + packed_k(job), padded, job.dv),
-              job.packed_bad[number] != 0};
+              (job.packed_bad[number] & 2) != 0, (job.packed_bad[number] & 1) != 0};
     }
     const std::int64_t lead =
         larger<std::int64_t>(0, reach.begin - j) / block_multiple() * block_multiple();
     const Range keys{j + lead, smaller(j + job.key_block, reach.end)};
-    pack_rows(job, job.k, b, hkv, keys, job.d, s.k);
-    const bool bad = pack_rows(job, job.v, b, hkv, keys, job.dv, s.v);
+    const bool bad_keys = pack_rows(job, job.k, b, hkv, keys, job.d, s.k);
+    const bool bad_values = pack_rows(job, job.v, b, hkv, keys, job.dv, s.v);
     const AOperand v =
         Arith::pack_deep(s.v, round_up(keys.end - keys.begin, block_multiple()), job.dv, s.v_deep);
-    return {keys, s.k, v, bad};
+    return {keys, s.k, v, bad_keys, bad_values};
   }
 
   static constexpr std::int64_t block_multiple() {
@@ -173,57 +174,78 @@ struct Forward {
   }
 
   // One panel against those keys of a block that it reaches. Scores and exponentials go by short
-  // steps that stay in the L1 cache; O^T += V^T P^T waits until the whole block's P is there.
+  // steps that stay in the L1 cache; O^T += V^T P^T waits until the whole block's P is there, or
+  // until the mask leaves other vectors of the panel.
   static void visit(const ForwardJob& job, const Scratch& s, std::int64_t index, const Block& block,
                     Range keys, std::int64_t b, std::int64_t hkv) {
     const Panel<kPanel>& panel = s.panels[index];
     // Rows of the product come in multiples; widen to the left edge and zero P to the right.
     keys.begin -= (keys.begin - block.keys.begin) % block_multiple();
-    std::int64_t done = keys.begin;  // keys whose P is in O^T
-    for (std::int64_t j = keys.begin; j < keys.end; j += kScoreKeys) {
-      const Range step{j, smaller(j + kScoreKeys, keys.end)};
-      float* tile = s.tile + (Arith::kStoresP ? 0 : (j - keys.begin) * kPanel);
+    for (std::int64_t j = keys.begin; j < keys.end;) {
+      const Part part = part_at(&panel, 1, j, keys.end, block_multiple());
+      if (!part.empty()) visit_part(job, s, index, block, part, keys.begin, b, hkv);
+      j = part.keys.end;
+    }
+  }
+
+  static void visit_part(const ForwardJob& job, const Scratch& s, std::int64_t index,
+                         const Block& block, const Part& part, std::int64_t first, std::int64_t b,
+                         std::int64_t hkv) {
+    Part ready = part;  // keys whose P is not in O^T yet
+    ready.keys.end = part.keys.begin;
+    for (std::int64_t j = part.keys.begin; j < part.keys.end; j += kScoreKeys) {
+      const Part step{{j, smaller(j + kScoreKeys, part.keys.end)}, part.first, part.last};
+      float* tile = s.tile + (Arith::kStoresP ? 0 : (j - first) * kPanel);
       const float factor = scores(job, s, index, block, step, tile);
       F alphas[kPanel / kLanes];
-      if (move_references(job, s, index, step.end - step.begin, tile, factor, alphas)) {
-        add_values(job, s, index, block, keys.begin, {done, j}, b, hkv);
-        done = j;
-        rescale(s, index, panel, alphas);
+      if (move_references(job, s, index, step, tile, factor, alphas)) {
+        add_values(job, s, index, block, first, ready, b, hkv);
+        ready.keys.begin = j;
+        rescale(s, index, step, alphas);
       }
-      exponentials(job, s, index, panel, step, keys.begin, tile, factor, block.bad_values);
+      exponentials(job, s, index, step, first, tile, factor, block.bad_values);
+      ready.keys.end = step.keys.end;
     }
-    add_values(job, s, index, block, keys.begin, {done, keys.end}, b, hkv);
+    add_values(job, s, index, block, first, ready, b, hkv);
+  }
+
+  // One tile of K Q^T or V dO^T; bad: where an operand holds NaN or Inf.
+  static void products(std::int64_t rows, std::int64_t columns, std::int64_t words, AOperand a,
+                       const float* b, float* c, std::int64_t ldc, [[maybe_unused]] bool bad) {
+    if constexpr (Arith::kPlainNonfinite) {
+      if (bad) return Arith::gemm_plain(rows, columns, words, a, b, kPanel, c, ldc);
+    }
+    Arith::gemm_rows(rows, columns, words, a, b, kPanel, c, ldc, false);
   }
 
   // The scores of a step, masked; returns what turns them into units of the row's reference.
   static float scores(const ForwardJob& job, const Scratch& s, std::int64_t index,
-                      const Block& block, Range keys, float* tile) {
+                      const Block& block, const Part& part, float* tile) {
     const Panel<kPanel>& panel = s.panels[index];
-    const std::int64_t pitch = Arith::pitch(job.d);
-    Arith::gemm_rows(round_up(keys.end - keys.begin, block_multiple()), panel.vectors * kLanes,
-                     Arith::words(job.d),
-                     {block.k + (keys.begin - block.keys.begin) * pitch, pitch, 1},
-                     s.q + index * s.q_size, kPanel, tile, kPanel, false);
-    if (job.dropout) dropout_tile(job, panel, keys, s.keep, kPanel);
+    const Range keys = part.keys;
+    const std::int64_t pitch = Arith::pitch(job.d), lane = part.first * kLanes;
+    products(round_up(keys.end - keys.begin, block_multiple()), (part.last - part.first) * kLanes,
+             Arith::words(job.d), {block.k + (keys.begin - block.keys.begin) * pitch, pitch, 1},
+             s.q + index * s.q_size + lane, tile + lane, kPanel, block.bad_keys || panel.bad);
+    if (job.dropout) dropout_tile(job, panel, part, s.keep, kPanel);
     if (job.features) {
-      feature_scores(job, panel, keys, tile, kPanel, s.bias, kPanel, nullptr, 0);
+      feature_scores(job, panel, part, tile, kPanel, s.bias, kPanel, nullptr, 0);
       return 1.0f;
     }
-    if (keys.begin < panel.common.begin || keys.end > panel.common.end) {
-      mask_scores(panel, keys, tile, kPanel);
-    }
+    mask_scores(panel, part, tile, kPanel);
     return job.scale * kLog2E;
   }
 
-  // The reference m of a row only moves when it must: until a score exceeds it by 2^8 the sums stay
-  // far from overflow, and O need not be rescaled. Exact all the same, since O and l share m.
+  // The reference m of a row only moves when it must: until a score exceeds it by 2^kSlack the sums
+  // stay far from overflow, and O need not be rescaled. O and l share m, so what is lost is only that
+  // exponents near the top are rounded as numbers up to kSlack.
   // Returns whether any row's moved; then alphas say by what O is to be multiplied.
   static bool move_references(const ForwardJob& job, const Scratch& s, std::int64_t index,
-                              std::int64_t count, const float* tile, float factor, F* alphas) {
-    const Panel<kPanel>& panel = s.panels[index];
+                              const Part& part, const float* tile, float factor, F* alphas) {
+    const std::int64_t count = part.keys.end - part.keys.begin;
     const float unit = score_unit(job);
     bool moved = false;
-    for (int n = 0; n < panel.vectors; ++n) {
+    for (int n = part.first; n < part.last; ++n) {
       const std::int64_t lane = n * kLanes;
       F top[4] = {splat(-kInfinity), splat(-kInfinity), splat(-kInfinity), splat(-kInfinity)};
       std::int64_t j = 0;
@@ -234,7 +256,7 @@ struct Forward {
       for (; j < count; ++j) top[0] = max(top[0], loadf(tile + j * kPanel + lane));
       const F block_max = max(max(top[0], top[1]), max(top[2], top[3])) * factor;
       const F old_max = loadf(s.m + index * kPanel + lane);
-      const I up = block_max > old_max + kSlack;
+      const I up = block_max > old_max + Arith::kSlack;
       alphas[n] = splat(1.0f);
       if (!any(up)) continue;
       const F new_max = select(up, block_max, old_max);
@@ -248,11 +270,10 @@ struct Forward {
     return moved;
   }
 
-  static void rescale(const Scratch& s, std::int64_t index, const Panel<kPanel>& panel,
-                      const F* alphas) {
+  static void rescale(const Scratch& s, std::int64_t index, const Part& part, const F* alphas) {
     float* o = s.o + index * s.o_size;
     for (std::int64_t r = 0; r < s.o_rows; ++r) {
-      for (int n = 0; n < panel.vectors; ++n) {
+      for (int n = part.first; n < part.last; ++n) {
         float* at = o + r * kPanel + n * kLanes;
         store(at, loadf(at) * alphas[n]);
       }
@@ -261,36 +282,37 @@ struct Forward {
 
   // O^T += V^T P^T for keys whose P is ready; P starts at key `first`.
   static void add_values(const ForwardJob& job, const Scratch& s, std::int64_t index,
-                         const Block& block, std::int64_t first, Range keys, std::int64_t b,
+                         const Block& block, std::int64_t first, const Part& part, std::int64_t b,
                          std::int64_t hkv) {
+    const Range keys = part.keys;
     if (keys.empty()) return;
-    const Panel<kPanel>& panel = s.panels[index];
     float* o = s.o + index * s.o_size;
     const std::int64_t at = keys.begin - first;
     if (block.bad_values) {
-      add_values_one_by_one(job, s.marked + at * kPanel, panel, o, b, hkv, keys);
+      add_values_one_by_one(job, s.marked + at * kPanel, o, b, hkv, part);
       return;
     }
-    const float* p = Arith::kStoresP ? s.p + at / 2 * kPanel : s.tile + at * kPanel;
-    Arith::gemm_deep(round_up(job.dv, Arith::kRowMultiple), panel.vectors * kLanes,
+    const float* p = Arith::kStoresP ? s.p + at / Arith::kPair * kPanel : s.tile + at * kPanel;
+    const std::int64_t lane = part.first * kLanes;
+    Arith::gemm_deep(round_up(job.dv, Arith::kRowMultiple), (part.last - part.first) * kLanes,
                      round_up(keys.end - keys.begin, Arith::kDepthMultiple),
-                     Arith::deep_from(block.v, keys.begin - block.keys.begin), p, kPanel, o,
-                     kPanel);
+                     Arith::deep_from(block.v, keys.begin - block.keys.begin), p + lane, kPanel,
+                     o + lane, kPanel);
   }
 
   // Scores -> P (times the dropout tile) as the Arith wants it, and the row sums before dropout.
   static void exponentials(const ForwardJob& job, const Scratch& s, std::int64_t index,
-                           const Panel<kPanel>& panel, Range keys, std::int64_t first, float* tile,
-                           float factor, bool mark) {
-    const std::int64_t count = keys.end - keys.begin, at = keys.begin - first;
-    for (int n = 0; n < panel.vectors; ++n) {
+                           const Part& part, std::int64_t first, float* tile, float factor,
+                           bool mark) {
+    const std::int64_t count = part.keys.end - part.keys.begin, at = part.keys.begin - first;
+    for (int n = part.first; n < part.last; ++n) {
       const std::int64_t lane = n * kLanes;
       const F m = loadf(s.m + index * kPanel + lane);
       const F base = select(m == splat(-kInfinity), F{}, m);
       float* l = s.l + index * kPanel + lane;
       const float* keep = job.dropout ? s.keep + lane : nullptr;
       float* marked = mark ? s.marked + at * kPanel + lane : nullptr;
-      float* p = s.p + at / 2 * kPanel + lane;
+      float* p = s.p + at / Arith::kPair * kPanel + lane;
       const std::int64_t padded = round_up(count, block_multiple());
       const F sum =
           job.features
@@ -328,34 +350,31 @@ struct Forward {
       }
       if (j < count) store(tile + j * kPanel, one(j, &sum[0]));
     } else {
-#if defined(__AVX512BF16__)
       std::int64_t j = 0;
       for (; j + 2 <= count; j += 2) {
         const F low = one(j, &sum[0]);
         const F high = one(j + 1, &sum[1]);
-        store(p + j / 2 * kPanel, interleave(low, high));
+        Arith::store_pair(p, kPanel, j, low, high);
       }
       if (j < count) {
-        const F low = one(j, &sum[0]);
-        store(p + j / 2 * kPanel, interleave(low, F{}));
+        Arith::store_pair(p, kPanel, j, one(j, &sum[0]), F{});
         j += 2;
       }
-      for (; j < padded; j += 2) store(p + j / 2 * kPanel, F{});
-#endif
+      for (; j < padded; j += 2) Arith::store_pair(p, kPanel, j, F{}, F{});
     }
     return sum[0] + sum[1];
   }
 
   // O^T += V^T P^T without letting a masked lane meet a NaN or an infinity.
-  static void add_values_one_by_one(const ForwardJob& job, const float* marked,
-                                    const Panel<kPanel>& panel, float* o, std::int64_t b,
-                                    std::int64_t hkv, Range keys) {
+  static void add_values_one_by_one(const ForwardJob& job, const float* marked, float* o,
+                                    std::int64_t b, std::int64_t hkv, const Part& part) {
+    const Range keys = part.keys;
     for (std::int64_t j = keys.begin; j < keys.end; ++j) {
       const In* row = key_row<In>(job, job.v, b, j, hkv);
       const float* p = marked + (j - keys.begin) * kPanel;
       for (std::int64_t c = 0; c < job.dv; ++c) {
         const F value = splat(to_float(row[c * job.v.d_stride]));
-        for (int n = 0; n < panel.vectors; ++n) {
+        for (int n = part.first; n < part.last; ++n) {
           const F weight = loadf(p + n * kLanes);
           const I masked = reinterpret_cast<I>(as_u(weight)) == splat(INT32_MIN);
           float* at = o + c * kPanel + n * kLanes;
@@ -387,9 +406,11 @@ struct Forward {
         }
         scale[lane] = sum == 0.0f ? 0.0f : shrink / sum;
         if (job.lse != nullptr) {
-          const float lse = sum == 0.0f ? -kInfinity : top * (unit * kLn2) + log2(sum) * kLn2;
+          // In double: where the reference lags behind the maximum the terms cancel.
+          const double lse = sum == 0.0f ? -__builtin_inf()
+                                         : (double{top} * unit + double{log2(sum)}) * kLn2Double;
           job.lse[lse_index(job, b, panel.head[r], panel.query[r], job.lse_b_stride,
-                            job.lse_h_stride, job.lse_stride)] = lse;
+                            job.lse_h_stride, job.lse_stride)] = static_cast<float>(lse);
         }
       }
       for (std::int64_t c = 0; c < width; c += kLanes) {
@@ -404,12 +425,7 @@ struct Forward {
       for (int lane = 0; lane < kLanes && lane0 + lane < panel.count; ++lane) {
         const std::int64_t r = lane0 + lane;
         In* out = query_row<In>(job, job.o, b, panel.query[r], panel.head[r]);
-        const float* row = rows + lane * width;
-        std::int64_t c = 0;
-        if (job.o.d_stride == 1) {
-          for (; c + kLanes <= job.dv; c += kLanes) store_float(out + c, loadf(row + c));
-        }
-        for (; c < job.dv; ++c) from_float(row[c], out + c * job.o.d_stride);
+        narrow_row(rows + lane * width, 1.0f, job.dv, out, job.o.d_stride);
       }
     }
   }

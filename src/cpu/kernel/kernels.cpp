@@ -1,7 +1,7 @@
 // The kernels of one instruction set, as a table of functions.
 #include "cpu/job.h"
 #if defined(ATTUNE_ISA_amx)
-#include "cpu/kernel/amx.h"
+#include "cpu/kernel/amx_half.h"
 #endif
 #include "cpu/kernel/backward.h"
 #include "cpu/kernel/forward.h"
@@ -17,8 +17,8 @@ constexpr KernelSet kSet = {
 };
 #elif defined(ATTUNE_ISA_amx)
 constexpr KernelSet kSet = {
-    {{}, {}, Forward<AmxArith>::kernel()},
-    {{}, {}, Backward<AmxArith>::kernel()},
+    {{}, Forward<AmxHalfArith>::kernel(), Forward<AmxArith>::kernel()},
+    {{}, Backward<AmxHalfArith>::kernel(), Backward<AmxArith>::kernel()},
 };
 #else
 constexpr KernelSet kSet = {

@@ -23,12 +23,19 @@ ATTUNE_INLINE Range attended_keys(const AttentionJob& job, const Sequence& seq, 
   return {begin, larger(begin, end)};
 }
 
+ATTUNE_INLINE Range meet(Range a, Range b) {
+  return {larger(a.begin, b.begin), smaller(a.end, b.end)};
+}
+
 template <int kPanel>
 struct Panel {
-  std::int64_t count;  // rows in use, 0 .. kPanel
-  int vectors;         // vectors in use
-  Range reach;         // keys that any row attends to
-  Range common;        // keys that every row attends to
+  static constexpr int kVectors = kPanel / kLanes;
+  std::int64_t count;             // rows in use, 0 .. kPanel
+  int vectors;                    // vectors in use
+  bool bad;                       // Q holds NaN or Inf
+  Range reach;                    // keys that any row attends to
+  Range vector_reach[kVectors];   // keys that any row of the vector attends to
+  Range vector_common[kVectors];  // keys that every row of the vector attends to
   std::int32_t begin[kPanel], end[kPanel];
   float slope[kPanel];                // ALiBi
   float position[kPanel];             // i + sk - sq, ALiBi's diagonal (exact below 2^24)
@@ -43,7 +50,10 @@ struct Panel {
     if (count < 0) count = 0;
     vectors = static_cast<int>((count + kLanes - 1) / kLanes);
     reach = {seq.sk, 0};
-    common = {0, seq.sk};
+    for (Range& r : vector_reach) r = {seq.sk, 0};
+    for (Range& r : vector_common) r = {0, seq.sk};
+    std::int64_t i = first_row / job.group, member = first_row % job.group;
+    Range keys = attended_keys(job, seq, i);
     for (std::int64_t r = 0; r < kPanel; ++r) {
       if (r >= count) {
         begin[r] = end[r] = 0;
@@ -53,27 +63,68 @@ struct Panel {
         query[r] = head[r] = 0;
         continue;
       }
-      const std::int64_t i = (first_row + r) / job.group;
-      const std::int64_t h = hkv * job.group + (first_row + r) % job.group;
+      const std::int64_t h = hkv * job.group + member;
       query[r] = i;
       head[r] = h;
-      const Range keys = attended_keys(job, seq, i);
       begin[r] = static_cast<std::int32_t>(keys.begin);
       end[r] = static_cast<std::int32_t>(keys.end);
       if (!keys.empty()) {
-        reach.begin = smaller(reach.begin, keys.begin);
-        reach.end = larger(reach.end, keys.end);
+        Range& any = vector_reach[r / kLanes];
+        any = {smaller(any.begin, keys.begin), larger(any.end, keys.end)};
       }
-      common.begin = larger(common.begin, keys.begin);
-      common.end = smaller(common.end, keys.end);
+      vector_common[r / kLanes] = meet(vector_common[r / kLanes], keys);
       slope[r] = job.alibi ? job.alibi[b * job.alibi_b_stride + h * job.alibi_h_stride] : 0.0f;
       position[r] = static_cast<float>(i + seq.sk - seq.sq);
       bias_row[r] = b * job.bias.b_stride + h * job.bias.h_stride + i * job.bias.q_stride;
       dropout_row[r] =
           job.dropout_offset + ((static_cast<std::uint64_t>(b) * job.hq + h) * job.sq + i) * job.sk;
+      if (++member == job.group) {
+        member = 0;
+        keys = attended_keys(job, seq, ++i);
+      }
+    }
+    for (const Range& r : vector_reach) {
+      reach = {smaller(reach.begin, r.begin), larger(reach.end, r.end)};
     }
   }
 };
+
+// Keys and the vectors [first, last) of a panel, or of neighbouring panels, that attend to some.
+struct Part {
+  Range keys;
+  int first, last;
+  [[nodiscard]] bool empty() const { return first >= last; }
+};
+
+// The rows in use of a panel that a part of it covers.
+template <int kPanel>
+ATTUNE_INLINE Range rows_of(const Panel<kPanel>& panel, const Part& part) {
+  return meet({part.first * kLanes, part.last * kLanes}, {0, panel.count});
+}
+
+// Where a mask's edge crosses panels, what it leaves out need not be computed: the part that starts
+// at key j and ends where a vector joins or leaves, at `end` at the latest. Cuts are multiples of
+// `multiple`, as j is.
+template <int kPanel>
+ATTUNE_INLINE Part part_at(const Panel<kPanel>* panels, std::int64_t count, std::int64_t j,
+                           std::int64_t end, std::int64_t multiple) {
+  Part part{{j, end}, 0, 0};
+  for (int n = 0; n < static_cast<int>(count) * Panel<kPanel>::kVectors; ++n) {
+    const Range reach =
+        panels[n / Panel<kPanel>::kVectors].vector_reach[n % Panel<kPanel>::kVectors];
+    if (reach.empty()) continue;
+    const std::int64_t from = reach.begin / multiple * multiple;
+    const std::int64_t to = round_up(reach.end, multiple);
+    if (from > j) {
+      part.keys.end = smaller(part.keys.end, from);
+    } else if (to > j) {
+      part.keys.end = smaller(part.keys.end, to);
+      if (part.empty()) part.first = n;
+      part.last = n + 1;
+    }
+  }
+  return part;
+}
 
 template <typename In>
 ATTUNE_INLINE In* query_row(const AttentionJob& job, const Strided& x, std::int64_t b,

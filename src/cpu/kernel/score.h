@@ -14,10 +14,11 @@
 namespace attune::cpu::ATTUNE_ISA {
 
 template <typename T, int kPanel>
-void gather_bias(const BiasView& bias, const Panel<kPanel>& panel, Range keys, float* tile,
+void gather_bias(const BiasView& bias, const Panel<kPanel>& panel, const Part& part, float* tile,
                  std::int64_t ld) {
+  const Range keys = part.keys, rows = rows_of(panel, part);
   const T* data = reinterpret_cast<const T*>(bias.data);
-  for (std::int64_t r = 0; r < panel.count; ++r) {
+  for (std::int64_t r = rows.begin; r < rows.end; ++r) {
     const T* row = data + panel.bias_row[r] + keys.begin * bias.k_stride;
     for (std::int64_t j = 0; j < keys.end - keys.begin; ++j) {
       tile[j * ld + r] = to_float(row[j * bias.k_stride]);
@@ -27,21 +28,22 @@ void gather_bias(const BiasView& bias, const Panel<kPanel>& panel, Range keys, f
 
 // The bias of keys x panel as floats; a boolean bias becomes 0 or -inf.
 template <int kPanel>
-void load_bias(const BiasView& bias, const Panel<kPanel>& panel, Range keys, float* tile,
+void load_bias(const BiasView& bias, const Panel<kPanel>& panel, const Part& part, float* tile,
                std::int64_t ld) {
+  const Range keys = part.keys, rows = rows_of(panel, part);
   if (bias.layout == BiasLayout::boolean) {
-    for (std::int64_t r = 0; r < panel.count; ++r) {
+    for (std::int64_t r = rows.begin; r < rows.end; ++r) {
       const char* row = bias.data + panel.bias_row[r] + keys.begin * bias.k_stride;
       for (std::int64_t j = 0; j < keys.end - keys.begin; ++j) {
         tile[j * ld + r] = row[j * bias.k_stride] ? 0.0f : -kInfinity;
       }
     }
   } else if (bias.element == Element::f32) {
-    gather_bias<float>(bias, panel, keys, tile, ld);
+    gather_bias<float>(bias, panel, part, tile, ld);
   } else if (bias.element == Element::f16) {
-    gather_bias<f16>(bias, panel, keys, tile, ld);
+    gather_bias<f16>(bias, panel, part, tile, ld);
   } else {
-    gather_bias<bf16>(bias, panel, keys, tile, ld);
+    gather_bias<bf16>(bias, panel, part, tile, ld);
   }
 }
 
@@ -51,14 +53,23 @@ ATTUNE_INLINE I inside(const Panel<kPanel>& panel, int vector, std::int64_t key)
   return (j >= load<I>(panel.begin + vector * kLanes)) & (j < load<I>(panel.end + vector * kLanes));
 }
 
-// Masks what lies outside each row's interval.
+// Masks what lies outside each row's interval. `part` counts vectors of this panel.
 template <int kPanel>
-void mask_scores(const Panel<kPanel>& panel, Range keys, float* tile, std::int64_t ld) {
-  for (std::int64_t j = keys.begin; j < keys.end; ++j) {
-    float* row = tile + (j - keys.begin) * ld;
-    for (int n = 0; n < panel.vectors; ++n) {
-      const F s = loadf(row + n * kLanes);
-      store(row + n * kLanes, select(inside(panel, n, j), s, splat(-kInfinity)));
+void mask_scores(const Panel<kPanel>& panel, const Part& part, float* tile, std::int64_t ld) {
+  const Range keys = part.keys;
+  for (int n = part.first; n < smaller(part.last, panel.vectors); ++n) {
+    const Range common = meet(panel.vector_common[n], keys);
+    const auto mask = [&](std::int64_t begin, std::int64_t end) ATTUNE_LAMBDA_INLINE {
+      for (std::int64_t j = begin; j < end; ++j) {
+        float* at = tile + (j - keys.begin) * ld + n * kLanes;
+        store(at, select(inside(panel, n, j), loadf(at), splat(-kInfinity)));
+      }
+    };
+    if (common.empty()) {
+      mask(keys.begin, keys.end);
+    } else {
+      mask(keys.begin, common.begin);
+      mask(common.end, keys.end);
     }
   }
 }
@@ -67,14 +78,15 @@ void mask_scores(const Panel<kPanel>& panel, Range keys, float* tile, std::int64
 // job has a bias. slope_tile [keys][slope_ld], when not null, receives d(capped)/d(raw), which
 // backward needs to pass through the softcap.
 template <int kPanel>
-void feature_scores(const AttentionJob& job, const Panel<kPanel>& panel, Range keys, float* tile,
-                    std::int64_t ld, float* bias_tile, std::int64_t bias_ld, float* slope_tile,
-                    std::int64_t slope_ld) {
+void feature_scores(const AttentionJob& job, const Panel<kPanel>& panel, const Part& part,
+                    float* tile, std::int64_t ld, float* bias_tile, std::int64_t bias_ld,
+                    float* slope_tile, std::int64_t slope_ld) {
+  const Range keys = part.keys;
   const bool biased = job.bias.layout != BiasLayout::none;
-  if (biased) load_bias(job.bias, panel, keys, bias_tile, bias_ld);
+  if (biased) load_bias(job.bias, panel, part, bias_tile, bias_ld);
   for (std::int64_t j = keys.begin; j < keys.end; ++j) {
     const std::int64_t row = j - keys.begin;
-    for (int n = 0; n < panel.vectors; ++n) {
+    for (int n = part.first; n < smaller(part.last, panel.vectors); ++n) {
       const std::int64_t lane = n * kLanes;
       F s = loadf(tile + row * ld + lane) * job.scale;
       if (job.softcap > 0) {
@@ -109,9 +121,10 @@ ATTUNE_INLINE F exponent(F score, F scale, F reference) {
 // keep_scale where the element is kept, 0 where it is dropped. Neighbouring keys share a Philox
 // block of four; lanes whose blocks are cut differently draw one block a key.
 template <int kPanel>
-void dropout_tile(const AttentionJob& job, const Panel<kPanel>& panel, Range keys, float* tile,
-                  std::int64_t ld) {
-  for (int n = 0; n < panel.vectors; ++n) {
+void dropout_tile(const AttentionJob& job, const Panel<kPanel>& panel, const Part& part,
+                  float* tile, std::int64_t ld) {
+  const Range keys = part.keys;
+  for (int n = part.first; n < smaller(part.last, panel.vectors); ++n) {
     const std::uint64_t* base = panel.dropout_row + n * kLanes;
     U phase{};
     bool together = true;

@@ -2,6 +2,8 @@
 // most of the work; intrinsics only where the compiler would not find the instruction.
 #pragma once
 
+#include <sched.h>
+
 #include <cstdint>
 #include <cstring>
 
@@ -72,6 +74,15 @@ ATTUNE_INLINE bool any(I mask) {
 // True where x is NaN or infinite.
 ATTUNE_INLINE I nonfinite(F x) {
   return reinterpret_cast<I>(as_u(x) & 0x7f800000u) == splat(0x7f800000);
+}
+
+// One turn of a wait. Short waits are the rule; a long one means more threads than cores, so give the
+// core away.
+ATTUNE_INLINE void pause(int tries) {
+  if (tries > 1000) sched_yield();
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
 }
 
 template <typename T>
