@@ -100,7 +100,7 @@ struct ScoreTerms {
 template <typename W>
 struct BiasTile {
   static constexpr int kGroups = W::kKeyTiles / 2;
-  u32 raw[W::kRowTiles][2][kGroups][4];  // of four neighbouring keys: as loaded, then as floats
+  u32 raw[W::kRowTiles][2][kGroups][4];  // of four neighbouring keys, as loaded
 
   // Calls body(m, half, group) for every four keys of this thread.
   template <typename Body>
@@ -175,18 +175,16 @@ struct BiasTile {
         x = terms.softcap * tanh_accurate(x / terms.softcap);
       });
     }
-    if (terms.bias_kind != BiasKind::none) {
-      if (terms.bias_kind == BiasKind::boolean) {
-        to_floats<BiasKind::boolean, Element::f32>();
+    if (terms.bias_kind == BiasKind::boolean) {
+      add_bias<BiasKind::boolean, Element::f32>(s);
+    } else if (terms.bias_kind == BiasKind::additive) {
+      if (terms.bias_element == static_cast<int>(Element::f32)) {
+        add_bias<BiasKind::additive, Element::f32>(s);
       } else if (terms.bias_element == static_cast<int>(Element::f16)) {
-        to_floats<BiasKind::additive, Element::f16>();
-      } else if (terms.bias_element == static_cast<int>(Element::bf16)) {
-        to_floats<BiasKind::additive, Element::bf16>();
+        add_bias<BiasKind::additive, Element::f16>(s);
+      } else {
+        add_bias<BiasKind::additive, Element::bf16>(s);
       }
-      for_each_score(s, [&](float& x, int m, int half, int n, int e) {
-        const float bias = __uint_as_float(raw[m][half][n][e]);
-        x = bias == -infinity() ? -infinity() : x + bias;
-      });
     }
     if (terms.slope != 0.0f) {
       for_each_score(s, [&](float& x, int m, int half, int n, int e) {
@@ -206,14 +204,10 @@ struct BiasTile {
   }
 
   template <BiasKind kKind, Element kElement>
-  __device__ __forceinline__ void to_floats() {
-    for_each([&](int m, int half, int n) {
-      u32(&x)[4] = raw[m][half][n];
-      const float y[4] = {
-          ScoreTerms::bias_of<kKind, kElement>(x, 0), ScoreTerms::bias_of<kKind, kElement>(x, 1),
-          ScoreTerms::bias_of<kKind, kElement>(x, 2), ScoreTerms::bias_of<kKind, kElement>(x, 3)};
-#pragma unroll
-      for (int e = 0; e < 4; ++e) x[e] = __float_as_uint(y[e]);
+  __device__ __forceinline__ void add_bias(typename W::Scores& s) const {
+    for_each_score(s, [&](float& x, int m, int half, int n, int e) {
+      const float bias = ScoreTerms::bias_of<kKind, kElement>(raw[m][half][n], e);
+      x = bias == -infinity() ? -infinity() : x + bias;
     });
   }
 };
