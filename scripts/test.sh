@@ -56,7 +56,7 @@ check_format() {
     echo "skipped: the layout is that of clang-format 14 (Debian 12); this is $version"
     return
   fi
-  git ls-files -z -- '*.c' '*.cpp' '*.h' '*.hpp' | xargs -0 -r clang-format --dry-run -Werror
+  git ls-files -z -- '*.c' '*.cpp' '*.h' '*.hpp' '*.cuh' | xargs -0 -r clang-format --dry-run -Werror
 }
 
 check_lint() {

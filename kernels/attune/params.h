@@ -32,10 +32,10 @@ struct BiasOperand {
 
 struct Dropout {
   u64 seed, offset;
-  const u64* state;   // device memory (seed, offset), read at run time instead; null: not used
-  u32 keep_from;      // keep iff the Philox word is at least this ...
-  int keep_none;      // ... unless even the largest word is dropped
-  float keep_scale;   // 1 / (1 - p); 1 without dropout
+  const u64* state;    // device memory (seed, offset), read at run time instead; null: not used
+  u32 keep_from;       // keep iff the Philox word is at least this ...
+  int keep_none;       // ... unless even the largest word is dropped
+  float keep_scale;    // 1 / (1 - p); 1 without dropout
   u32 round_keys[20];  // of seed, see fill_round_keys()
 };
 

@@ -8,17 +8,18 @@ namespace attune::kernel {
 // 16 bytes; `there` is a predicate, not a branch.
 __device__ __forceinline__ void store_global(void* to, const u32 (&r)[4], bool there) {
   asm volatile(
-      "{\n .reg .pred p;\n setp.ne.b32 p, %5, 0;\n @p st.global.v4.b32 [%0], {%1, %2, %3, %4};\n}"
-      ::"l"(__cvta_generic_to_global(to)),
+      "{\n .reg .pred p;\n setp.ne.b32 p, %5, 0;\n @p st.global.v4.b32 [%0], {%1, %2, %3, "
+      "%4};\n}" ::"l"(__cvta_generic_to_global(to)),
       "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]), "r"(static_cast<int>(there))
       : "memory");
 }
 
 __device__ __forceinline__ void store_global(void* to, float a, float b, bool there) {
-  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %3, 0;\n @p st.global.v2.f32 [%0], {%1, %2};\n}" ::
-                   "l"(__cvta_generic_to_global(to)),
-               "f"(a), "f"(b), "r"(static_cast<int>(there))
-               : "memory");
+  asm volatile(
+      "{\n .reg .pred p;\n setp.ne.b32 p, %3, 0;\n @p st.global.v2.f32 [%0], {%1, %2};\n}" ::"l"(
+          __cvta_generic_to_global(to)),
+      "f"(a), "f"(b), "r"(static_cast<int>(there))
+      : "memory");
 }
 
 // Read-only data. Not volatile: the compiler may move and drop these loads.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <attune/kernel/forward_portable_layout.h>
+
 #include <attune/part/result.cuh>
 #include <attune/part/tile_order.cuh>
 

@@ -372,8 +372,8 @@ struct ProductsOf<false, true, W> {
 
 // The best way for an element type and the first architecture of the spec's range.
 template <int kArch, typename W>
-using Products =
-    typename ProductsOf<W::kElement == Element::f16 || (W::kElement == Element::bf16 && kArch >= 80),
-                        W::kElement == Element::f32 && kArch >= 80, W>::Type;
+using Products = typename ProductsOf<W::kElement == Element::f16 ||
+                                         (W::kElement == Element::bf16 && kArch >= 80),
+                                     W::kElement == Element::f32 && kArch >= 80, W>::Type;
 
 }  // namespace attune::kernel

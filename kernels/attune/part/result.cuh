@@ -53,7 +53,8 @@ __device__ __forceinline__ void write_lse(const ForwardParams& p, const Sequence
 }
 
 template <typename W, typename S>
-__device__ __forceinline__ void scale_values(typename W::Values& o, const S& softmax, float factor) {
+__device__ __forceinline__ void scale_values(typename W::Values& o, const S& softmax,
+                                             float factor) {
 #pragma unroll
   for (int m = 0; m < W::kRowTiles; ++m) {
 #pragma unroll

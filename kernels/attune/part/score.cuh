@@ -23,7 +23,9 @@ __device__ __forceinline__ float exp2_fast(float x) {
 __device__ __forceinline__ float tanh_accurate(float x) {
   const float square = x * x;
   const float series =
-      x + x * square * (-0.33333334f + square * (0.13333334f + square * (-0.053968254f + square * 0.021869488f)));
+      x + x * square *
+              (-0.33333334f +
+               square * (0.13333334f + square * (-0.053968254f + square * 0.021869488f)));
   const float far = 1.0f - 2.0f / (exp2_fast(fabsf(x) * (2 * kLog2E)) + 1.0f);
   return square < 0.0625f ? series : copysignf(far, x);
 }

@@ -79,8 +79,7 @@ __device__ __forceinline__ void load_rows(u32 tile, const RowAddress& row_addres
     constexpr int kAcross = kRowChunks % 16 == 0 ? 16 : kRowChunks % 8 == 0 ? 8 : 4;
     constexpr int kStep = kThreads / kAcross;
     const int row = thread / kAcross, chunk = thread % kAcross;
-    const auto* from =
-        row_address.base + (first + row) * row_address.s_stride + chunk * kPerChunk;
+    const auto* from = row_address.base + (first + row) * row_address.s_stride + chunk * kPerChunk;
     const int rows = end - first - row;
 #pragma unroll
     for (int c = 0; c < kRowChunks; c += kAcross) {
@@ -136,8 +135,8 @@ struct QueryRows {
 
 // Row 0 of a head of k or v (of page 0 when paged).
 template <typename Bits, bool kPaged>
-__device__ __forceinline__ const Bits* first_key_row(const ForwardParams& p, const Operand& x, int b,
-                                                     int start, int h) {
+__device__ __forceinline__ const Bits* first_key_row(const ForwardParams& p, const Operand& x,
+                                                     int b, int start, int h) {
   const bool paged = kPaged && p.page_table.data != nullptr;
   return static_cast<const Bits*>(x.data) + h * x.h_stride +
          (paged ? 0 : b * x.b_stride + start * x.s_stride);
@@ -163,8 +162,9 @@ struct KeyRows {
     if constexpr (kPaged) {
       const Indices& table = params->page_table;
       if (table.data != nullptr) {
-        const int page = clamp(table.data[b * table.stride + j / params->page_size * table.inner_stride],
-                               0, params->pages - 1);
+        const int page =
+            clamp(table.data[b * table.stride + j / params->page_size * table.inner_stride], 0,
+                  params->pages - 1);
         return base + page * b_stride + j % params->page_size * s_stride;
       }
     }

@@ -49,7 +49,7 @@ struct Softmax {
   static constexpr float kLift = 1048576.0f, kMostSum = 1.2379400392853803e27f;  // 2^20, 2^90
   float m[W::kRowTiles][2], l[W::kRowTiles][2];
   const float* factor_at;  // raw product -> power of two; stays where the kernel's parameters lie
-  bool careful;         // m follows the maximum; else until every row has met a key
+  bool careful;            // m follows the maximum; else until every row has met a key
 
   __device__ __forceinline__ explicit Softmax(const ForwardParams& p)
       : factor_at(&p.scale_log2), careful(true) {
