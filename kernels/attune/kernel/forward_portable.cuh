@@ -22,9 +22,11 @@ template <PortableForward kSpec>
 struct BoundedForward {
   using E = Elements<kSpec.element>;
   using Bits = typename E::Bits;
-  using W = WarpShape<kSpec.element, kSpec.queries, kSpec.keys, kSpec.warps, kSpec.head_dim>;
+  using W = WarpShape<kSpec.element, kSpec.queries, kSpec.keys, kSpec.warps, kSpec.head_dim,
+                      kSpec.paired>;
   static constexpr int kThreads = threads_of(kSpec);
   static constexpr bool kTerms = kSpec.bias || kSpec.general;
+  static constexpr bool kWide = Softmax<W, kTerms>::kWide;
   static constexpr PortableForwardShared kShared = forward_portable_shared(kSpec);
 
   static __device__ __forceinline__ void run(const ForwardParams& p) {
@@ -34,26 +36,27 @@ struct BoundedForward {
     const u32 q_tile = shared_address(shared);
     if (!begin_tile<kSpec, W>(p, facts)) return;
 
-    Products<kSpec.arch, W> products(q_tile);
+    Products<kSpec.arch, W> products(q_tile, q_tile + kShared.p);
+    const WarpPair<W> pair(q_tile + kShared.exchange);
     Softmax<W, kTerms> softmax(p);
     typename W::Values o;
     for (bool again = false;; again = true) {
       softmax = Softmax<W, kTerms>(p);
       clear_fragments(o);
-      walk_keys(p, facts, q_tile, products, softmax, o, again);
-      if (!Softmax<W, kTerms>::kWide || again || !__syncthreads_or(softmax.overflowed())) break;
+      walk_keys(p, facts, q_tile, products, softmax, pair, o, again);
+      if (!kWide || again || !__syncthreads_or(softmax.overflowed())) break;
     }
 
     const TilePlace& tile = facts.place;
     const Sequence& seq = facts.seq;
-    softmax.finish(p, tile.h);
+    softmax.finish(p, tile.h, pair);
     write_lse<W>(p, seq, tile, softmax);
     const u32 bad = non_finite_rows<W>(o, softmax);
     scale_values<W>(o, softmax, kSpec.dropout ? p.dropout.keep_scale : 1.0f);
     write_values<kSpec.element, kSpec.aligned, W>(p, seq, tile, o, q_tile);
-    if (__any_sync(~0u, bad != 0)) {
+    if (pair.any(bad != 0)) {
       // Over this warp's rows of Q, where O has just left.
-      const u32 rows = q_tile + threadIdx.x / 32 * W::kWarpRows * W::QTile::kPanel;
+      const u32 rows = q_tile + threadIdx.x / 32 * (W::kWarpRows / W::kSharers) * W::QTile::kPanel;
       exact_rows<kSpec, W>(p, seq, tile, softmax, bad, rows);
     }
   }
@@ -62,7 +65,8 @@ struct BoundedForward {
   static __device__ __forceinline__ void walk_keys(const ForwardParams& p, const TileFacts& facts,
                                                    u32 q_tile, Products<kSpec.arch, W>& products,
                                                    Softmax<W, kTerms>& softmax,
-                                                   typename W::Values& o, bool again) {
+                                                   const WarpPair<W>& pair, typename W::Values& o,
+                                                   bool again) {
     const TilePlace tile = facts.place;
     const Sequence seq = facts.seq;
     const MaskSides sides = facts.sides;
@@ -86,8 +90,7 @@ struct BoundedForward {
         q_tile, q_rows, p.q.d_stride, p.d, first, seq.sq);
     if (begin < reach.end) load_keys(begin, 0);
 
-    const WarpRows rows(static_cast<int>(threadIdx.x / 32) * W::kWarpRows, W::kWarpRows, count,
-                        sides);
+    const WarpRows rows(W::first_row(), W::kWarpRows, count, sides);
     const ScoreTerms terms(p, seq, tile.b, tile.h, kSpec.bias, kSpec.general);
     for (int j = begin, stage = 0; j < reach.end; j += W::kKeys) {
       wait_for_copies<0>();
@@ -100,18 +103,25 @@ struct BoundedForward {
         typename W::Scores s;
         [[maybe_unused]] BiasTile<W> bias;
         const int row = first + thread_row<W>(0, 0);
-        if constexpr (kSpec.bias) bias.load(terms, row, seq.sq - 1, j, seq.sk);
+        const int j0 = j + W::half() * W::kWarpKeys;
+        if constexpr (kSpec.bias) bias.load(terms, row, seq.sq - 1, j0, seq.sk);
         products.scores(s, k_tile + stage * kShared.k);
-        if constexpr (kTerms) bias.apply(s, terms, row, j);
-        if (!rows.cover(j, j + W::kKeys)) apply_mask<W>(s, facts.sides, j);
-        if (!Softmax<W, kTerms>::kWide || softmax.careful) {
+        if constexpr (kTerms) bias.apply(s, terms, row, j0);
+        if (!rows.cover(j, j + W::kKeys)) apply_mask<W>(s, facts.sides, j0);
+        if (!kWide || softmax.careful) {
           float alphas[W::kRowTiles][2];
-          if (softmax.settle(s, alphas, again)) softmax.multiply(o, alphas);
+          if (softmax.settle(s, alphas, again, pair)) softmax.multiply(o, alphas);
         }
         const float top = softmax.powers(s);
-        if constexpr (kSpec.dropout) apply_dropout<W>(s, p, tile.b, tile.h, row, j);
+        if constexpr (kSpec.dropout) apply_dropout<W>(s, p, tile.b, tile.h, row, j0);
+        bool large = kWide && top > Softmax<W, kTerms>::kLift;
+        if constexpr (W::kPaired) {
+          products.share(s);
+          large = pair.any(large);
+        }
         products.add_values(o, s, v_tile + stage * kShared.v);
-        softmax.lift(top, o);
+        if constexpr (kWide && !W::kPaired) large = pair.any(large);
+        if (large) softmax.lift(o, pair);
       }
       if constexpr (kSpec.stages > 1) {
         stage ^= 1;

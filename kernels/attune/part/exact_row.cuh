@@ -76,7 +76,7 @@ template <PortableForward kSpec, typename W, typename S>
 __device__ __forceinline__ void exact_rows(const ForwardParams& p, const Sequence& seq,
                                            const TilePlace& tile, const S& softmax, u32 bad,
                                            u32 scratch) {
-  const int lane = threadIdx.x % 32, warp_row = static_cast<int>(threadIdx.x / 32) * W::kWarpRows;
+  const int lane = threadIdx.x % 32;
   __syncwarp();
 #pragma unroll
   for (int m = 0; m < W::kRowTiles; ++m) {
@@ -93,7 +93,7 @@ __device__ __forceinline__ void exact_rows(const ForwardParams& p, const Sequenc
   __syncwarp();
 #pragma unroll 1
   for (int row = 0; row < W::kWarpRows; ++row) {
-    const int i = tile.block * W::kQueries + warp_row + row;
+    const int i = tile.block * W::kQueries + W::first_row() + row;
     const float reference = __uint_as_float(load_shared(scratch + 8 * row));
     if (reference != reference || i >= seq.sq) continue;
     exact_row<kSpec>(p, seq, tile.b, tile.h, i, reference == -infinity() ? 0.0f : reference,

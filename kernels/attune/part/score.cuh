@@ -132,7 +132,7 @@ struct BiasTile {
   __device__ __forceinline__ void load_by(const ScoreTerms& terms, int row, int last_row, int j,
                                           int sk) {
     const int key = j + 4 * static_cast<int>(threadIdx.x % 4);
-    if (terms.bias_by_four && j + W::kKeys <= sk) {
+    if (terms.bias_by_four && j + W::kWarpKeys <= sk) {
       for_each([&](int m, int half, int n) {
         const int i = smaller(row + 16 * m + 8 * half, last_row);
         u32 x[kBytes];

@@ -15,13 +15,16 @@
 
 namespace attune::kernel {
 
-// kKeyOrder: rows are read in the order of keys above, else eight neighbours at a time.
-template <int kRows, int kRowBytes, bool kKeyOrder>
+// kKeyOrder: rows are read in the order of keys above, else eight neighbours at a time. No panel
+// reaches over two of the row's kParts equal parts.
+template <int kRows, int kRowBytes, bool kKeyOrder, int kParts = 1>
 struct SharedTile {
-  static constexpr int kPanel = kRowBytes % 128 == 0 ? 128 : 64;
+  static constexpr int kPanel = kRowBytes / kParts % 128 == 0 ? 128 : 64;
+  static_assert(kRowBytes / kParts % kPanel == 0);
   static constexpr int kChunks = kPanel / 16;
   static constexpr int kPanels = kRowBytes / kPanel;
   static constexpr int kBytes = kRows * kRowBytes;
+  static constexpr int kPartBytes = kBytes / kParts;
 
   // What the chunk number is combined with: differs between the eight rows of a matrix load.
   static __device__ __forceinline__ int swizzle(int row) {

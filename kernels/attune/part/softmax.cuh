@@ -6,9 +6,12 @@
 // maximum is taken in between, and exponentials and products overlap. A score that exceeds m by 2^127 within
 // one block overflows the sum; the tile is then walked again with `careful`, where m follows the
 // maximum block by block, as it always does for f16.
+//
+// Paired warps hold the same references, each the sums over its own keys.
 #pragma once
 
 #include <attune/part/score.cuh>
+#include <attune/part/warp_pair.cuh>
 
 namespace attune::kernel {
 
@@ -43,7 +46,8 @@ struct Softmax {
   // must then be multiplied by the alphas.
   [[nodiscard]] __device__ __forceinline__ bool settle(const typename W::Scores& s,
                                                        float (&alphas)[W::kRowTiles][2],
-                                                       bool always_careful) {
+                                                       bool always_careful,
+                                                       const WarpPair<W>& pair) {
     float top[W::kRowTiles][2];
     bool move = false, without = false;
 #pragma unroll
@@ -61,8 +65,9 @@ struct Softmax {
         move |= top[i][half] > m[i][half] + (kNatural ? kSlack * kLn2 : kSlack);
       }
     }
-    move = __any_sync(~0u, move);
+    move = pair.any(move);
     if (move) {
+      pair.larger_of(top);
 #pragma unroll
       for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
@@ -129,16 +134,24 @@ struct Softmax {
   }
 
   // After a block's P is in O: brings sums that grew large back to where they have room.
-  __device__ __forceinline__ void lift(float top, typename W::Values& o) {
+  __device__ __forceinline__ void lift(typename W::Values& o, const WarpPair<W>& pair) {
     if constexpr (kWide) {
-      if (!__any_sync(~0u, top > kLift)) return;
+      float tops[W::kRowTiles][2];
 #pragma unroll
       for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           float sum = l[i][half];
           sum = fmaxf(sum, __shfl_xor_sync(~0u, sum, 1));
-          sum = fmaxf(sum, __shfl_xor_sync(~0u, sum, 2));
+          tops[i][half] = fmaxf(sum, __shfl_xor_sync(~0u, sum, 2));
+        }
+      }
+      pair.larger_of(tops);
+#pragma unroll
+      for (int i = 0; i < W::kRowTiles; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const float sum = tops[i][half];
           if (!(sum > kLift) || sum == infinity()) continue;
           const int exponent = static_cast<int>(__float_as_uint(sum) >> 23) - 127;
           m[i][half] += kNatural ? exponent * kLn2 : exponent;
@@ -161,16 +174,23 @@ struct Softmax {
   // What O is to be multiplied with, and the LSE, once finish() has run.
   float inverse[W::kRowTiles][2], lse[W::kRowTiles][2];
 
-  // Sums over the lanes of a row, adds the sink.
-  __device__ __forceinline__ void finish(const ForwardParams& p, int h) {
+  // Sums over the lanes of a row, and over a pair; adds the sink.
+  __device__ __forceinline__ void finish(const ForwardParams& p, int h, const WarpPair<W>& pair) {
+#pragma unroll
+    for (int i = 0; i < W::kRowTiles; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        l[i][half] += __shfl_xor_sync(~0u, l[i][half], 1);
+        l[i][half] += __shfl_xor_sync(~0u, l[i][half], 2);
+      }
+    }
+    pair.sync();
+    pair.sum_of(l);
 #pragma unroll
     for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         float sum = l[i][half];
-        sum += __shfl_xor_sync(~0u, sum, 1);
-        sum += __shfl_xor_sync(~0u, sum, 2);
-        l[i][half] = sum;
         float reference = m[i][half], weight = 1.0f;
         if (p.sink != nullptr) {
           const float logit = p.sink[h * p.sink_stride];

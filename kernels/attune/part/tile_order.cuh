@@ -61,8 +61,7 @@ struct WarpRows {
 // This thread's row of 16-row tile m, upper or lower half, counted inside the tile of queries.
 template <typename W>
 __device__ __forceinline__ int thread_row(int m, int half) {
-  return static_cast<int>(threadIdx.x / 32) * W::kWarpRows + 16 * m + 8 * half +
-         static_cast<int>(threadIdx.x % 32 / 4);
+  return W::first_row() + 16 * m + 8 * half + static_cast<int>(threadIdx.x % 32 / 4);
 }
 
 // What a tile is, kept in shared memory: what the main loop seldom needs stays out of registers.
