@@ -75,59 +75,98 @@ struct BoundedForward {
     const u32 k_tile = q_tile + kShared.q, v_tile = k_tile + kSpec.stages * kShared.k;
     const Range reach{sides.begin(0), sides.end(count - 1)};
     const QueryRows<const Bits> q_rows(p.q, tile.b, seq.q_start, tile.h);
-    const auto load_keys = [&](int j, int stage) {
-      const KeyRows<Bits, kSpec.general> k_rows(p, p.k, facts.k, facts.place.b);
+    const auto load_keys = [&](bool values, int j, int stage) {
+      const Operand& x = values ? p.v : p.k;
+      const KeyRows<Bits, kSpec.general> k_rows(p, x, values ? facts.v : facts.k, facts.place.b);
       load_rows<kSpec.element, kSpec.aligned, kThreads, typename W::KTile, W::kKeys, W::kWidth>(
-          k_tile + stage * kShared.k, k_rows, p.k.d_stride, p.d, j, reach.end);
-      const KeyRows<Bits, kSpec.general> v_rows(p, p.v, facts.v, facts.place.b);
-      load_rows<kSpec.element, kSpec.aligned, kThreads, typename W::KTile, W::kKeys, W::kWidth>(
-          v_tile + stage * kShared.v, v_rows, p.v.d_stride, p.dv, j, reach.end);
-      commit_copies();
+          (values ? v_tile : k_tile) + stage * kShared.k, k_rows, x.d_stride, values ? p.dv : p.d, j,
+          reach.end);
+    };
+    const WarpRows rows(W::first_row(), W::kWarpRows, count, sides);
+    const ScoreTerms terms(p, seq, tile.b, tile.h, kSpec.bias, kSpec.general);
+    const int row = first + thread_row<W>(0, 0);
+    const auto take_scores = [&](typename W::Scores& s, int j, int stage) {
+      [[maybe_unused]] BiasTile<W> bias;
+      const int key = j + W::half() * W::kWarpKeys;
+      if constexpr (kSpec.bias) bias.load(terms, row, seq.sq - 1, key, seq.sk);
+      products.scores(s, k_tile + stage * kShared.k);
+      if constexpr (kTerms) bias.apply(s, terms, row, key);
+      if (!rows.cover(j, j + W::kKeys)) apply_mask<W>(s, facts.sides, key);
+      if (!kWide || softmax.careful) {
+        float alphas[W::kRowTiles][2];
+        if (softmax.settle(s, alphas, again, pair)) softmax.multiply(o, alphas);
+      }
+    };
+    const auto take_values = [&](typename W::Scores& s, int j, int stage) {
+      const float top = softmax.powers(s);
+      if constexpr (kSpec.dropout) {
+        apply_dropout<W>(s, p, tile.b, tile.h, row, j + W::half() * W::kWarpKeys);
+      }
+      bool large = kWide && top > Softmax<W, kTerms>::kLift;
+      if constexpr (W::kPaired) {
+        products.share(s);
+        large = pair.any(large);
+      }
+      products.add_values(o, s, v_tile + stage * kShared.v);
+      if constexpr (kWide && !W::kPaired) large = pair.any(large);
+      if (large) softmax.lift(o, pair);
     };
 
     const int begin = reach.begin / W::kKeys * W::kKeys;
     load_rows<kSpec.element, kSpec.aligned, kThreads, typename W::QTile, W::kQueries, W::kWidth>(
         q_tile, q_rows, p.q.d_stride, p.d, first, seq.sq);
-    if (begin < reach.end) load_keys(begin, 0);
-
-    const WarpRows rows(W::first_row(), W::kWarpRows, count, sides);
-    const ScoreTerms terms(p, seq, tile.b, tile.h, kSpec.bias, kSpec.general);
-    for (int j = begin, stage = 0; j < reach.end; j += W::kKeys) {
-      wait_for_copies<0>();
-      __syncthreads();
-      if (j == begin) products.take_queries();
-      if constexpr (kSpec.stages > 1) {
-        if (j + W::kKeys < reach.end) load_keys(j + W::kKeys, stage ^ 1);
-      }
-      if (rows.meet(j, j + W::kKeys)) {
-        typename W::Scores s;
-        [[maybe_unused]] BiasTile<W> bias;
-        const int row = first + thread_row<W>(0, 0);
-        const int j0 = j + W::half() * W::kWarpKeys;
-        if constexpr (kSpec.bias) bias.load(terms, row, seq.sq - 1, j0, seq.sk);
-        products.scores(s, k_tile + stage * kShared.k);
-        if constexpr (kTerms) bias.apply(s, terms, row, j0);
-        if (!rows.cover(j, j + W::kKeys)) apply_mask<W>(s, facts.sides, j0);
-        if (!kWide || softmax.careful) {
-          float alphas[W::kRowTiles][2];
-          if (softmax.settle(s, alphas, again, pair)) softmax.multiply(o, alphas);
-        }
-        const float top = softmax.powers(s);
-        if constexpr (kSpec.dropout) apply_dropout<W>(s, p, tile.b, tile.h, row, j0);
-        bool large = kWide && top > Softmax<W, kTerms>::kLift;
-        if constexpr (W::kPaired) {
-          products.share(s);
-          large = pair.any(large);
-        }
-        products.add_values(o, s, v_tile + stage * kShared.v);
-        if constexpr (kWide && !W::kPaired) large = pair.any(large);
-        if (large) softmax.lift(o, pair);
-      }
-      if constexpr (kSpec.stages > 1) {
-        stage ^= 1;
-      } else {
+    if constexpr (W::kPaired) {
+      // Two turns a block, S and then P V; half of the warps are a turn behind, so that one half's
+      // softmax falls into the other's products. In even turns K of the next block starts to come,
+      // in odd ones V; each is there two turns later.
+      static_assert(kSpec.stages == 2 && kSpec.warps % 4 == 0);
+      const int turns = begin < reach.end ? (reach.end - begin + W::kKeys - 1) / W::kKeys * 2 : 0;
+      const int behind = static_cast<int>(threadIdx.x) / (kThreads / 2);
+      if (turns > 0) load_keys(false, begin, 0);
+      commit_copies();
+      if (turns > 0) load_keys(true, begin, 0);
+      commit_copies();
+      typename W::Scores s;
+#pragma unroll 1
+      for (int turn = 0; turn <= turns; ++turn) {
+        wait_for_copies<1>();
         __syncthreads();
-        if (j + W::kKeys < reach.end) load_keys(j + W::kKeys, 0);
+        const int next = turn / 2 + 1;
+        if (next * 2 < turns) load_keys(turn % 2 != 0, begin + next * W::kKeys, next % 2);
+        commit_copies();
+        const int own = turn - behind, block = own / 2, j = begin + block * W::kKeys;
+        if (own < 0 || own >= turns || !rows.meet(j, j + W::kKeys)) continue;
+        if (own % 2 == 0) {
+          take_scores(s, j, block % 2);
+        } else {
+          take_values(s, j, block % 2);
+        }
+      }
+    } else {
+      const auto load_both = [&](int j, int stage) {
+        load_keys(false, j, stage);
+        load_keys(true, j, stage);
+        commit_copies();
+      };
+      if (begin < reach.end) load_both(begin, 0);
+      for (int j = begin, stage = 0; j < reach.end; j += W::kKeys) {
+        wait_for_copies<0>();
+        __syncthreads();
+        if (j == begin) products.take_queries();
+        if constexpr (kSpec.stages > 1) {
+          if (j + W::kKeys < reach.end) load_both(j + W::kKeys, stage ^ 1);
+        }
+        if (rows.meet(j, j + W::kKeys)) {
+          typename W::Scores s;
+          take_scores(s, j, stage);
+          take_values(s, j, stage);
+        }
+        if constexpr (kSpec.stages > 1) {
+          stage ^= 1;
+        } else {
+          __syncthreads();
+          if (j + W::kKeys < reach.end) load_both(j + W::kKeys, 0);
+        }
       }
     }
     wait_for_copies<0>();
