@@ -131,16 +131,18 @@ struct BoundedForward {
       for (int turn = 0; turn <= turns; ++turn) {
         wait_for_copies<1>();
         __syncthreads();
+        const int own = turn - behind, block = own / 2, j = begin + block * W::kKeys;
+        if (own >= 0 && own < turns && rows.meet(j, j + W::kKeys)) {
+          if (own % 2 == 0) {
+            take_scores(s, j, block % 2);
+          } else {
+            take_values(s, j, block % 2);
+          }
+        }
+        // Last, when this warp's products no longer wait for its instructions.
         const int next = turn / 2 + 1;
         if (next * 2 < turns) load_keys(turn % 2 != 0, begin + next * W::kKeys, next % 2);
         commit_copies();
-        const int own = turn - behind, block = own / 2, j = begin + block * W::kKeys;
-        if (own < 0 || own >= turns || !rows.meet(j, j + W::kKeys)) continue;
-        if (own % 2 == 0) {
-          take_scores(s, j, block % 2);
-        } else {
-          take_values(s, j, block % 2);
-        }
       }
     } else {
       const auto load_both = [&](int j, int stage) {
