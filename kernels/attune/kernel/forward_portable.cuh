@@ -75,29 +75,38 @@ struct BoundedForward {
     const u32 k_tile = q_tile + kShared.q, v_tile = k_tile + kSpec.stages * kShared.k;
     const Range reach{sides.begin(0), sides.end(count - 1)};
     const QueryRows<const Bits> q_rows(p.q, tile.b, seq.q_start, tile.h);
-    const auto load_keys = [&](bool values, int j, int stage) {
+    constexpr int kPieces = W::kPaired ? W::kKeys / 16 : 1;
+    constexpr int kLoaders = W::kPaired ? kThreads / 2 : kThreads;
+    const auto load_keys = [&](bool values, int j, int stage, int piece = 0) {
       const Operand& x = values ? p.v : p.k;
       const KeyRows<Bits, kSpec.general> k_rows(p, x, values ? facts.v : facts.k, facts.place.b);
-      load_rows<kSpec.element, kSpec.aligned, kThreads, typename W::KTile, W::kKeys, W::kWidth>(
-          (values ? v_tile : k_tile) + stage * kShared.k, k_rows, x.d_stride, values ? p.dv : p.d, j,
-          reach.end);
+      load_rows<kSpec.element, kSpec.aligned, kLoaders, typename W::KTile, W::kKeys, W::kWidth,
+                kPieces>((values ? v_tile : k_tile) + stage * kShared.k, k_rows, x.d_stride,
+                         values ? p.dv : p.d, j, reach.end, piece);
     };
-    const WarpRows rows(W::first_row(), W::kWarpRows, count, sides);
+    const auto load_all = [&](const auto& load) {
+#pragma unroll 1
+      for (int piece = 0; piece < kPieces; ++piece) load(piece);
+    };
+    const auto rows_of_warp = [&] {
+      const int there = facts.seq.sq - facts.place.block * W::kQueries;
+      return WarpRows(W::first_row(), W::kWarpRows, smaller(W::kQueries, there), facts.sides);
+    };
     const ScoreTerms terms(p, seq, tile.b, tile.h, kSpec.bias, kSpec.general);
     const int row = first + thread_row<W>(0, 0);
-    const auto take_scores = [&](typename W::Scores& s, int j, int stage) {
+    const auto take_scores = [&](typename W::Scores& s, int j, int stage, bool covered) {
       [[maybe_unused]] BiasTile<W> bias;
       const int key = j + W::half() * W::kWarpKeys;
       if constexpr (kSpec.bias) bias.load(terms, row, seq.sq - 1, key, seq.sk);
       products.scores(s, k_tile + stage * kShared.k);
       if constexpr (kTerms) bias.apply(s, terms, row, key);
-      if (!rows.cover(j, j + W::kKeys)) apply_mask<W>(s, facts.sides, key);
+      if (!covered) apply_mask<W>(s, facts.sides, key);
       if (!kWide || softmax.careful) {
         float alphas[W::kRowTiles][2];
         if (softmax.settle(s, alphas, again, pair)) softmax.multiply(o, alphas);
       }
     };
-    const auto take_values = [&](typename W::Scores& s, int j, int stage) {
+    const auto take_values = [&](typename W::Scores& s, int j, int stage, const auto& between) {
       const float top = softmax.powers(s);
       if constexpr (kSpec.dropout) {
         apply_dropout<W>(s, p, tile.b, tile.h, row, j + W::half() * W::kWarpKeys);
@@ -106,8 +115,10 @@ struct BoundedForward {
       if constexpr (W::kPaired) {
         products.share(s);
         large = pair.any(large);
+        products.add_values(o, s, v_tile + stage * kShared.v, between);
+      } else {
+        products.add_values(o, s, v_tile + stage * kShared.v);
       }
-      products.add_values(o, s, v_tile + stage * kShared.v);
       if constexpr (kWide && !W::kPaired) large = pair.any(large);
       if (large) softmax.lift(o, pair);
     };
@@ -117,33 +128,45 @@ struct BoundedForward {
         q_tile, q_rows, p.q.d_stride, p.d, first, seq.sq);
     if constexpr (W::kPaired) {
       // Two turns a block, S and then P V; half of the warps are a turn behind, so that one half's
-      // softmax falls into the other's products. In even turns K of the next block starts to come,
-      // in odd ones V; each is there two turns later.
+      // softmax falls into the other's products. Who multiplies P and V also starts the copies of
+      // the next block: K in even turns, V in odd ones; each is there two turns later.
       static_assert(kSpec.stages == 2 && kSpec.warps % 4 == 0);
-      const int turns = begin < reach.end ? (reach.end - begin + W::kKeys - 1) / W::kKeys * 2 : 0;
-      const int behind = static_cast<int>(threadIdx.x) / (kThreads / 2);
-      if (turns > 0) load_keys(false, begin, 0);
+      const int behind = static_cast<int>(threadIdx.x) / kLoaders;
+      const auto load_piece = [&](int j, int stage, int piece) {
+        int half = behind;
+        asm volatile("" : "+r"(half));  // or what follows from it takes registers all along
+        load_keys(half == 0, j, stage, piece);
+      };
+      // The first block: the half that is behind brings K, the other V.
+      if (begin < reach.end) load_all([&](int piece) { load_piece(begin, 0, piece); });
       commit_copies();
-      if (turns > 0) load_keys(true, begin, 0);
+      wait_for_copies<0>();
+      if (behind != 0) {
+        __syncthreads();
+        load_all([&](int piece) { load_piece(begin + W::kKeys, 1, piece); });
+      }
       commit_copies();
-      typename W::Scores s;
 #pragma unroll 1
-      for (int turn = 0; turn <= turns; ++turn) {
+      for (int j = begin, stage = 0; j < reach.end; j += W::kKeys, stage ^= 1) {
+        typename W::Scores s;
         wait_for_copies<1>();
         __syncthreads();
-        const int own = turn - behind, block = own / 2, j = begin + block * W::kKeys;
-        if (own >= 0 && own < turns && rows.meet(j, j + W::kKeys)) {
-          if (own % 2 == 0) {
-            take_scores(s, j, block % 2);
-          } else {
-            take_values(s, j, block % 2);
-          }
+        const WarpRows rows = rows_of_warp();
+        const bool work = rows.meet(j, j + W::kKeys);
+        if (work) take_scores(s, j, stage, rows.cover(j, j + W::kKeys));
+        wait_for_copies<0>();
+        __syncthreads();
+        const auto load_next = [&](int piece) {
+          load_piece(j + (1 + behind) * W::kKeys, stage ^ 1 ^ behind, piece);
+        };
+        if (work) {
+          take_values(s, j, stage, load_next);
+        } else {
+          load_all(load_next);
         }
-        // Last, when this warp's products no longer wait for its instructions.
-        const int next = turn / 2 + 1;
-        if (next * 2 < turns) load_keys(turn % 2 != 0, begin + next * W::kKeys, next % 2);
         commit_copies();
       }
+      if (behind == 0) __syncthreads();
     } else {
       const auto load_both = [&](int j, int stage) {
         load_keys(false, j, stage);
@@ -151,6 +174,7 @@ struct BoundedForward {
         commit_copies();
       };
       if (begin < reach.end) load_both(begin, 0);
+      const WarpRows rows = rows_of_warp();
       for (int j = begin, stage = 0; j < reach.end; j += W::kKeys) {
         wait_for_copies<0>();
         __syncthreads();
@@ -160,8 +184,8 @@ struct BoundedForward {
         }
         if (rows.meet(j, j + W::kKeys)) {
           typename W::Scores s;
-          take_scores(s, j, stage);
-          take_values(s, j, stage);
+          take_scores(s, j, stage, rows.cover(j, j + W::kKeys));
+          take_values(s, j, stage, 0);
         }
         if constexpr (kSpec.stages > 1) {
           stage ^= 1;

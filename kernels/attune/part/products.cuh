@@ -136,14 +136,17 @@ struct TensorProducts {
     }
   }
 
+  // Calls between(step) before each 16 keys: what it does then hides behind products.
+  template <typename Between>
   __device__ __forceinline__ void add_values(typename W::Values& o, const typename W::Scores& p,
-                                             u32 v_tile) {
+                                             u32 v_tile, const Between& between) {
     const auto reader = value_reader<W>(v_tile);
     [[maybe_unused]] const int lane = threadIdx.x % 32;
     [[maybe_unused]] const MatrixReader<PTile> p_reader(
         p_tile + W::first_row() * PTile::kPanel, lane % 16, lane / 16);
 #pragma unroll
     for (int n = 0; n < W::kKeys / 8; n += 2) {
+      between(n / 2);
       u32 a[W::kRowTiles][4];
 #pragma unroll
       for (int m = 0; m < W::kRowTiles; ++m) {
@@ -168,6 +171,10 @@ struct TensorProducts {
         }
       }
     }
+  }
+  __device__ __forceinline__ void add_values(typename W::Values& o, const typename W::Scores& p,
+                                             u32 v_tile) {
+    add_values(o, p, v_tile, [](int) {});
   }
 };
 

@@ -68,25 +68,30 @@ __device__ __forceinline__ int key_row(int index, int half) {
 
 // Rows [first, first + kRows) of one head to shared memory; rows from `end` on and columns from d on
 // become zeros. Precondition of the aligned way: unit stride, everything a multiple of 16 bytes.
+// kThreads threads do it together; with kPieces calls for `piece` 0 and on, a part of it each.
 template <Element kElement, bool kAligned, int kThreads, typename Tile, int kRows, int kWidth,
-          typename RowAddress>
+          int kPieces = 1, typename RowAddress>
 __device__ __forceinline__ void load_rows(u32 tile, const RowAddress& row_address, i64 d_stride,
-                                          int d, int first, int end) {
+                                          int d, int first, int end, int piece = 0) {
   using E = Elements<kElement>;
   constexpr int kPerChunk = 16 / static_cast<int>(sizeof(typename E::Bits));
   constexpr int kRowChunks = kWidth / kPerChunk;
   constexpr int kAll = kRows * kRowChunks;
-  const int thread = threadIdx.x;
+  const int thread = threadIdx.x % kThreads;
   if constexpr (kAligned && !RowAddress::kScattered) {
     // A thread keeps its columns; its rows lie a constant number apart.
-    constexpr int kAcross = kRowChunks % 16 == 0 ? 16 : kRowChunks % 8 == 0 ? 8 : 4;
+    constexpr int kWidest = kThreads / 16 < 16 && kPieces > 1 ? 8 : 16;
+    constexpr int kAcross = kRowChunks % kWidest == 0 ? kWidest : kRowChunks % 8 == 0 ? 8 : 4;
+    constexpr int kTurns = kRowChunks / kAcross, kTurnsAPiece = (kTurns + kPieces - 1) / kPieces;
     constexpr int kStep = kThreads / kAcross;
     const int row = thread / kAcross, chunk = thread % kAcross;
     const auto* from =
         row_address.base + (first + row) * row_address.s_stride + chunk * kPerChunk;
     const int rows = end - first - row;
 #pragma unroll
-    for (int c = 0; c < kRowChunks; c += kAcross) {
+    for (int turn = 0; turn < kTurnsAPiece; ++turn) {
+      const int c = (piece * kTurnsAPiece + turn) * kAcross;
+      if (c >= kRowChunks) break;
       const int there = (chunk + c) * kPerChunk < d ? rows : 0;
 #pragma unroll
       for (int r = 0; r < kRows; r += kStep) {
@@ -97,6 +102,7 @@ __device__ __forceinline__ void load_rows(u32 tile, const RowAddress& row_addres
     }
     return;
   }
+  if (piece > 0) return;
 #pragma unroll
   for (int turn = 0; turn < (kAll + kThreads - 1) / kThreads; ++turn) {
     const int index = turn * kThreads + thread;
