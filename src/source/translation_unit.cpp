@@ -25,14 +25,14 @@ std::string_view name_of(kernel::Element element) {
 // gains a field that is not written here.
 std::string literal(const kernel::PortableForward& spec) {
   const auto& [element, arch, head_dim, aligned, bias, dropout, general, queries, keys, warps,
-               stages, blocks] = spec;
+               stages, blocks, paired] = spec;
   return fmt::format(
       "{{\n"
       "    .element = Element::{}, .arch = {}, .head_dim = {}, .aligned = {}, .bias = {},\n"
       "    .dropout = {}, .general = {}, .queries = {}, .keys = {}, .warps = {}, .stages = {},\n"
-      "    .blocks = {}}}",
+      "    .blocks = {}, .paired = {}}}",
       name_of(element), arch, head_dim, aligned, bias, dropout, general, queries, keys, warps,
-      stages, blocks);
+      stages, blocks, paired);
 }
 
 }  // namespace

@@ -33,6 +33,7 @@ const char* name_of(Element element) {
 
 struct Tile {
   int queries, keys, warps, stages, blocks;
+  bool paired = false;
 };
 
 // Without tensor cores a thread's work is unrolled key by key: short tiles keep the code short.
@@ -76,6 +77,15 @@ Tile half_tile(const PortableForward& spec, bool featured) {
   }
 }
 
+// Warps that share rows take all the shared memory of the large devices; the row after this one serves
+// the others.
+constexpr Tile kPairedTile = {128, 64, 8, 2, 1, true};
+
+bool gains_from_pairs(const PortableForward& spec) {
+  return spec.element != Element::f32 && spec.arch >= 80 && spec.head_dim > 128 && spec.aligned &&
+         !spec.bias && !spec.dropout && !spec.general;
+}
+
 // Measured: docs/kernels/forward_portable.md.
 Tile choose_tile(const PortableForward& spec) {
   const bool tensor = spec.element == Element::f16 || spec.arch >= 80;
@@ -85,6 +95,16 @@ Tile choose_tile(const PortableForward& spec) {
   }
   const bool featured = spec.bias || spec.dropout || spec.general;
   return spec.element == Element::f32 ? split_tile(spec, featured) : half_tile(spec, featured);
+}
+
+PortableForward with_tile(PortableForward spec, const Tile& tile) {
+  spec.queries = tile.queries;
+  spec.keys = tile.keys;
+  spec.warps = tile.warps;
+  spec.stages = tile.stages;
+  spec.blocks = tile.blocks;
+  spec.paired = tile.paired;
+  return spec;
 }
 
 }  // namespace
@@ -108,13 +128,8 @@ std::vector<PortableForward> portable_forward_rows(DType dtype) {
           spec.bias = set.bias;
           spec.dropout = set.dropout;
           spec.general = set.general;
-          const Tile tile = choose_tile(spec);
-          spec.queries = tile.queries;
-          spec.keys = tile.keys;
-          spec.warps = tile.warps;
-          spec.stages = tile.stages;
-          spec.blocks = tile.blocks;
-          rows.push_back(spec);
+          if (gains_from_pairs(spec)) rows.push_back(with_tile(spec, kPairedTile));
+          rows.push_back(with_tile(spec, choose_tile(spec)));
         }
       }
     }

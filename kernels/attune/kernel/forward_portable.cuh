@@ -11,9 +11,11 @@
 //
 // Shared memory: [Q: queries][stages x K: keys][stages x V: keys], rows of head_dim elements
 // (forward_portable_layout.h). Registers of a thread: O: rows/16 * head_dim/2, S: rows/16 * keys/2
-// floats, rows being a warp's; at head_dim 128, 32 rows and 64 keys that is 128 + 64.
+// floats, rows being a warp's; at head_dim 128, 32 rows and 64 keys that is 128 + 64. Beyond, two warps
+// can share rows: forward_portable_paired.cuh.
 #pragma once
 
+#include <attune/kernel/forward_portable_paired.cuh>
 #include <attune/kernel/forward_portable_wide.cuh>
 
 namespace attune::kernel {
@@ -22,9 +24,11 @@ template <PortableForward kSpec>
 struct BoundedForward {
   using E = Elements<kSpec.element>;
   using Bits = typename E::Bits;
-  using W = WarpShape<kSpec.element, kSpec.queries, kSpec.keys, kSpec.warps, kSpec.head_dim>;
+  using W = WarpShape<kSpec.element, kSpec.queries, kSpec.keys, kSpec.warps, kSpec.head_dim,
+                      kSpec.paired>;
   static constexpr int kThreads = threads_of(kSpec);
   static constexpr bool kTerms = kSpec.bias || kSpec.general;
+  static constexpr bool kWide = Softmax<W, kTerms>::kWide;
   static constexpr PortableForwardShared kShared = forward_portable_shared(kSpec);
 
   static __device__ __forceinline__ void run(const ForwardParams& p) {
@@ -34,26 +38,31 @@ struct BoundedForward {
     const u32 q_tile = shared_address(shared);
     if (!begin_tile<kSpec, W>(p, facts)) return;
 
-    Products<kSpec.arch, W> products(q_tile);
+    Products<kSpec.arch, W> products(q_tile, q_tile + kShared.p);
+    const WarpPair<W> pair(q_tile + kShared.exchange);
     Softmax<W, kTerms> softmax(p);
     typename W::Values o;
     for (bool again = false;; again = true) {
       softmax = Softmax<W, kTerms>(p);
       clear_fragments(o);
-      walk_keys(p, facts, q_tile, products, softmax, o, again);
-      if (!Softmax<W, kTerms>::kWide || again || !__syncthreads_or(softmax.overflowed())) break;
+      if constexpr (W::kPaired) {
+        PairedWalk<kSpec, W>::run(p, facts, q_tile, products, softmax, pair, o, again);
+      } else {
+        walk_keys(p, facts, q_tile, products, softmax, o, again);
+      }
+      if (!kWide || again || !__syncthreads_or(softmax.overflowed())) break;
     }
 
     const TilePlace& tile = facts.place;
     const Sequence& seq = facts.seq;
-    softmax.finish(p, tile.h);
+    softmax.finish(p, tile.h, pair);
     write_lse<W>(p, seq, tile, softmax);
     const u32 bad = doubtful_rows<W, Products<kSpec.arch, W>::kKeepsInfinities>(o, softmax);
     scale_values<W>(o, softmax, kSpec.dropout ? p.dropout.keep_scale : 1.0f);
     write_values<kSpec.element, kSpec.aligned, W>(p, seq, tile, o, q_tile);
-    if (__any_sync(~0u, bad != 0)) {
+    if (pair.any(bad != 0)) {
       // Over this warp's rows of Q, where O has just left.
-      const u32 rows = q_tile + threadIdx.x / 32 * W::kWarpRows * W::QTile::kPanel;
+      const u32 rows = q_tile + threadIdx.x / 32 * (W::kWarpRows / W::kSharers) * W::QTile::kPanel;
       exact_rows<kSpec, W>(p, facts, softmax, bad, rows);
     }
   }
@@ -63,6 +72,7 @@ struct BoundedForward {
                                                    u32 q_tile, Products<kSpec.arch, W>& products,
                                                    Softmax<W, kTerms>& softmax,
                                                    typename W::Values& o, bool again) {
+    const WarpPair<W> alone(0);
     const TilePlace tile = facts.place;
     const Sequence seq = facts.seq;
     const MaskSides sides = facts.sides;
@@ -103,14 +113,14 @@ struct BoundedForward {
         products.scores(s, k_tile + stage * kShared.k);
         if constexpr (kTerms) bias.apply(s, terms, row, j);
         if (!rows.cover) apply_mask<W>(s, facts.sides, j);
-        if (!Softmax<W, kTerms>::kWide || softmax.careful) {
+        if (!kWide || softmax.careful) {
           float alphas[W::kRowTiles][2];
-          if (softmax.settle(s, alphas, again)) softmax.multiply(o, alphas);
+          if (softmax.settle(s, alphas, again, alone)) softmax.multiply(o, alphas);
         }
         const float top = softmax.powers(s);
         if constexpr (kSpec.dropout) apply_dropout<W>(s, p, tile.b, tile.h, row, j);
         products.add_values(o, s, v_tile + stage * kShared.v);
-        softmax.lift(top, o);
+        if (kWide && alone.any(top > Softmax<W, kTerms>::kLift)) softmax.lift(o, alone);
       }
       if constexpr (kSpec.stages > 1) {
         stage ^= 1;

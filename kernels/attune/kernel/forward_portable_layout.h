@@ -13,21 +13,23 @@ constexpr int shared_width(const PortableForward& spec) {
   return spec.head_dim == 0 ? kWideChunk : spec.head_dim;
 }
 
-// [Q][stages x K][stages x V][what a tile is]. The last saves registers in the main loop. Without a
-// bound Q, K and V are chunks.
+// [Q][stages x K][stages x V][P][exchange][what a tile is]. The last saves registers in the main loop.
+// Without a bound Q, K and V are chunks. Only paired warps have P there, and a float a warp and row.
 constexpr int kTileFactsBytes = 80;
 
 struct PortableForwardShared {
-  int q, k, v;  // bytes of one buffer
-  int facts;    // where they lie
+  int q, k, v;             // bytes of one buffer
+  int p, exchange, facts;  // where they lie
   int total;
 };
 
 constexpr PortableForwardShared forward_portable_shared(const PortableForward& spec) {
   const int row = shared_width(spec) * bytes_of(spec.element);
   const int q = spec.queries * row, k = spec.keys * row;
-  const int facts = q + 2 * spec.stages * k;
-  return {q, k, k, facts, facts + kTileFactsBytes};
+  const int p = q + 2 * spec.stages * k;
+  const int exchange = p + (spec.paired ? spec.queries * spec.keys * bytes_of(spec.element) : 0);
+  const int facts = exchange + (spec.paired ? spec.queries * 2 * 4 : 0);
+  return {q, k, k, p, exchange, facts, facts + kTileFactsBytes};
 }
 
 // Floats of o that a tile without a bound keeps in global memory, for any dv up to 65,536.

@@ -34,7 +34,7 @@ struct WideForward {
 
     Softmax<W, kTerms> softmax(p);
     const bool any = walk_keys(p, facts, q_tile, softmax);
-    softmax.finish(p, tile.h);
+    softmax.finish(p, tile.h, WarpPair<W>(0));
     write_lse<W>(p, seq, tile, softmax);
     u32 bad = 0;
 #pragma unroll 1
@@ -74,7 +74,7 @@ struct WideForward {
       }
       if (!WarpRows<W>(facts, j).cover) apply_mask<W>(s, sides, j);
       float alphas[W::kRowTiles][2];
-      const bool moved = softmax.settle(s, alphas, true);
+      const bool moved = softmax.settle(s, alphas, true, WarpPair<W>(0));
       (void)softmax.powers(s);
       if constexpr (kSpec.dropout) apply_dropout<W>(s, p, facts.place.b, facts.place.h, row, j);
       KeyRows<Bits, kSpec.general> v_rows(p, p.v, facts.v, facts.place.b);

@@ -130,10 +130,9 @@ __device__ __noinline__ void write_exact_rows(const ForwardParams& p, const Tile
                                               u32 scratch) {
   const Sequence& seq = facts.seq;
   const TilePlace& tile = facts.place;
-  const int warp_row = static_cast<int>(threadIdx.x / 32) * W::kWarpRows;
 #pragma unroll 1
   for (int row = 0; row < W::kWarpRows; ++row) {
-    const int i = tile.block * W::kQueries + warp_row + row;
+    const int i = tile.block * W::kQueries + W::first_row() + row;
     const u32 bits = load_shared(scratch + 8 * row);
     if (bits == kRowIsRight || i >= seq.sq) continue;
     const ExactRow<kSpec> exact(p, seq, tile.b, tile.h, i);

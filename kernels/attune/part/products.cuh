@@ -10,20 +10,34 @@
 
 namespace attune::kernel {
 
-// Sizes of one warp's share.
-template <Element kElementArg, int kQueriesArg, int kKeysArg, int kWarps, int kWidthArg>
+// Sizes of one warp's share. Paired: two neighbours have the same rows; of a block's keys in S and of
+// the columns of O, the even warp has the first half, the odd one the second.
+template <Element kElementArg, int kQueriesArg, int kKeysArg, int kWarps, int kWidthArg,
+          bool kPairedArg = false>
 struct WarpShape {
   static constexpr Element kElement = kElementArg;
+  static constexpr bool kPaired = kPairedArg;
+  static constexpr int kSharers = kPaired ? 2 : 1;
   static constexpr int kQueries = kQueriesArg, kKeys = kKeysArg, kWidth = kWidthArg;
-  static constexpr int kWarpRows = kQueries / kWarps;
-  static constexpr int kRowTiles = kWarpRows / 16, kKeyTiles = kKeys / 8, kWidthTiles = kWidth / 8;
+  static constexpr int kWarpRows = kQueries / kWarps * kSharers;
+  static constexpr int kWarpKeys = kKeys / kSharers, kWarpWidth = kWidth / kSharers;
+  static constexpr int kRowTiles = kWarpRows / 16, kKeyTiles = kWarpKeys / 8;
+  static constexpr int kWidthTiles = kWarpWidth / 8;
   static constexpr int kRowBytes = kWidth * bytes_of(kElement);
   static constexpr int kPairs = kRowBytes / 32;  // of 16-byte chunks: steps in depth of S
-  using QTile = SharedTile<kQueries, kRowBytes, false>;
-  using KTile = SharedTile<kKeys, kRowBytes, true>;
+  using QTile = SharedTile<kQueries, kRowBytes, false, kSharers>;
+  using KTile = SharedTile<kKeys, kRowBytes, true, kSharers>;
   using Scores = float[kRowTiles][kKeyTiles][4];
   using Values = float[kRowTiles][kWidthTiles][4];
-  static_assert(kWarpRows % 16 == 0 && kKeys % 16 == 0 && kWidth % 32 == 0);
+  static_assert(kWarpRows % 16 == 0 && kWarpKeys % 16 == 0 && kWarpWidth % 32 == 0);
+
+  // This warp's rows of the tile of queries begin here, and it has this half of what is shared.
+  static __device__ __forceinline__ int first_row() {
+    return static_cast<int>(threadIdx.x / (32 * kSharers)) * kWarpRows;
+  }
+  static __device__ __forceinline__ int half() {
+    return kPaired ? static_cast<int>(threadIdx.x / 32 % 2) : 0;
+  }
 };
 
 template <int kRows, int kColumns>
@@ -40,18 +54,18 @@ __device__ __forceinline__ void clear_fragments(float (&x)[kRows][kColumns][4]) 
 template <typename W>
 __device__ __forceinline__ MatrixReader<typename W::QTile> query_reader(u32 tile) {
   const int lane = threadIdx.x % 32;
-  const u32 rows = static_cast<int>(threadIdx.x / 32) * W::kWarpRows * W::QTile::kPanel;
-  return {tile + rows, lane % 16, lane / 16};
+  return {tile + W::first_row() * W::QTile::kPanel, lane % 16, lane / 16};
 }
 template <typename W>
 __device__ __forceinline__ MatrixReader<typename W::KTile> key_reader(u32 tile) {
   const int lane = threadIdx.x % 32;
-  return {tile, key_row(lane % 8, lane / 16), lane / 8 % 2};
+  return {tile + W::half() * W::kWarpKeys * W::KTile::kPanel, key_row(lane % 8, lane / 16),
+          lane / 8 % 2};
 }
 template <typename W>
 __device__ __forceinline__ MatrixReader<typename W::KTile> value_reader(u32 tile) {
   const int lane = threadIdx.x % 32;
-  return {tile, key_row(lane % 8, lane / 8 % 2), lane / 16};
+  return {tile + W::half() * W::KTile::kPartBytes, key_row(lane % 8, lane / 8 % 2), lane / 16};
 }
 
 template <typename W>
@@ -60,10 +74,13 @@ struct TensorProducts {
   static constexpr bool kBf16 = W::kElement == Element::bf16;
   // Q stays in registers where it takes at most 32 of them.
   static constexpr bool kKeepQ = W::kRowTiles * W::kPairs * 4 <= 32;
-  u32 q_tile;
+  // Paired warps exchange P here, [half of the keys][rows][columns in the order of the fragments].
+  using PTile = SharedTile<W::kQueries, W::kPaired ? W::kWarpKeys * 2 : 64, false>;
+  u32 q_tile, p_tile;
   u32 q[kKeepQ ? W::kPairs : 1][W::kRowTiles][4];
 
-  __device__ __forceinline__ explicit TensorProducts(u32 tile) : q_tile(tile) {}
+  __device__ __forceinline__ explicit TensorProducts(u32 tile, u32 p_tile = 0)
+      : q_tile(tile), p_tile(p_tile) {}
 
   // Once Q has arrived.
   __device__ __forceinline__ void take_queries() {
@@ -103,18 +120,46 @@ struct TensorProducts {
     }
   }
 
-  __device__ __forceinline__ void add_values(typename W::Values& o, const typename W::Scores& p,
-                                             u32 v_tile) {
-    const auto reader = value_reader<W>(v_tile);
+  // Paired: this warp's half of P to where both read it, before they meet at a barrier.
+  __device__ __forceinline__ void share(const typename W::Scores& p) {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const u32 tile = p_tile + W::half() * PTile::kBytes + 4 * t;
 #pragma unroll
-    for (int n = 0; n < W::kKeyTiles; n += 2) {
+    for (int m = 0; m < W::kRowTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < W::kKeyTiles; ++n) {
+        const int row = W::first_row() + 16 * m + g;
+        store_shared(tile + PTile::chunk(row, n),
+                     Elements<W::kElement>::pack(p[m][n][0], p[m][n][1]));
+        store_shared(tile + PTile::chunk(row + 8, n),
+                     Elements<W::kElement>::pack(p[m][n][2], p[m][n][3]));
+      }
+    }
+  }
+
+  // Calls between(step) before each 16 keys: what it does then hides behind products.
+  template <typename Between>
+  __device__ __forceinline__ void add_values(typename W::Values& o, const typename W::Scores& p,
+                                             u32 v_tile, const Between& between) {
+    const auto reader = value_reader<W>(v_tile);
+    [[maybe_unused]] const int lane = threadIdx.x % 32;
+    [[maybe_unused]] const MatrixReader<PTile> p_reader(p_tile + W::first_row() * PTile::kPanel,
+                                                        lane % 16, lane / 16);
+#pragma unroll
+    for (int n = 0; n < W::kKeys / 8; n += 2) {
+      between(n / 2);
       u32 a[W::kRowTiles][4];
 #pragma unroll
       for (int m = 0; m < W::kRowTiles; ++m) {
-        a[m][0] = Elements<W::kElement>::pack(p[m][n][0], p[m][n][1]);
-        a[m][1] = Elements<W::kElement>::pack(p[m][n][2], p[m][n][3]);
-        a[m][2] = Elements<W::kElement>::pack(p[m][n + 1][0], p[m][n + 1][1]);
-        a[m][3] = Elements<W::kElement>::pack(p[m][n + 1][2], p[m][n + 1][3]);
+        if constexpr (W::kPaired) {
+          const int half = n / W::kKeyTiles, pair = n % W::kKeyTiles / 2;
+          ldmatrix(a[m], p_reader.template at<W::kQueries>(16 * m, pair) + half * PTile::kBytes);
+        } else {
+          a[m][0] = Elements<W::kElement>::pack(p[m][n][0], p[m][n][1]);
+          a[m][1] = Elements<W::kElement>::pack(p[m][n][2], p[m][n][3]);
+          a[m][2] = Elements<W::kElement>::pack(p[m][n + 1][0], p[m][n + 1][1]);
+          a[m][3] = Elements<W::kElement>::pack(p[m][n + 1][2], p[m][n + 1][3]);
+        }
       }
 #pragma unroll
       for (int d = 0; d < W::kWidthTiles; d += 2) {
@@ -127,6 +172,10 @@ struct TensorProducts {
         }
       }
     }
+  }
+  __device__ __forceinline__ void add_values(typename W::Values& o, const typename W::Scores& p,
+                                             u32 v_tile) {
+    add_values(o, p, v_tile, [](int) {});
   }
 };
 
@@ -174,12 +223,13 @@ struct SplitRows {
 // Tensor Cores", IJHPCA 2022).
 template <typename W>
 struct SplitProducts {
+  static_assert(!W::kPaired);
   static constexpr bool kKeepsInfinities = false;  // those of K and V
   // Products of 8 summed inside; fewer where registers would be spilled otherwise.
   static constexpr int kDepth = W::kWidth == 128 ? 2 : 4;
   u32 q_tile;
 
-  __device__ __forceinline__ explicit SplitProducts(u32 tile) : q_tile(tile) {}
+  __device__ __forceinline__ explicit SplitProducts(u32 tile, u32 = 0) : q_tile(tile) {}
   __device__ __forceinline__ void take_queries() {}
 
   template <int kCount>
@@ -267,12 +317,13 @@ struct SplitProducts {
 
 template <typename W>
 struct SimtProducts {
+  static_assert(!W::kPaired);
   static constexpr bool kKeepsInfinities = true;
   using E = Elements<W::kElement>;
   static constexpr int kPerChunk = 16 / bytes_of(W::kElement);
   u32 q_tile;
 
-  __device__ __forceinline__ explicit SimtProducts(u32 tile) : q_tile(tile) {}
+  __device__ __forceinline__ explicit SimtProducts(u32 tile, u32 = 0) : q_tile(tile) {}
   __device__ __forceinline__ void take_queries() {}
 
   static __device__ __forceinline__ float element(const u32 (&r)[4], int e) {
@@ -285,7 +336,7 @@ struct SimtProducts {
 
   __device__ __forceinline__ void scores(typename W::Scores& s, u32 k_tile, bool clear = true) {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const int row = static_cast<int>(threadIdx.x / 32) * W::kWarpRows + g;
+    const int row = W::first_row() + g;
     if (clear) clear_fragments(s);
 #pragma unroll 1
     for (int chunk = 0; chunk < 2 * W::kPairs; ++chunk) {

@@ -41,7 +41,7 @@ __device__ __forceinline__ void write_outside(const ForwardParams& p, const Sequ
 template <typename W, typename S>
 __device__ __forceinline__ void write_lse(const ForwardParams& p, const Sequence& seq,
                                           const TilePlace& tile, const S& softmax) {
-  if (p.lse.data == nullptr || threadIdx.x % 4 != 0) return;
+  if (p.lse.data == nullptr || threadIdx.x % 4 != 0 || W::half() != 0) return;
 #pragma unroll
   for (int m = 0; m < W::kRowTiles; ++m) {
 #pragma unroll
@@ -69,8 +69,8 @@ __device__ __forceinline__ void scale_values(typename W::Values& o, const S& sof
   }
 }
 
-// O to memory, from `column` on. 16-bit rows go through this warp's part of the Q tile, which nobody else reads, so
-// that a row leaves in chunks of 16 bytes.
+// O to memory, from `column0` on. 16-bit rows go through this warp's part of the Q tile, which nobody
+// else reads, so that a row leaves in chunks of 16 bytes.
 template <Element kElement, bool kAligned, typename W>
 __device__ __forceinline__ void write_values(const ForwardParams& p, const Sequence& seq,
                                              const TilePlace& tile, const typename W::Values& o,
@@ -79,10 +79,11 @@ __device__ __forceinline__ void write_values(const ForwardParams& p, const Seque
   using Bits = typename E::Bits;
   const int lane = threadIdx.x % 32, t = lane % 4, first = tile.block * W::kQueries;
   QueryRows<Bits> to(p.o, tile.b, seq.q_start, tile.h);
+  column0 += W::half() * W::kWarpWidth;
   to.base += column0 * p.o.d_stride;
   const int dv = p.dv - column0;
   if constexpr (kAligned && kElement != Element::f32) {
-    const int warp_row = static_cast<int>(threadIdx.x / 32) * W::kWarpRows;
+    q_tile += W::half() * W::QTile::kPartBytes;
     __syncwarp();
 #pragma unroll
     for (int m = 0; m < W::kRowTiles; ++m) {
@@ -97,25 +98,20 @@ __device__ __forceinline__ void write_values(const ForwardParams& p, const Seque
       }
     }
     __syncwarp();
-    constexpr int kRowChunks = W::kRowBytes / 16;
-    if constexpr (32 % kRowChunks == 0) {  // a lane keeps its column
-      constexpr int kStep = 32 / kRowChunks;
-      const int row = warp_row + lane / kRowChunks, chunk = lane % kRowChunks;
-      Bits* at = to(first + row) + chunk * 8;
-      const int rows = chunk * 8 < dv ? seq.sq - first - row : 0;
+    // A lane keeps its columns.
+    constexpr int kRowChunks = W::kWidthTiles;
+    constexpr int kAcross = 32 % kRowChunks == 0 ? kRowChunks : kRowChunks % 8 == 0 ? 8 : 4;
+    constexpr int kStep = 32 / kAcross;
+    const int row = W::first_row() + lane / kAcross, chunk = lane % kAcross;
+    Bits* at = to(first + row) + chunk * 8;
+#pragma unroll
+    for (int c = 0; c < kRowChunks; c += kAcross) {
+      const int rows = (chunk + c) * 8 < dv ? seq.sq - first - row : 0;
 #pragma unroll
       for (int r = 0; r < W::kWarpRows; r += kStep) {
         u32 x[4];
-        load_shared(x, q_tile + W::QTile::chunk(row + r, chunk));
-        store_global(at + r * p.o.s_stride, x, r < rows);
-      }
-    } else {
-      for (int index = lane; index < W::kWarpRows * kRowChunks; index += 32) {
-        const int row = warp_row + index / kRowChunks, chunk = index % kRowChunks;
-        if (first + row >= seq.sq || chunk * 8 >= dv) continue;
-        u32 x[4];
-        load_shared(x, q_tile + W::QTile::chunk(row, chunk));
-        store_global(to(first + row) + chunk * 8, x, true);
+        load_shared(x, q_tile + W::QTile::chunk(row + r, chunk + c));
+        store_global(at + r * p.o.s_stride + c * 8, x, r < rows);
       }
     }
   } else {

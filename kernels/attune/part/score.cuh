@@ -19,17 +19,6 @@ __device__ __forceinline__ float exp2_fast(float x) {
   return y;
 }
 
-// tanh to a few units in the last place: its power series near 0, where 1 - 2 / (e^2x + 1) cancels.
-__device__ __forceinline__ float tanh_accurate(float x) {
-  const float square = x * x;
-  const float series =
-      x + x * square *
-              (-0.33333334f +
-               square * (0.13333334f + square * (-0.053968254f + square * 0.021869488f)));
-  const float far = 1.0f - 2.0f / (exp2_fast(fabsf(x) * (2 * kLog2E)) + 1.0f);
-  return square < 0.0625f ? series : copysignf(far, x);
-}
-
 // The features of one (batch, head), ready to be applied to scores.
 struct ScoreTerms {
   float scale, softcap;
@@ -91,7 +80,7 @@ struct ScoreTerms {
   [[nodiscard]] __device__ __forceinline__ float score(float product, int i, int j,
                                                        float bias_value) const {
     float s = product * scale;
-    if (softcap > 0) s = softcap * tanh_accurate(s / softcap);
+    if (softcap > 0) s = softcap * tanhf(s / softcap);
     s = bias_value == -infinity() ? -infinity() : s + bias_value;
     if (slope != 0.0f) s -= slope * fabsf(static_cast<float>(i + shift - j));
     return s;
@@ -134,7 +123,7 @@ struct BiasTile {
   __device__ __forceinline__ void load_by(const ScoreTerms& terms, int row, int last_row, int j,
                                           int sk) {
     const int key = j + 4 * static_cast<int>(threadIdx.x % 4);
-    if (terms.bias_by_four && j + W::kKeys <= sk) {
+    if (terms.bias_by_four && j + W::kWarpKeys <= sk) {
       for_each([&](int m, int half, int n) {
         const int i = smaller(row + 16 * m + 8 * half, last_row);
         u32 x[kBytes];
@@ -173,9 +162,8 @@ struct BiasTile {
     const int key = j + 4 * static_cast<int>(threadIdx.x % 4);
     for_each_score(s, [&](float& x, int, int, int, int) { x *= terms.scale; });
     if (terms.softcap > 0) {
-      for_each_score(s, [&](float& x, int, int, int, int) {
-        x = terms.softcap * tanh_accurate(x / terms.softcap);
-      });
+      for_each_score(
+          s, [&](float& x, int, int, int, int) { x = terms.softcap * tanhf(x / terms.softcap); });
     }
     if (terms.bias_kind == BiasKind::boolean) {
       add_bias<BiasKind::boolean, Element::f32>(s);

@@ -15,13 +15,16 @@
 
 namespace attune::kernel {
 
-// kKeyOrder: rows are read in the order of keys above, else eight neighbours at a time.
-template <int kRows, int kRowBytes, bool kKeyOrder>
+// kKeyOrder: rows are read in the order of keys above, else eight neighbours at a time. No panel
+// reaches over two of the row's kParts equal parts.
+template <int kRows, int kRowBytes, bool kKeyOrder, int kParts = 1>
 struct SharedTile {
-  static constexpr int kPanel = kRowBytes % 128 == 0 ? 128 : 64;
+  static constexpr int kPanel = kRowBytes / kParts % 128 == 0 ? 128 : 64;
+  static_assert(kRowBytes / kParts % kPanel == 0);
   static constexpr int kChunks = kPanel / 16;
   static constexpr int kPanels = kRowBytes / kPanel;
   static constexpr int kBytes = kRows * kRowBytes;
+  static constexpr int kPartBytes = kBytes / kParts;
 
   // What the chunk number is combined with: differs between the eight rows of a matrix load.
   static __device__ __forceinline__ int swizzle(int row) {
@@ -65,24 +68,29 @@ __device__ __forceinline__ int key_row(int index, int half) {
 
 // Rows [first, first + kRows) of one head to shared memory; rows from `end` on and columns from d on
 // become zeros. Precondition of the aligned way: unit stride, everything a multiple of 16 bytes.
+// kThreads threads do it together; with kPieces calls for `piece` 0 and on, a part of it each.
 template <Element kElement, bool kAligned, int kThreads, typename Tile, int kRows, int kWidth,
-          typename RowAddress>
+          int kPieces = 1, typename RowAddress>
 __device__ __forceinline__ void load_rows(u32 tile, const RowAddress& row_address, i64 d_stride,
-                                          int d, int first, int end) {
+                                          int d, int first, int end, int piece = 0) {
   using E = Elements<kElement>;
   constexpr int kPerChunk = 16 / static_cast<int>(sizeof(typename E::Bits));
   constexpr int kRowChunks = kWidth / kPerChunk;
   constexpr int kAll = kRows * kRowChunks;
-  const int thread = threadIdx.x;
+  const int thread = threadIdx.x % kThreads;
   if constexpr (kAligned && !RowAddress::kScattered) {
     // A thread keeps its columns; its rows lie a constant number apart.
-    constexpr int kAcross = kRowChunks % 16 == 0 ? 16 : kRowChunks % 8 == 0 ? 8 : 4;
+    constexpr int kWidest = kThreads / 16 < 16 && kPieces > 1 ? 8 : 16;
+    constexpr int kAcross = kRowChunks % kWidest == 0 ? kWidest : kRowChunks % 8 == 0 ? 8 : 4;
+    constexpr int kTurns = kRowChunks / kAcross, kTurnsAPiece = (kTurns + kPieces - 1) / kPieces;
     constexpr int kStep = kThreads / kAcross;
     const int row = thread / kAcross, chunk = thread % kAcross;
     const auto* from = row_address.base + (first + row) * row_address.s_stride + chunk * kPerChunk;
     const int rows = end - first - row;
 #pragma unroll
-    for (int c = 0; c < kRowChunks; c += kAcross) {
+    for (int turn = 0; turn < kTurnsAPiece; ++turn) {
+      const int c = (piece * kTurnsAPiece + turn) * kAcross;
+      if (c >= kRowChunks) break;
       const int there = (chunk + c) * kPerChunk < d ? rows : 0;
 #pragma unroll
       for (int r = 0; r < kRows; r += kStep) {
@@ -93,6 +101,7 @@ __device__ __forceinline__ void load_rows(u32 tile, const RowAddress& row_addres
     }
     return;
   }
+  static_assert(kPieces == 1 || (kAligned && !RowAddress::kScattered));
   // Elements of a chunk are loaded together, chunks after each other: addresses take registers.
 #pragma unroll 1
   for (int turn = 0; turn < (kAll + kThreads - 1) / kThreads; ++turn) {

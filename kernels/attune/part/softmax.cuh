@@ -1,14 +1,18 @@
 // Online softmax of a warp's rows on C fragments.
 //
 // A row's P, its sum and its O all count from a reference m, so that any m gives the same result as
-// long as nothing overflows. Where P has the range of float32 (bf16 and f32), m is the maximum of
-// the first block that the row meets, and is lifted after a block whose sum grew past 2^20: no
-// maximum is taken in between, and exponentials and products overlap. Where a score exceeds m so far
-// within one block that the sum passes 2^90, the tile is walked again with `careful`: m then follows
-// the maximum block by block, as it always does for f16.
+// long as nothing overflows and exponents are small enough to be exact. Where P has the range of
+// float32 (bf16 and plain f32), m is the maximum of the first block that the row meets, and is lifted
+// after a block whose sum grew past kLift: no maximum is taken in between, and exponentials and
+// products overlap. Where a score exceeds m so far within one block that the sum passes kMostSum, the
+// tile is walked again with `careful`: m then follows the maximum block by block, as it always does
+// for f16, and for f32 with scores that tend to grow (ALiBi, biases).
+//
+// Paired warps hold the same references, each the sums over its own keys.
 #pragma once
 
 #include <attune/part/score.cuh>
+#include <attune/part/warp_pair.cuh>
 
 namespace attune::kernel {
 
@@ -44,9 +48,12 @@ __device__ __forceinline__ FinishedRow finish_row(const ForwardParams& p, int h,
 // overflow.
 template <typename W, bool kNatural>
 struct Softmax {
-  static constexpr bool kWide = W::kElement != Element::f16;  // P has the range of float32
-  static constexpr float kSlack = 8.0f;                       // in powers of two, where it has not
-  static constexpr float kLift = 1048576.0f, kMostSum = 1.2379400392853803e27f;  // 2^20, 2^90
+  static constexpr bool kF32 = W::kElement == Element::f32;
+  static constexpr bool kWide = W::kElement == Element::bf16 || (kF32 && !kNatural);
+  // f32 has no error to spare: an exponent of 16 is 2^-20 wrong.
+  static constexpr float kSlack = kF32 ? 1.0f : 8.0f;        // in powers of two, where m follows
+  static constexpr float kLift = kF32 ? 16.0f : 1048576.0f;  // 2^4, 2^20
+  static constexpr float kMostSum = kF32 ? 512.0f : 1.2379400392853803e27f;  // 2^9, 2^90
   float m[W::kRowTiles][2], l[W::kRowTiles][2];
   const float* factor_at;  // raw product -> power of two; stays where the kernel's parameters lie
   bool careful;            // m follows the maximum; else until every row has met a key
@@ -69,7 +76,8 @@ struct Softmax {
   // must then be multiplied by the alphas.
   [[nodiscard]] __device__ __forceinline__ bool settle(const typename W::Scores& s,
                                                        float (&alphas)[W::kRowTiles][2],
-                                                       bool always_careful) {
+                                                       bool always_careful,
+                                                       const WarpPair<W>& pair) {
     float top[W::kRowTiles][2];
     bool move = false, without = false;
 #pragma unroll
@@ -87,8 +95,9 @@ struct Softmax {
         move |= top[i][half] > m[i][half] + (kNatural ? kSlack * kLn2 : kSlack);
       }
     }
-    move = __any_sync(~0u, move);
+    move = pair.any(move);
     if (move) {
+      pair.larger_of(top);
 #pragma unroll
       for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
@@ -155,16 +164,24 @@ struct Softmax {
   }
 
   // After a block's P is in O: brings sums that grew large back to where they have room.
-  __device__ __forceinline__ void lift(float top, typename W::Values& o) {
+  __device__ __forceinline__ void lift(typename W::Values& o, const WarpPair<W>& pair) {
     if constexpr (kWide) {
-      if (!__any_sync(~0u, top > kLift)) return;
+      float tops[W::kRowTiles][2];
 #pragma unroll
       for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           float sum = l[i][half];
           sum = fmaxf(sum, __shfl_xor_sync(~0u, sum, 1));
-          sum = fmaxf(sum, __shfl_xor_sync(~0u, sum, 2));
+          tops[i][half] = fmaxf(sum, __shfl_xor_sync(~0u, sum, 2));
+        }
+      }
+      pair.larger_of(tops);
+#pragma unroll
+      for (int i = 0; i < W::kRowTiles; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const float sum = tops[i][half];
           if (!(sum > kLift)) continue;
           if (sum > kMostSum) {
             l[i][half] = infinity();
@@ -191,17 +208,23 @@ struct Softmax {
   // Once finish() has run.
   float inverse[W::kRowTiles][2], lse[W::kRowTiles][2];
 
-  // Sums over the lanes of a row, adds the sink.
-  __device__ __forceinline__ void finish(const ForwardParams& p, int h) {
+  // Sums over the lanes of a row, and over a pair; adds the sink.
+  __device__ __forceinline__ void finish(const ForwardParams& p, int h, const WarpPair<W>& pair) {
 #pragma unroll
     for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        float sum = l[i][half];
-        sum += __shfl_xor_sync(~0u, sum, 1);
-        sum += __shfl_xor_sync(~0u, sum, 2);
-        l[i][half] = sum;
-        const FinishedRow row = finish_row<kNatural>(p, h, m[i][half], sum);
+        l[i][half] += __shfl_xor_sync(~0u, l[i][half], 1);
+        l[i][half] += __shfl_xor_sync(~0u, l[i][half], 2);
+      }
+    }
+    pair.sync();
+    pair.sum_of(l);
+#pragma unroll
+    for (int i = 0; i < W::kRowTiles; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const FinishedRow row = finish_row<kNatural>(p, h, m[i][half], l[i][half]);
         inverse[i][half] = row.inverse;
         lse[i][half] = row.lse;
       }

@@ -41,8 +41,7 @@ struct TilePlace {
 // This thread's row of 16-row tile m, upper or lower half, counted inside the tile of queries.
 template <typename W>
 __device__ __forceinline__ int thread_row(int m, int half) {
-  return static_cast<int>(threadIdx.x / 32) * W::kWarpRows + 16 * m + 8 * half +
-         static_cast<int>(threadIdx.x % 32 / 4);
+  return W::first_row() + 16 * m + 8 * half + static_cast<int>(threadIdx.x % 32 / 4);
 }
 
 // What a tile is, kept in shared memory: what the main loop seldom needs stays out of registers.
@@ -59,7 +58,7 @@ template <typename W>
 struct WarpRows {
   bool meet, cover;
   __device__ __forceinline__ WarpRows(const TileFacts& facts, int j) {
-    const int first = static_cast<int>(threadIdx.x / 32) * W::kWarpRows;
+    const int first = W::first_row();
     const int rows = facts.seq.sq - facts.place.block * W::kQueries;
     const int last = smaller(first + W::kWarpRows, rows) - 1;
     const MaskSides sides = facts.sides;

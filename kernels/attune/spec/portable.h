@@ -22,6 +22,7 @@ struct PortableForward {
   int warps = 4;
   int stages = 2;  // buffers of K and of V
   int blocks = 1;  // that share a multiprocessor, which bounds the registers of a thread
+  bool paired = false;  // two warps share 32 rows: half of the keys each for S, of dv for O
   friend constexpr bool operator==(const PortableForward&, const PortableForward&) = default;
 };
 
