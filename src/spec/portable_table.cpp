@@ -61,7 +61,7 @@ Tile half_tile(const PortableForward& spec, bool featured) {
     case 32:
     case 64:
       if (!featured) return {128, spec.head_dim == 64 ? 80 : 64, 4, 2, 2};
-      return spec.general ? Tile{64, 32, 4, 2, 3} : Tile{64, 64, 4, 2, 3};
+      return spec.general ? Tile{64, 32, 4, 2, 3} : Tile{64, spec.bias ? 48 : 64, 4, 2, 3};
     case 96:
       if (!featured) return {128, 64, 4, 2, 2};
       return {64, spec.general ? 32 : 64, 4, 2, 2};

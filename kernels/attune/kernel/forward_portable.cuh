@@ -28,7 +28,8 @@ struct BoundedForward {
                       kSpec.paired>;
   static constexpr int kThreads = threads_of(kSpec);
   static constexpr bool kTerms = kSpec.bias || kSpec.general;
-  static constexpr bool kWide = Softmax<W, kTerms>::kWide;
+  using State = Softmax<W, kTerms>;
+  static constexpr bool kWide = State::kWide;
   static constexpr PortableForwardShared kShared = forward_portable_shared(kSpec);
 
   static __device__ __forceinline__ void run(const ForwardParams& p) {
@@ -40,17 +41,19 @@ struct BoundedForward {
 
     Products<kSpec.arch, W> products(q_tile, q_tile + kShared.p);
     const WarpPair<W> pair(q_tile + kShared.exchange);
-    Softmax<W, kTerms> softmax(p);
+    State softmax(p, State::kAtFirst);
     typename W::Values o;
-    for (bool again = false;; again = true) {
-      softmax = Softmax<W, kTerms>(p);
+    for (;;) {
       clear_fragments(o);
       if constexpr (W::kPaired) {
-        PairedWalk<kSpec, W>::run(p, facts, q_tile, products, softmax, pair, o, again);
+        PairedWalk<kSpec, W>::run(p, facts, q_tile, products, softmax, pair, o);
       } else {
-        walk_keys(p, facts, q_tile, products, softmax, o, again);
+        walk_keys(p, facts, q_tile, products, softmax, o);
       }
-      if (!kWide || again || !__syncthreads_or(softmax.overflowed())) break;
+      if (!kWide || softmax.careful == State::kAlways || !__syncthreads_or(softmax.overflowed())) {
+        break;
+      }
+      softmax = State(p, State::kAlways);
     }
 
     const TilePlace& tile = facts.place;
@@ -70,8 +73,7 @@ struct BoundedForward {
   // O and the softmax's state of this tile.
   static __device__ __forceinline__ void walk_keys(const ForwardParams& p, const TileFacts& facts,
                                                    u32 q_tile, Products<kSpec.arch, W>& products,
-                                                   Softmax<W, kTerms>& softmax,
-                                                   typename W::Values& o, bool again) {
+                                                   State& softmax, typename W::Values& o) {
     const WarpPair<W> alone(0);
     const TilePlace tile = facts.place;
     const Sequence seq = facts.seq;
@@ -113,14 +115,14 @@ struct BoundedForward {
         products.scores(s, k_tile + stage * kShared.k);
         if constexpr (kTerms) bias.apply(s, terms, row, j);
         if (!rows.cover) apply_mask<W>(s, facts.sides, j);
-        if (!kWide || softmax.careful) {
+        if (!kWide || softmax.careful != State::kNever) {
           float alphas[W::kRowTiles][2];
-          if (softmax.settle(s, alphas, again, alone)) softmax.multiply(o, alphas);
+          if (softmax.settle(s, alphas, alone)) softmax.multiply(o, alphas);
         }
         const float top = softmax.powers(s);
         if constexpr (kSpec.dropout) apply_dropout<W>(s, p, tile.b, tile.h, row, j);
         products.add_values(o, s, v_tile + stage * kShared.v);
-        if (kWide && alone.any(top > Softmax<W, kTerms>::kLift)) softmax.lift(o, alone);
+        if (kWide && alone.any(top > State::kLift)) softmax.lift(o, alone);
       }
       if constexpr (kSpec.stages > 1) {
         stage ^= 1;

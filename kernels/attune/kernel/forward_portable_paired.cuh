@@ -27,14 +27,11 @@ struct PairedWalk {
   static __device__ __forceinline__ void run(const ForwardParams& p, const TileFacts& facts,
                                              u32 q_tile, Products<kSpec.arch, W>& products,
                                              State& softmax, const WarpPair<W>& pair,
-                                             typename W::Values& o, bool again) {
-    const TilePlace tile = facts.place;
-    const MaskSides sides = facts.sides;
-    const int sq = facts.seq.sq, first = tile.block * W::kQueries;
-    const int count = smaller(W::kQueries, sq - first);
+                                             typename W::Values& o) {
+    const int sq = facts.seq.sq, first = facts.place.block * W::kQueries;
     const u32 k_tile = q_tile + kShared.q, v_tile = k_tile + kSpec.stages * kShared.k;
-    const Range reach{sides.begin(0), sides.end(count - 1)};
-    const int begin = reach.begin / W::kKeys * W::kKeys;
+    const int begin = facts.sides.begin(0) / W::kKeys * W::kKeys;
+    const int end = facts.sides.end(smaller(W::kQueries, sq - first) - 1);
     const int behind = static_cast<int>(threadIdx.x) / kLoaders;
 
     // This half's share of block j: K for the half that is behind, V for the other.
@@ -46,17 +43,17 @@ struct PairedWalk {
       const KeyRows<Bits, false> rows(p, x, values ? facts.v : facts.k, facts.place.b);
       load_rows<kSpec.element, true, kLoaders, typename W::KTile, W::kKeys, W::kWidth, kPieces>(
           (values ? v_tile : k_tile) + stage * kShared.k, rows, x.d_stride, values ? p.dv : p.d, j,
-          reach.end, piece);
+          end, piece);
     };
     const auto load_all = [&](int j, int stage) {
 #pragma unroll 1
       for (int piece = 0; piece < kPieces; ++piece) load(j, stage, piece);
     };
 
-    const QueryRows<const Bits> q_rows(p.q, tile.b, facts.seq.q_start, tile.h);
+    const QueryRows<const Bits> q_rows(p.q, facts.place.b, facts.seq.q_start, facts.place.h);
     load_rows<kSpec.element, true, kThreads, typename W::QTile, W::kQueries, W::kWidth>(
         q_tile, q_rows, p.q.d_stride, p.d, first, sq);
-    if (begin < reach.end) load_all(begin, 0);
+    if (begin < end) load_all(begin, 0);
     commit_copies();
     wait_for_copies<0>();
     if (behind != 0) {
@@ -65,7 +62,7 @@ struct PairedWalk {
     }
     commit_copies();
 #pragma unroll 1
-    for (int j = begin, stage = 0; j < reach.end; j += W::kKeys, stage ^= 1) {
+    for (int j = begin, stage = 0; j < end; j += W::kKeys, stage ^= 1) {
       typename W::Scores s;
       wait_for_copies<1>();
       __syncthreads();
@@ -73,9 +70,9 @@ struct PairedWalk {
       if (rows.meet) {
         products.scores(s, k_tile + stage * kShared.k);
         if (!rows.cover) apply_mask<W>(s, facts.sides, j + W::half() * W::kWarpKeys);
-        if (!State::kWide || softmax.careful) {
+        if (!State::kWide || softmax.careful != State::kNever) {
           float alphas[W::kRowTiles][2];
-          if (softmax.settle(s, alphas, again, pair)) softmax.multiply(o, alphas);
+          if (softmax.settle(s, alphas, pair)) softmax.multiply(o, alphas);
         }
       }
       wait_for_copies<0>();

@@ -32,7 +32,7 @@ struct WideForward {
     const TilePlace& tile = facts.place;
     const Sequence& seq = facts.seq;
 
-    Softmax<W, kTerms> softmax(p);
+    Softmax<W, kTerms> softmax(p, Softmax<W, kTerms>::kAlways);
     const bool any = walk_keys(p, facts, q_tile, softmax);
     softmax.finish(p, tile.h, WarpPair<W>(0));
     write_lse<W>(p, seq, tile, softmax);
@@ -74,7 +74,7 @@ struct WideForward {
       }
       if (!WarpRows<W>(facts, j).cover) apply_mask<W>(s, sides, j);
       float alphas[W::kRowTiles][2];
-      const bool moved = softmax.settle(s, alphas, true, WarpPair<W>(0));
+      const bool moved = softmax.settle(s, alphas, WarpPair<W>(0));
       (void)softmax.powers(s);
       if constexpr (kSpec.dropout) apply_dropout<W>(s, p, facts.place.b, facts.place.h, row, j);
       KeyRows<Bits, kSpec.general> v_rows(p, p.v, facts.v, facts.place.b);

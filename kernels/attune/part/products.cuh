@@ -142,10 +142,12 @@ struct TensorProducts {
   __device__ __forceinline__ void add_values(typename W::Values& o, const typename W::Scores& p,
                                              u32 v_tile, const Between& between) {
     const auto reader = value_reader<W>(v_tile);
+    // Unrolled whole, with copies in between, it would spill.
+    constexpr int kUnroll = W::kPaired ? 2 : W::kKeys / 16;
     [[maybe_unused]] const int lane = threadIdx.x % 32;
     [[maybe_unused]] const MatrixReader<PTile> p_reader(p_tile + W::first_row() * PTile::kPanel,
                                                         lane % 16, lane / 16);
-#pragma unroll
+#pragma unroll kUnroll
     for (int n = 0; n < W::kKeys / 8; n += 2) {
       between(n / 2);
       u32 a[W::kRowTiles][4];

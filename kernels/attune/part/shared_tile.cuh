@@ -99,31 +99,31 @@ __device__ __forceinline__ void load_rows(u32 tile, const RowAddress& row_addres
                    from + r * row_address.s_stride + c * kPerChunk, r < there);
       }
     }
-    return;
-  }
-  static_assert(kPieces == 1 || (kAligned && !RowAddress::kScattered));
-  // Elements of a chunk are loaded together, chunks after each other: addresses take registers.
+  } else {
+    static_assert(kPieces == 1);
+    // Elements of a chunk are loaded together, chunks after each other: addresses take registers.
 #pragma unroll 1
-  for (int turn = 0; turn < (kAll + kThreads - 1) / kThreads; ++turn) {
-    const int index = turn * kThreads + thread;
-    if (kAll % kThreads != 0 && index >= kAll) break;
-    const int row = index / kRowChunks, chunk = index % kRowChunks;
-    const int column = chunk * kPerChunk;
-    const int j = first + row;
-    const bool inside = j < end && column < d;
-    const auto* from = row_address(inside ? j : -1);
-    const u32 to = tile + Tile::chunk(row, chunk);
-    if constexpr (kAligned) {
-      copy_async(to, from + (inside ? column : 0), inside);
-    } else {
-      u32 r[4] = {0, 0, 0, 0};
+    for (int turn = 0; turn < (kAll + kThreads - 1) / kThreads; ++turn) {
+      const int index = turn * kThreads + thread;
+      if (kAll % kThreads != 0 && index >= kAll) break;
+      const int row = index / kRowChunks, chunk = index % kRowChunks;
+      const int column = chunk * kPerChunk;
+      const int j = first + row;
+      const bool inside = j < end && column < d;
+      const auto* from = row_address(inside ? j : -1);
+      const u32 to = tile + Tile::chunk(row, chunk);
+      if constexpr (kAligned) {
+        copy_async(to, from + (inside ? column : 0), inside);
+      } else {
+        u32 r[4] = {0, 0, 0, 0};
 #pragma unroll
-      for (int e = 0; e < kPerChunk; ++e) {
-        typename E::Bits bits = 0;
-        if (inside && column + e < d) bits = from[(column + e) * d_stride];
-        r[e * 4 / kPerChunk] |= static_cast<u32>(bits) << (e * 32 / (kPerChunk / 4)) % 32;
+        for (int e = 0; e < kPerChunk; ++e) {
+          typename E::Bits bits = 0;
+          if (inside && column + e < d) bits = from[(column + e) * d_stride];
+          r[e * 4 / kPerChunk] |= static_cast<u32>(bits) << (e * 32 / (kPerChunk / 4)) % 32;
+        }
+        store_shared(to, r);
       }
-      store_shared(to, r);
     }
   }
 }

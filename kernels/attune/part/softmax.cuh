@@ -56,10 +56,11 @@ struct Softmax {
   static constexpr float kMostSum = kF32 ? 512.0f : 1.2379400392853803e27f;  // 2^9, 2^90
   float m[W::kRowTiles][2], l[W::kRowTiles][2];
   const float* factor_at;  // raw product -> power of two; stays where the kernel's parameters lie
-  bool careful;            // m follows the maximum; else until every row has met a key
+  // m follows the maximum: never any more, until every row has met a key, or always.
+  enum Careful { kNever, kAtFirst, kAlways } careful;
 
-  __device__ __forceinline__ explicit Softmax(const ForwardParams& p)
-      : factor_at(&p.scale_log2), careful(true) {
+  __device__ __forceinline__ explicit Softmax(const ForwardParams& p, Careful careful)
+      : factor_at(&p.scale_log2), careful(careful) {
 #pragma unroll
     for (int i = 0; i < W::kRowTiles; ++i) {
       m[i][0] = m[i][1] = -infinity();
@@ -76,7 +77,6 @@ struct Softmax {
   // must then be multiplied by the alphas.
   [[nodiscard]] __device__ __forceinline__ bool settle(const typename W::Scores& s,
                                                        float (&alphas)[W::kRowTiles][2],
-                                                       bool always_careful,
                                                        const WarpPair<W>& pair) {
     float top[W::kRowTiles][2];
     bool move = false, without = false;
@@ -109,12 +109,12 @@ struct Softmax {
         }
       }
     }
-    if constexpr (kWide) {
+    if (kWide && careful != kAlways) {
 #pragma unroll
       for (int i = 0; i < W::kRowTiles; ++i) {
         without |= m[i][0] == -infinity() || m[i][1] == -infinity();
       }
-      careful = always_careful || __any_sync(~0u, without);
+      careful = __any_sync(~0u, without) ? kAtFirst : kNever;
     }
     return move;
   }
