@@ -61,14 +61,15 @@ Tile half_tile(const PortableForward& spec, bool featured) {
     case 32:
     case 64:
       if (!featured) return {128, spec.head_dim == 64 ? 80 : 64, 4, 2, 2};
-      return spec.general ? Tile{64, 32, 4, 2, 3} : Tile{64, spec.bias ? 48 : 64, 4, 2, 3};
+      if (spec.general) return {64, 32, 4, 2, 3};
+      return spec.bias ? Tile{64, 128, 4, 2, 2} : Tile{64, 64, 4, 2, 3};
     case 96:
       if (!featured) return {128, 64, 4, 2, 2};
       return {64, spec.general ? 32 : 64, 4, 2, 2};
     case 128:
-      if (!featured) return {128, 64, 4, 2, 2};
+      if (!featured) return {128, 48, 4, 2, 2};
       if (spec.general) return {64, 32, 4, 2, 2};
-      return spec.bias ? Tile{64, 64, 4, 2, 2} : Tile{128, 32, 4, 2, 2};
+      return {64, 64, 4, 2, 2};
     case 192:
     case 256:
       return {64, 32, 4, 2, featured ? 1 : 2};

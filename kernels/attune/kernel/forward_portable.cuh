@@ -94,9 +94,12 @@ struct BoundedForward {
     };
 
     const int begin = reach.begin / W::kKeys * W::kKeys;
-    load_rows<kSpec.element, kSpec.aligned, kThreads, typename W::QTile, W::kQueries, W::kWidth>(
-        q_tile, q_rows, p.q.d_stride, p.d, first, seq.sq);
-    if (begin < reach.end) load_keys(begin, 0);
+    if (begin <
+        reach.end) {  // else late copies of Q would race with O, which leaves through its tile
+      load_rows<kSpec.element, kSpec.aligned, kThreads, typename W::QTile, W::kQueries, W::kWidth>(
+          q_tile, q_rows, p.q.d_stride, p.d, first, seq.sq);
+      load_keys(begin, 0);
+    }
 
     const ScoreTerms terms(p, seq, tile.b, tile.h, kSpec.bias, kSpec.general);
     for (int j = begin, stage = 0; j < reach.end; j += W::kKeys) {
@@ -116,8 +119,8 @@ struct BoundedForward {
         if constexpr (kTerms) bias.apply(s, terms, row, j);
         if (!rows.cover) apply_mask<W>(s, facts.sides, j);
         if (!kWide || softmax.careful != State::kNever) {
-          float alphas[W::kRowTiles][2];
-          if (softmax.settle(s, alphas, alone)) softmax.multiply(o, alphas);
+          softmax.settle(s, alone,
+                         [&](int m, int half, float alpha) { State::multiply(o, m, half, alpha); });
         }
         const float top = softmax.powers(s);
         if constexpr (kSpec.dropout) apply_dropout<W>(s, p, tile.b, tile.h, row, j);

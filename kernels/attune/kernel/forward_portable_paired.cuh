@@ -51,13 +51,15 @@ struct PairedWalk {
     };
 
     const QueryRows<const Bits> q_rows(p.q, facts.place.b, facts.seq.q_start, facts.place.h);
-    load_rows<kSpec.element, true, kThreads, typename W::QTile, W::kQueries, W::kWidth>(
-        q_tile, q_rows, p.q.d_stride, p.d, first, sq);
-    if (begin < end) load_all(begin, 0);
+    if (begin < end) {  // else late copies of Q would race with O, which leaves through its tile
+      load_rows<kSpec.element, true, kThreads, typename W::QTile, W::kQueries, W::kWidth>(
+          q_tile, q_rows, p.q.d_stride, p.d, first, sq);
+      load_all(begin, 0);
+    }
     commit_copies();
     wait_for_copies<0>();
     if (behind != 0) {
-      __syncthreads();
+      WarpPair<W>::template sync_all<kThreads>();
       load_all(begin + W::kKeys, 1);
     }
     commit_copies();
@@ -65,18 +67,18 @@ struct PairedWalk {
     for (int j = begin, stage = 0; j < end; j += W::kKeys, stage ^= 1) {
       typename W::Scores s;
       wait_for_copies<1>();
-      __syncthreads();
+      WarpPair<W>::template sync_all<kThreads>();
       const WarpRows<W> rows(facts, j);
       if (rows.meet) {
         products.scores(s, k_tile + stage * kShared.k);
         if (!rows.cover) apply_mask<W>(s, facts.sides, j + W::half() * W::kWarpKeys);
         if (!State::kWide || softmax.careful != State::kNever) {
-          float alphas[W::kRowTiles][2];
-          if (softmax.settle(s, alphas, pair)) softmax.multiply(o, alphas);
+          softmax.settle(s, pair,
+                         [&](int m, int half, float alpha) { State::multiply(o, m, half, alpha); });
         }
       }
       wait_for_copies<0>();
-      __syncthreads();
+      WarpPair<W>::template sync_all<kThreads>();
       const int next = j + (1 + behind) * W::kKeys, next_stage = stage ^ 1 ^ behind;
       if (rows.meet) {
         const float top = softmax.powers(s);
@@ -90,7 +92,7 @@ struct PairedWalk {
       }
       commit_copies();
     }
-    if (behind == 0) __syncthreads();
+    if (behind == 0) WarpPair<W>::template sync_all<kThreads>();
     wait_for_copies<0>();
   }
 };

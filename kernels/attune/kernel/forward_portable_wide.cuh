@@ -19,9 +19,11 @@ template <PortableForward kSpec>
 struct WideForward {
   using E = Elements<kSpec.element>;
   using Bits = typename E::Bits;
-  using W = WarpShape<kSpec.element, kSpec.queries, kSpec.keys, kSpec.warps, kWideChunk>;
+  // Sums of any length: the shortest that are cut.
+  using W = WarpShape<kSpec.element, kSpec.queries, kSpec.keys, kSpec.warps, kWideChunk, false, 2>;
   static constexpr int kThreads = threads_of(kSpec);
   static constexpr bool kTerms = kSpec.bias || kSpec.general;
+  using State = Softmax<W, kTerms>;
   static constexpr PortableForwardShared kShared = forward_portable_shared(kSpec);
 
   static __device__ __forceinline__ void run(const ForwardParams& p) {
@@ -32,7 +34,7 @@ struct WideForward {
     const TilePlace& tile = facts.place;
     const Sequence& seq = facts.seq;
 
-    Softmax<W, kTerms> softmax(p, Softmax<W, kTerms>::kAlways);
+    State softmax(p, State::kAlways);
     const bool any = walk_keys(p, facts, q_tile, softmax);
     softmax.finish(p, tile.h, WarpPair<W>(0));
     write_lse<W>(p, seq, tile, softmax);
@@ -54,7 +56,7 @@ struct WideForward {
 
   // P and O block by block; false when there is no key.
   static __device__ __forceinline__ bool walk_keys(const ForwardParams& p, const TileFacts& facts,
-                                                   u32 q_tile, Softmax<W, kTerms>& softmax) {
+                                                   u32 q_tile, State& softmax) {
     const Sequence& seq = facts.seq;
     const MaskSides& sides = facts.sides;
     const int first = facts.place.block * W::kQueries;
@@ -74,7 +76,9 @@ struct WideForward {
       }
       if (!WarpRows<W>(facts, j).cover) apply_mask<W>(s, sides, j);
       float alphas[W::kRowTiles][2];
-      const bool moved = softmax.settle(s, alphas, WarpPair<W>(0));
+      for (auto& alpha : alphas) alpha[0] = alpha[1] = 1.0f;
+      softmax.settle(s, WarpPair<W>(0),
+                     [&](int m, int half, float alpha) { alphas[m][half] = alpha; });
       (void)softmax.powers(s);
       if constexpr (kSpec.dropout) apply_dropout<W>(s, p, facts.place.b, facts.place.h, row, j);
       KeyRows<Bits, kSpec.general> v_rows(p, p.v, facts.v, facts.place.b);
@@ -88,7 +92,11 @@ struct WideForward {
         commit_copies();
         typename W::Values o;
         load_values(p, column, j == begin, o);
-        if (moved) softmax.multiply(o, alphas);
+#pragma unroll
+        for (int m = 0; m < W::kRowTiles; ++m) {
+          State::multiply(o, m, 0, alphas[m][0]);
+          State::multiply(o, m, 1, alphas[m][1]);
+        }
         wait_for_copies<0>();
         __syncthreads();
         Products<kSpec.arch, W>(q_tile).add_values(o, s, v_tile);

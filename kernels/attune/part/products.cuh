@@ -13,10 +13,12 @@ namespace attune::kernel {
 // Sizes of one warp's share. Paired: two neighbours have the same rows; of a block's keys in S and of
 // the columns of O, the even warp has the first half, the odd one the second.
 template <Element kElementArg, int kQueriesArg, int kKeysArg, int kWarps, int kWidthArg,
-          bool kPairedArg = false>
+          bool kPairedArg = false, int kSplitDepthArg = 4>
 struct WarpShape {
   static constexpr Element kElement = kElementArg;
   static constexpr bool kPaired = kPairedArg;
+  static constexpr int kSplitDepth =
+      kSplitDepthArg;  // steps of 8 in depth whose sums share a register
   static constexpr int kSharers = kPaired ? 2 : 1;
   static constexpr int kQueries = kQueriesArg, kKeys = kKeysArg, kWidth = kWidthArg;
   static constexpr int kWarpRows = kQueries / kWarps * kSharers;
@@ -137,19 +139,19 @@ struct TensorProducts {
     }
   }
 
-  // Calls between(step) before each 16 keys: what it does then hides behind products.
+  // Calls between(step) during each 16 keys: what it does then hides behind products.
   template <typename Between>
   __device__ __forceinline__ void add_values(typename W::Values& o, const typename W::Scores& p,
                                              u32 v_tile, const Between& between) {
+    // Elsewhere, addresses would be spilled.
+    constexpr int kBetween = 10;
+    static_assert(!W::kPaired || kBetween < W::kWidthTiles);
     const auto reader = value_reader<W>(v_tile);
-    // Unrolled whole, with copies in between, it would spill.
-    constexpr int kUnroll = W::kPaired ? 2 : W::kKeys / 16;
     [[maybe_unused]] const int lane = threadIdx.x % 32;
     [[maybe_unused]] const MatrixReader<PTile> p_reader(p_tile + W::first_row() * PTile::kPanel,
                                                         lane % 16, lane / 16);
-#pragma unroll kUnroll
+#pragma unroll
     for (int n = 0; n < W::kKeys / 8; n += 2) {
-      between(n / 2);
       u32 a[W::kRowTiles][4];
 #pragma unroll
       for (int m = 0; m < W::kRowTiles; ++m) {
@@ -165,6 +167,7 @@ struct TensorProducts {
       }
 #pragma unroll
       for (int d = 0; d < W::kWidthTiles; d += 2) {
+        if (d == kBetween) between(n / 2);
         u32 b[4];
         ldmatrix_transposed(b, reader.template at<W::kKeys>(8 * n, d / 2));
 #pragma unroll
@@ -187,18 +190,8 @@ struct Split {
   u32 high, low;
 };
 
-// Of Q and P. An infinity stays one, since its low comes out as 0: NaN's bits plus 0x1000 wrap around.
-__device__ __forceinline__ Split split_rows(u32 x) {
-  u32 high = x;
-#if __CUDA_ARCH__ >= 800
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(high) : "f"(__uint_as_float(x)));
-#endif
-  return {high, __float_as_uint(__uint_as_float(x) - __uint_as_float(high)) + 0x1000u};
-}
-
-// Of K and V, which each warp splits for itself, in fewer steps: an infinity becomes NaN, and rows
-// that met one are computed again (exact_row.cuh).
-__device__ __forceinline__ Split split_keys(u32 x) {
+// An infinity becomes NaN: rows that met one are computed again (exact_row.cuh).
+__device__ __forceinline__ Split split(u32 x) {
   const u32 high = (x + 0x1000u) & 0xffffe000u;
   return {high, __float_as_uint(__uint_as_float(x) - __uint_as_float(high))};
 }
@@ -212,43 +205,57 @@ struct SplitRows {
     for (int k = 0; k < kCount; ++k) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const Split split = split_rows(x[k][i]);
-        high[k][i] = split.high;
-        low[k][i] = split.low;
+        const Split parts = split(x[k][i]);
+        high[k][i] = parts.high;
+        low[k][i] = parts.low;
       }
     }
   }
 };
 
-// Tensor cores cut their sums instead of rounding them, so only a few products are summed there;
-// the rest is added in float32 (Ootomo and Yokota, "Recovering single precision accuracy from
-// Tensor Cores", IJHPCA 2022).
+// Tensor cores cut their sums instead of rounding them, so only a few products are summed there; the
+// rest is added in float32 (Ootomo and Yokota, "Recovering single precision accuracy from Tensor
+// Cores", IJHPCA 2022).
 template <typename W>
 struct SplitProducts {
   static_assert(!W::kPaired);
   static constexpr bool kKeepsInfinities = false;  // those of K and V
-  // Products of 8 summed inside; fewer where registers would be spilled otherwise.
-  static constexpr int kDepth = W::kWidth == 128 ? 2 : 4;
+  static constexpr int kDepth = W::kSplitDepth;
   u32 q_tile;
 
   __device__ __forceinline__ explicit SplitProducts(u32 tile, u32 = 0) : q_tile(tile) {}
   __device__ __forceinline__ void take_queries() {}
 
+  // sum += a b. Two sums inside, each of at most half of the high products: what is cut off the small
+  // products, which come first, does not matter.
   template <int kCount>
-  static __device__ __forceinline__ void multiply(float (&high)[4], float (&low)[4],
-                                                  const SplitRows<kCount>& a, int k, u32 b0,
-                                                  u32 b1) {
-    const Split x0 = split_keys(b0), x1 = split_keys(b1);
-    mma_tf32(low, a.high[k], x0.low, x1.low);
-    mma_tf32(low, a.low[k], x0.high, x1.high);
-    mma_tf32(high, a.high[k], x0.high, x1.high);
+  static __device__ __forceinline__ void multiply(float (&sum)[4], const SplitRows<kCount>& a,
+                                                  const u32 (&b)[kCount][2]) {
+    float first[4] = {}, second[4] = {};
+    u32 high[kCount][2];
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) {
+      const Split x0 = split(b[k][0]), x1 = split(b[k][1]);
+      high[k][0] = x0.high, high[k][1] = x1.high;
+      mma_tf32(second, a.high[k], x0.low, x1.low);
+      mma_tf32(second, a.low[k], x0.high, x1.high);
+      if (k < kCount / 2) mma_tf32(first, a.high[k], x0.high, x1.high);
+    }
+#pragma unroll
+    for (int k = kCount / 2; k < kCount; ++k) {
+      mma_tf32(second, a.high[k], high[k][0], high[k][1]);
+    }
+#pragma unroll
+    for (int c = 0; c < 4; ++c) sum[c] = sum[c] + first[c] + second[c];
   }
 
   __device__ __forceinline__ void scores(typename W::Scores& s, u32 k_tile, bool clear = true) {
     if (clear) clear_fragments(s);
     const auto q_reader = query_reader<W>(q_tile);
     const auto k_reader = key_reader<W>(k_tile);
-#pragma unroll
+    // Unrolled, it would spill.
+
+#pragma unroll 1
     for (int k0 = 0; k0 < W::kPairs; k0 += kDepth) {
 #pragma unroll
       for (int m = 0; m < W::kRowTiles; ++m) {
@@ -259,19 +266,15 @@ struct SplitProducts {
         const SplitRows<kDepth> a(raw);
 #pragma unroll
         for (int n = 0; n < W::kKeyTiles; n += 2) {
-          float high[2][4] = {}, low[2][4] = {};
+          u32 b[2][kDepth][2];
 #pragma unroll
           for (int k = 0; k < kDepth; ++k) {
-            u32 b[4];
-            ldmatrix(b, k_reader.template at<W::kKeys>(8 * n, k0 + k));
-            multiply(high[0], low[0], a, k, b[0], b[1]);
-            multiply(high[1], low[1], a, k, b[2], b[3]);
+            u32 x[4];
+            ldmatrix(x, k_reader.template at<W::kKeys>(8 * n, k0 + k));
+            b[0][k][0] = x[0], b[0][k][1] = x[1], b[1][k][0] = x[2], b[1][k][1] = x[3];
           }
-#pragma unroll
-          for (int c = 0; c < 4; ++c) {
-            s[m][n][c] += high[0][c] + low[0][c];
-            s[m][n + 1][c] += high[1][c] + low[1][c];
-          }
+          multiply(s[m][n], a, b[0]);
+          multiply(s[m][n + 1], a, b[1]);
         }
       }
     }
@@ -283,7 +286,7 @@ struct SplitProducts {
     // Rows 4t + x of a group have the swizzle 2t + (x & 1).
     const u32 base = v_tile + 4 * t * W::KTile::kPanel + g % 4 * 4;
     const u32 even = (g / 4 ^ 2 * t) << 4, odd = even ^ 16;
-    constexpr int kTiles = W::kKeyTiles % 4 == 0 ? 4 : 2;
+    constexpr int kTiles = W::kKeyTiles % 4 == 0 ? 4 : W::kKeyTiles % 3 == 0 ? 3 : 2;
 #pragma unroll
     for (int n = 0; n < W::kKeyTiles; n += kTiles) {
 #pragma unroll
@@ -300,17 +303,15 @@ struct SplitProducts {
 #pragma unroll
         for (int d = 0; d < W::kWidthTiles; ++d) {
           const int panel = 2 * d / W::KTile::kChunks, inner = 2 * d % W::KTile::kChunks;
-          float high[4] = {}, low[4] = {};
+          u32 b[kTiles][2];
 #pragma unroll
           for (int k = 0; k < kTiles; ++k) {
             const u32 row = base + panel * (W::kKeys * W::KTile::kPanel) +
                             ((n + k) / 2 * 16 + (n + k) % 2 * 2) * W::KTile::kPanel;
-            const u32 b0 = load_shared(row + (even ^ inner << 4));
-            const u32 b1 = load_shared(row + W::KTile::kPanel + (odd ^ inner << 4));
-            multiply(high, low, a, k, b0, b1);
+            b[k][0] = load_shared(row + (even ^ inner << 4));
+            b[k][1] = load_shared(row + W::KTile::kPanel + (odd ^ inner << 4));
           }
-#pragma unroll
-          for (int c = 0; c < 4; ++c) o[m][d][c] += high[c] + low[c];
+          multiply(o[m][d], a, b);
         }
       }
     }

@@ -73,11 +73,11 @@ struct Softmax {
     return exp2_fast(kNatural ? difference * kLog2E : difference);
   }
 
-  // Moves the references up to the maxima of these scores where they have to. True when some did: O
-  // must then be multiplied by the alphas.
-  [[nodiscard]] __device__ __forceinline__ bool settle(const typename W::Scores& s,
-                                                       float (&alphas)[W::kRowTiles][2],
-                                                       const WarpPair<W>& pair) {
+  // Moves the references up to the maxima of these scores where they have to. Calls
+  // rescale(row tile, half, alpha) for all rows if some did: their O is to be multiplied by alpha.
+  template <typename Rescale>
+  __device__ __forceinline__ void settle(const typename W::Scores& s, const WarpPair<W>& pair,
+                                         const Rescale& rescale) {
     float top[W::kRowTiles][2];
     bool move = false, without = false;
 #pragma unroll
@@ -103,9 +103,10 @@ struct Softmax {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const float next = fmaxf(top[i][half], m[i][half]);
-          alphas[i][half] = next == -infinity() ? 1.0f : power(m[i][half] - next);
+          const float alpha = next == -infinity() ? 1.0f : power(m[i][half] - next);
           m[i][half] = next;
-          l[i][half] *= alphas[i][half];
+          l[i][half] *= alpha;
+          rescale(i, half, alpha);
         }
       }
     }
@@ -116,7 +117,6 @@ struct Softmax {
       }
       careful = __any_sync(~0u, without) ? kAtFirst : kNever;
     }
-    return move;
   }
 
   static __device__ __forceinline__ void multiply(typename W::Values& o, int i, int half,
@@ -125,15 +125,6 @@ struct Softmax {
     for (int d = 0; d < W::kWidthTiles; ++d) {
       o[i][d][2 * half] *= alpha;
       o[i][d][2 * half + 1] *= alpha;
-    }
-  }
-
-  static __device__ __forceinline__ void multiply(typename W::Values& o,
-                                                  const float (&alphas)[W::kRowTiles][2]) {
-#pragma unroll
-    for (int i = 0; i < W::kRowTiles; ++i) {
-      multiply(o, i, 0, alphas[i][0]);
-      multiply(o, i, 1, alphas[i][1]);
     }
   }
 
