@@ -57,7 +57,8 @@ def measure_one(path, problem):
 
 
 def in_new_process(path, problem, **variables):
-    environment = dict(os.environ, **variables)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ATTUNE_")}
+    environment.update(variables)
     done = subprocess.run([sys.executable, __file__, "--lib", str(path), "--one", problem],
                           env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -23,6 +23,17 @@ struct PairedWalk {
   static constexpr int kThreads = threads_of(kSpec), kLoaders = kThreads / 2;
   static constexpr int kPieces = W::kKeys / 16;
 
+  // Waits for both halves of the warps, which are at different places of the code. Two barriers a turn,
+  // one that each half waits at and the other only arrives at; two turns have their own, since the
+  // half that is ahead arrives again before the last of the others has left.
+  static __device__ __forceinline__ void meet(int behind, int turn) {
+    constexpr int kFirst = kSpec.warps / 2 + 1;  // those before are the pairs' (warp_pair.cuh)
+    static_assert(kFirst + 4 <= 16);
+    const int first = kFirst + 2 * (turn & 1);
+    asm volatile("bar.arrive %0, %1;" ::"r"(first + (behind ^ 1)), "n"(kThreads) : "memory");
+    asm volatile("bar.sync %0, %1;" ::"r"(first + behind), "n"(kThreads) : "memory");
+  }
+
   // O and the softmax's state of this tile.
   static __device__ __forceinline__ void run(const ForwardParams& p, const TileFacts& facts,
                                              u32 q_tile, Products<kSpec.arch, W>& products,
@@ -59,7 +70,7 @@ struct PairedWalk {
     commit_copies();
     wait_for_copies<0>();
     if (behind != 0) {
-      WarpPair<W>::template sync_all<kThreads>();
+      meet(behind, 0);
       load_all(begin + W::kKeys, 1);
     }
     commit_copies();
@@ -67,7 +78,7 @@ struct PairedWalk {
     for (int j = begin, stage = 0; j < end; j += W::kKeys, stage ^= 1) {
       typename W::Scores s;
       wait_for_copies<1>();
-      WarpPair<W>::template sync_all<kThreads>();
+      meet(behind, behind);
       const WarpRows<W> rows(facts, j);
       if (rows.meet) {
         products.scores(s, k_tile + stage * kShared.k);
@@ -78,7 +89,7 @@ struct PairedWalk {
         }
       }
       wait_for_copies<0>();
-      WarpPair<W>::template sync_all<kThreads>();
+      meet(behind, 1 + behind);
       const int next = j + (1 + behind) * W::kKeys, next_stage = stage ^ 1 ^ behind;
       if (rows.meet) {
         const float top = softmax.powers(s);
@@ -92,7 +103,7 @@ struct PairedWalk {
       }
       commit_copies();
     }
-    if (behind == 0) WarpPair<W>::template sync_all<kThreads>();
+    if (behind == 0) meet(behind, 0);
     wait_for_copies<0>();
   }
 };

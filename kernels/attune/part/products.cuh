@@ -226,8 +226,8 @@ struct SplitProducts {
   __device__ __forceinline__ explicit SplitProducts(u32 tile, u32 = 0) : q_tile(tile) {}
   __device__ __forceinline__ void take_queries() {}
 
-  // sum += a b. Two sums inside, each of at most half of the high products: what is cut off the small
-  // products, which come first, does not matter.
+  // sum += a b. Two sums inside: the first step's high products, and the others' after all the small
+  // ones, of which what is cut off does not matter.
   template <int kCount>
   static __device__ __forceinline__ void multiply(float (&sum)[4], const SplitRows<kCount>& a,
                                                   const u32 (&b)[kCount][2]) {
@@ -239,10 +239,10 @@ struct SplitProducts {
       high[k][0] = x0.high, high[k][1] = x1.high;
       mma_tf32(second, a.high[k], x0.low, x1.low);
       mma_tf32(second, a.low[k], x0.high, x1.high);
-      if (k < kCount / 2) mma_tf32(first, a.high[k], x0.high, x1.high);
+      if (k == 0) mma_tf32(first, a.high[k], x0.high, x1.high);
     }
 #pragma unroll
-    for (int k = kCount / 2; k < kCount; ++k) {
+    for (int k = 1; k < kCount; ++k) {
       mma_tf32(second, a.high[k], high[k][0], high[k][1]);
     }
 #pragma unroll

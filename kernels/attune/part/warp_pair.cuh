@@ -21,12 +21,6 @@ struct WarpPair {
     }
   }
 
-  // All warps of the block, each wherever it is in its code.
-  template <int kThreads>
-  static __device__ __forceinline__ void sync_all() {
-    asm volatile("bar.sync %0, %1;" ::"n"(kThreads / 64 + 1), "n"(kThreads) : "memory");
-  }
-
   // As sync(); whether x holds for any thread of the two.
   [[nodiscard]] static __device__ __forceinline__ bool any(bool x) {
     if constexpr (W::kPaired) {
