@@ -371,11 +371,12 @@ struct SimtProducts {
   __device__ __forceinline__ void add_values(typename W::Values& o, const typename W::Scores& p,
                                              u32 v_tile) {
     const int lane = threadIdx.x % 32, t = lane % 4;
+    constexpr int kOwners = W::kWidth > 128 ? 1 : 4;  // less code compiles sooner
 #pragma unroll
     for (int n = 0; n < W::kKeyTiles; ++n) {
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-#pragma unroll
+#pragma unroll kOwners
         for (int owner = 0; owner < 4; ++owner) {
           float weight[W::kRowTiles][2];
 #pragma unroll
