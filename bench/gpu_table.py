@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Prints bench/gpu_peers.py's JSON as the README's Markdown table, or draws it.
+
+usage: gpu_table.py IN.json [--plot OUT.png]
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+PEERS = ("mem-eff", "FA2", "cuDNN")
+COLORS = {"attune": "#3b518b", "mem-eff": "#d0d0d0", "FA2": "#a8a8a8", "cuDNN": "#d9822b"}
+# What the README shows: (title, which rows)
+SHOWN = (("bf16", lambda r: r["group"] == "forward" and r["s"] in (512, 1024, 4096, 16384)),
+         ("f16", lambda r: r["group"] == "f16"),
+         ("f32", lambda r: r["group"] == "f32"),
+         ("bf16, bias [B, H, S, S]", lambda r: r["group"] == "bias" and r["bias"] == "bhqk"),
+         ("bf16, dropout 0.125", lambda r: r["group"] == "dropout"))
+
+
+def cell(row, peer):
+    if peer not in row["tflops"]:
+        return "refuses" if peer in row["refused"] else "-"
+    return f"{row['tflops'][peer]:.0f} ({row['ratio'][peer]:.2f})"
+
+
+def print_table(rows):
+    print("| what | D | S | mask | Attune | " + " | ".join(PEERS) + " |")
+    print("|---" * (5 + len(PEERS)) + "|")
+    for title, chosen in SHOWN:
+        for row in filter(chosen, rows):
+            print(f"| {title} | {row['d']} | {row['s']:,} | {row['mask']} | "
+                  f"**{row['tflops']['attune']:.0f}** | "
+                  + " | ".join(cell(row, peer) for peer in PEERS) + " |")
+
+
+def draw(report, output):
+    try:
+        import matplotlib
+    except ImportError:
+        sys.exit("--plot needs matplotlib: apt-get install python3-matplotlib")
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = [row for row in report["rows"] if row["group"] == "forward"]
+    dims = sorted({row["d"] for row in rows})
+    figure, grid = plt.subplots(2, len(dims), squeeze=False, layout="constrained",
+                                figsize=(3.6 * len(dims), 5.2))
+    for x, d in enumerate(dims):
+        for y, mask in enumerate(("full", "causal")):
+            axes = grid[y][x]
+            chosen = [row for row in rows if row["d"] == d and row["mask"] == mask]
+            for name, color in COLORS.items():
+                points = [(row["s"], row["tflops"][name]) for row in chosen if name in row["tflops"]]
+                if points:
+                    axes.plot(*zip(*points), marker="o", markersize=3, color=color,
+                              label="Attune portable" if name == "attune" else name)
+            axes.set_xscale("log", base=2)
+            axes.set_xticks([row["s"] for row in chosen], [str(row["s"]) for row in chosen], fontsize=6)
+            axes.set_ylim(bottom=0)
+            axes.tick_params(axis="y", labelsize=7)
+            axes.set_title(f"D {d}, {mask}", fontsize=9)
+            axes.set_ylabel("TFLOP/s", fontsize=8)
+            axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"Forward, bf16, {report['device']}: Attune {report['version']}, PyTorch "
+                    f"{report['torch']}, cuDNN {report['cudnn']}", fontsize=10)
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.savefig(output, dpi=130)
+    print(f"wrote {output}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("input", type=pathlib.Path, help="the JSON of gpu_peers.py")
+    parser.add_argument("--plot", type=pathlib.Path, metavar="OUT", help="draw instead of printing")
+    arguments = parser.parse_args()
+    report = json.loads(arguments.input.read_text())
+    if not report["rows"]:
+        sys.exit(f"{arguments.input} has no rows")
+    if arguments.plot:
+        draw(report, arguments.plot)
+    else:
+        print_table(report["rows"])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
