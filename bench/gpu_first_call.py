@@ -58,7 +58,8 @@ def measure_one(path, problem):
 
 def in_new_process(path, problem, **variables):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ATTUNE_")}
-    environment.update(variables)
+    # NVRTC keeps a cache of its own where there is a driver; without it, cold is cold.
+    environment.update(variables, CUDA_CACHE_DISABLE="1")
     done = subprocess.run([sys.executable, __file__, "--lib", str(path), "--one", problem],
                           env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -83,7 +84,7 @@ def main():
         cache, bundle = f"{folder}/cache", f"{folder}/kernels.attune"
         made = subprocess.run([options.attune, "compile", "--all", "--arch", "sm_90", "--json", "-o",
                                bundle], capture_output=True, text=True, check=True,
-                              env=dict(os.environ, ATTUNE_CACHE_LIMIT="0"))
+                              env=dict(os.environ, ATTUNE_CACHE_LIMIT="0", CUDA_CACHE_DISABLE="1"))
         catalogue = json.loads(made.stdout)
         for problem in PROBLEMS:
             row = {"problem": problem}

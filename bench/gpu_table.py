@@ -12,11 +12,11 @@ import sys
 PEERS = ("mem-eff", "FA2", "cuDNN")
 COLORS = {"attune": "#3b518b", "mem-eff": "#d0d0d0", "FA2": "#a8a8a8", "cuDNN": "#d9822b"}
 # What the README shows: (title, which rows)
-SHOWN = (("bf16", lambda r: r["group"] == "forward" and r["s"] in (512, 1024, 4096, 16384)),
-         ("f16", lambda r: r["group"] == "f16"),
-         ("f32", lambda r: r["group"] == "f32"),
-         ("bf16, bias [B, H, S, S]", lambda r: r["group"] == "bias" and r["bias"] == "bhqk"),
-         ("bf16, dropout 0.125", lambda r: r["group"] == "dropout"))
+SHOWN = (("bf16", lambda r: r["group"] == "forward" and r["s"] in (1024, 4096, 16384)),
+         ("f16", lambda r: r["group"] == "f16" and r["s"] == 4096),
+         ("f32", lambda r: r["group"] == "f32" and r["s"] == 4096),
+         ("bf16, bias [B, H, S, S]", lambda r: r["group"] == "bias" and r["bias"] == "bhqk" and r["s"] == 4096),
+         ("bf16, dropout 0.125", lambda r: r["group"] == "dropout" and r["s"] == 4096))
 
 
 def cell(row, peer):
