@@ -20,8 +20,8 @@ struct PortableForward {
   bool general = false;          // softcap, ALiBi, any scale, pages
   int queries = 128, keys = 64;  // a tile
   int warps = 4;
-  int stages = 2;  // buffers of K and of V
-  int blocks = 1;  // that share a multiprocessor, which bounds the registers of a thread
+  int stages = 2;       // buffers of K and of V
+  int blocks = 1;       // that share a multiprocessor, which bounds the registers of a thread
   bool paired = false;  // two warps share 32 rows: half of the keys each for S, of dv for O
   friend constexpr bool operator==(const PortableForward&, const PortableForward&) = default;
 };
