@@ -71,6 +71,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--lib", type=pathlib.Path, default=ROOT / "build" / "src" / "libattune.so")
     parser.add_argument("--attune", type=pathlib.Path, default=ROOT / "build" / "src" / "attune")
+    parser.add_argument("--arch", default="sm_90", help="of this GPU; default %(default)s")
     parser.add_argument("--commit", help="of the library, where this is no checkout")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", type=pathlib.Path, help="write JSON here")
@@ -82,7 +83,7 @@ def main():
     print(f"{'cold':>9}{'disk':>9}{'bundle':>9}{'warm':>9}")
     with tempfile.TemporaryDirectory() as folder:
         cache, bundle = f"{folder}/cache", f"{folder}/kernels.attune"
-        made = subprocess.run([options.attune, "compile", "--all", "--arch", "sm_90", "--json", "-o",
+        made = subprocess.run([options.attune, "compile", "--all", "--arch", options.arch, "--json", "-o",
                                bundle], capture_output=True, text=True, check=True,
                               env=dict(os.environ, ATTUNE_CACHE_LIMIT="0", CUDA_CACHE_DISABLE="1"))
         catalogue = json.loads(made.stdout)

@@ -171,12 +171,31 @@ TEST(DiskCache, AFlippedByteIsFound) {
       } else {
         ++damaged;
       }
-      // What is damaged is removed when it is found, unless it became another recipe's.
       for (const CacheItem& item : cache.list(true)) (void)cache.remove(item);
     }
   }
   EXPECT_GT(damaged, 100U);
   EXPECT_GT(notices.texts().size(), 100U);
+}
+
+TEST(DiskCache, AnotherKernelsEntryUnderANameIsFoundAndReplaced) {
+  const TemporaryFolder folder;
+  const Notices notices;
+  const Recipe recipe = recipe_of(first_row()), other = recipe_of(nth_row(1));
+  DiskCache cache(folder.path(), kLimit);
+  cache.store(recipe, cubin_of(1));
+  const fs::path path = testing::only_entry(folder.path());
+  ASSERT_TRUE(cache.clear().ok());
+  cache.store(other, cubin_of(2));
+  fs::rename(testing::only_entry(folder.path()), path);
+  ASSERT_EQ(cache.list(true).size(), 1U);
+  EXPECT_FALSE(cache.list(true)[0].status.ok());
+
+  EXPECT_FALSE(cache.find(recipe));
+  EXPECT_EQ(notices.texts().size(), 1U);
+  cache.store(recipe, cubin_of(1));
+  ASSERT_TRUE(cache.find(recipe));
+  EXPECT_EQ(cache.find(recipe)->bytes, cubin_of(1).bytes);
 }
 
 TEST(DiskCache, ATruncatedEntryIsFound) {

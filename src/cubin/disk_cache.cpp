@@ -20,6 +20,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// What is wrong with an entry whose meta file was changed and is still one.
+constexpr const char* kOfAnother = "is not of the kernel that its name says";
+
 // A temporary folder this old belongs to nobody: a kernel compiles in seconds.
 constexpr std::int64_t kAbandonedSeconds = 24 * 60 * 60;
 
@@ -103,8 +106,12 @@ std::optional<Cubin> DiskCache::find(const Recipe& recipe) {
   std::error_code error;
   if (!fs::exists(path, error)) return std::nullopt;
   auto found = read(path);
-  if (!found || found->recipe != recipe) return std::nullopt;
-  return std::move(found->cubin);
+  if (!found) return std::nullopt;
+  if (found->recipe == recipe) return std::move(found->cubin);
+  notice(fmt::format("the kernel cache has a damaged entry, which is compiled anew: {} {}",
+                     path.string(), kOfAnother));
+  (void)remove({.path = path, .meta = {}, .bytes = 0, .used = 0, .status = {}});
+  return std::nullopt;
 }
 
 std::optional<CachedCubin> DiskCache::find_any(const std::string& id, const std::string& contents,
@@ -201,6 +208,11 @@ void DiskCache::evict(const fs::path& newest) {
     entries.push_back({used_ns(path), bytes_of(path), path});
     total += entries.back().bytes;
   }
+  for (const fs::path& path : children(folder_ / "tmp")) {
+    if (now_seconds() - modified(path) < kAbandonedSeconds) continue;
+    std::error_code error;
+    fs::remove_all(path, error);
+  }
   if (total <= limit_bytes_) return;
   std::sort(entries.begin(), entries.end(),
             [](const Entry& a, const Entry& b) { return a.used < b.used; });
@@ -210,11 +222,6 @@ void DiskCache::evict(const fs::path& newest) {
     if (!remove({.path = entry.path, .meta = {}, .bytes = 0, .used = 0, .status = {}}).ok()) break;
     total -= entry.bytes;
   }
-  for (const fs::path& path : children(folder_ / "tmp")) {
-    if (now_seconds() - modified(path) < kAbandonedSeconds) continue;
-    std::error_code error;
-    fs::remove_all(path, error);
-  }
 }
 
 std::vector<CacheItem> DiskCache::list(bool thorough) const {
@@ -223,7 +230,11 @@ std::vector<CacheItem> DiskCache::list(bool thorough) const {
     CacheItem item{path, {}, bytes_of(path), used_ns(path) / 1'000'000'000, {}};
     if (thorough) {
       const auto cubin = read_entry(path, item.meta);
-      if (!cubin.ok()) item.status = cubin.status();
+      if (!cubin.ok()) {
+        item.status = cubin.status();
+      } else if (path_of(item.meta.recipe) != path) {
+        item.status = {Code::io_error, path.string() + " " + kOfAnother};
+      }
     } else {
       auto meta = read_meta(path);
       if (meta.ok()) {

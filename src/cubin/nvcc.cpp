@@ -48,10 +48,10 @@ Expected<NvccProgram> find() {
     NvccProgram program{path.string(), release_in(version->output), targets_in(codes->output)};
     if (!program.release.empty() && !program.targets.empty()) return program;
   }
-  return Status(
-      Code::unsupported,
-      "there is no nvcc in CUDA_HOME, CUDA_PATH, PATH or /usr/local/cuda. Install the CUDA "
-      "toolkit, or compile with NVRTC");
+  return Status(Code::unsupported,
+                "there is no nvcc in CUDA_HOME, CUDA_PATH, /usr/local/cuda, PATH or a package of "
+                "pip. Install "
+                "the CUDA toolkit, or compile with NVRTC");
 }
 
 Status write_text(const fs::path& path, std::string_view text) {

@@ -16,7 +16,7 @@ struct NvccProgram {
   std::vector<Target> targets;
 };
 
-// Looked for in CUDA_HOME, CUDA_PATH, PATH and /usr/local/cuda on the first call.
+// Looked for on the first call: CUDA_HOME, CUDA_PATH, /usr/local/cuda, PATH, the packages of pip.
 [[nodiscard]] const Expected<NvccProgram>& nvcc_program();
 
 // Precondition: nvcc_program() is ok. Errors are the compiler's output alone.

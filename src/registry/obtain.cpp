@@ -58,7 +58,11 @@ std::vector<Expected<Obtained>> obtain_for(const KernelSpec& spec,
       all[places[i]] = cubins[i].status();
       continue;
     }
-    if (cache != nullptr) cache->store(recipe_for(spec, missing[i], toolchain), *cubins[i]);
+    if (cache != nullptr) {
+      const Recipe recipe = recipe_for(spec, missing[i], toolchain);
+      const CacheLock lock = cache->lock(recipe);
+      cache->store(recipe, *cubins[i]);
+    }
     all[places[i]] = Obtained{*std::move(cubins[i]), true};
   }
   return all;

@@ -87,7 +87,7 @@ Expected<std::shared_ptr<const Image>> Registry::image_for(const KernelSpec& spe
     if (slot->image) return slot->image;
     const auto start = std::chrono::steady_clock::now();
     auto image = find(spec, device);
-    // A refusal is not remembered: a compiler may be installed, a bundle added.
+    // A refusal is not remembered: another process may have compiled it by the next time.
     if (!image.ok()) return image.status();
     image->seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -151,6 +151,7 @@ Expected<Image> Registry::find_or_compile(const KernelSpec& spec, int device) {
   }
   const auto target = target_for(*toolchain, device);
   if (!target.ok()) {
+    if (auto image = from_disk(spec, device)) return *std::move(image);
     return Status(target.status().code(), fmt::format("{}: {}", id, target.status().message()));
   }
   auto got = obtain(spec, *target, *toolchain, options_.cache.get(), options_.compile);

@@ -64,10 +64,13 @@ std::string dispatch_header(const std::vector<KernelSpec>& specs) {
       specs.size(), rows);
 }
 
+// The structured binding fails to compile when the struct gains a field that is not written here.
 nlohmann::ordered_json features(const kernel::PortableForward& spec) {
-  return {{"head_dim", spec.head_dim}, {"aligned", spec.aligned}, {"bias", spec.bias},
-          {"dropout", spec.dropout},   {"general", spec.general}, {"queries", spec.queries},
-          {"keys", spec.keys},         {"warps", spec.warps},     {"stages", spec.stages}};
+  const auto& [element, arch, head_dim, aligned, bias, dropout, general, queries, keys, warps,
+               stages, blocks, paired] = spec;
+  return {{"head_dim", head_dim}, {"aligned", aligned}, {"bias", bias},    {"dropout", dropout},
+          {"general", general},   {"queries", queries}, {"keys", keys},    {"warps", warps},
+          {"stages", stages},     {"blocks", blocks},   {"paired", paired}};
 }
 
 std::string manifest(const std::vector<KernelSpec>& specs) {

@@ -5,13 +5,13 @@
 // copies of the next K and V start, S = Q K^T, softmax in registers, O += P V. A warp skips blocks
 // that none of its rows attends to and masks only those that some row does not attend to.
 //
-// Softmax. Rows keep a reference m, at most the running maximum and at least 2^8 below it, so that O is
-// rescaled only when a maximum grows past that; P and the sum share m, so the result is exact. Sums
-// of a row stay spread over its four lanes until the end.
+// Softmax. Rows keep a reference m from which P, its sum and O count; where P has float32's range it
+// follows the maximum only when it must (part/softmax.cuh). Sums of a row stay spread over its four
+// lanes until the end.
 //
 // Shared memory: [Q: queries][stages x K: keys][stages x V: keys], rows of head_dim elements
 // (forward_portable_layout.h). Registers of a thread: O: rows/16 * head_dim/2, S: rows/16 * keys/2
-// floats, rows being a warp's; at head_dim 128, 32 rows and 64 keys that is 128 + 64. Beyond, two warps
+// floats, rows being a warp's; at head_dim 128, 32 rows and 48 keys that is 128 + 48. Beyond, two warps
 // can share rows: forward_portable_paired.cuh.
 #pragma once
 
