@@ -18,6 +18,9 @@ show() { # prints the command as a user would type it, then runs it
 }
 
 scripts/setup.sh build
+# Where setup.sh put NVIDIA's run-time compiler, if it had to.
+nvrtc=$(compgen -G "$PWD/build/python/lib/python3*/site-packages/nvidia/*/lib/libnvrtc.so.1[23]" || true)
+if [ -n "$nvrtc" ] && [ -z "${ATTUNE_NVRTC:-}" ]; then export ATTUNE_NVRTC=$nvrtc; fi
 
 say "Building (Release, into build/)"
 launcher=()
@@ -46,8 +49,13 @@ show map "$input" --prefix layer0. --mask causal-bottom-right -o build/demo/atte
 say "This machine"
 show doctor
 
-echo
 if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q .; then
-  echo "This machine has a GPU. This version of Attune has CPU kernels only: nothing ran on the GPU."
+  say "The same on the GPU"
+  for dtype in f32 bf16; do
+    show run "$input" --prefix layer0. --dtype "$dtype" --mask causal-bottom-right --device cuda --check
+  done
+  show bench --device cuda --quick
 fi
+
+echo
 echo "The picture is $PWD/build/demo/attention_map.png"

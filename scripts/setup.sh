@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs the Debian or Ubuntu packages that Attune needs and this machine lacks; says which and
-# why. Prints and does nothing when all are there.
+# why. Where GPU kernels are to be compiled (for tests always, else where there is a GPU) and no CUDA
+# toolkit is found, NVIDIA's run-time compiler comes from PyPI, into build/python. Prints and does
+# nothing when all are there.
 #
 # usage: scripts/setup.sh [build|test]    test (default: build) adds what scripts/test.sh needs
 set -euo pipefail
@@ -43,6 +45,7 @@ present() {
     @numpy)
       python3 -c 'import numpy' 2>/dev/null || /usr/bin/python3 -c 'import numpy' 2>/dev/null
       ;;
+    @venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     @none) return 1 ;;
     *.h | *.hpp) # libpng's header and {fmt}'s may lie in a directory of the architecture
       compgen -G "/usr/include/$1" || compgen -G "/usr/include/*/$1" ||
@@ -95,6 +98,35 @@ if [ "$what" = test ]; then
     install_missing <<<"libclang-rt-${version%%.*}-dev | @none | libFuzzer and sanitizer runtimes"
   fi
 fi
+
+driver_cuda() { # the CUDA version that the driver is made for; nothing where there is no GPU
+  command -v nvidia-smi >/dev/null || return 0
+  nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\)\..*/\1/p'
+}
+
+has_nvrtc() {
+  local toolkit=${CUDA_HOME:-${CUDA_PATH:-/usr/local/cuda}}
+  [ -n "${ATTUNE_NVRTC:-}" ] || ldconfig -p 2>/dev/null | grep -q 'libnvrtc\.so\.1[23]' ||
+    compgen -G "$toolkit/lib64/libnvrtc.so.1[23]" >/dev/null ||
+    compgen -G "build/python/lib/python3*/site-packages/nvidia/*/lib/libnvrtc.so.1[23]" >/dev/null
+}
+
+install_nvrtc() { # CUDA_MAJOR
+  # Tiles leave just enough registers, so the version that they were measured with.
+  local package='nvidia-cuda-nvrtc==13.0.*'
+  if [ "$1" -lt 13 ]; then package='nvidia-cuda-nvrtc-cu12==12.9.*'; fi
+  echo "missing: $package (compiles GPU kernels), which comes from PyPI into build/python"
+  install_missing <<<"
+python3      | python3 | runs pip
+python3-venv | @venv   | a place of its own for what PyPI brings"
+  if ! { python3 -m venv build/python && build/python/bin/pip install --quiet "$package"; }; then
+    echo "PyPI did not give $package: GPU kernels are not compiled here, and tests of them skip." >&2
+  fi
+}
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cuda=$(driver_cuda)
+if { [ "$what" = test ] || [ -n "$cuda" ]; } && ! has_nvrtc; then install_nvrtc "${cuda:-13}"; fi
 
 version=$(cmake --version | sed -n '1s/[^0-9]*//p')
 if [ "$(printf '3.25\n%s\n' "$version" | sort -V | head -n 1)" != 3.25 ]; then
