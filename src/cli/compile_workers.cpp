@@ -187,6 +187,7 @@ Status compile_jobs(const std::vector<CompileJob>& jobs, const Toolchain& toolch
   std::string last_end = "ended";
   while (!team.empty()) {
     std::vector<pollfd> waiting;
+    waiting.reserve(team.size());
     for (const Worker& worker : team) waiting.push_back({worker.fd, POLLIN, 0});
     if (::poll(waiting.data(), waiting.size(), -1) < 0) continue;  // a signal
     for (std::size_t i = team.size(); i-- > 0;) {

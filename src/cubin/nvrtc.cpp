@@ -202,6 +202,7 @@ Expected<std::vector<std::byte>> nvrtc_compile(const std::string& source,
     return refusal(f, result, {});
   }
   std::vector<const char*> options;
+  options.reserve(flags.size());
   for (const std::string& flag : flags) options.push_back(flag.c_str());
   const Result result = f.compile(owner.program, static_cast<int>(options.size()), options.data());
   if (result != kSuccess) return refusal(f, result, log_of(f, owner.program));

@@ -12,7 +12,7 @@ struct Target {
   int arch = 80;     // 10 * major + minor
   char variant = 0;  // 'a': this architecture only; 'f': its family only; 0: any later minor too
   friend bool operator==(const Target&, const Target&) = default;
-  friend auto operator<=>(const Target&, const Target&) = default;
+  friend auto operator<=>(const Target&, const Target&) = default;  // NOLINT: no null pointer here
 };
 
 [[nodiscard]] std::string to_string(const Target& target);  // "sm_90a"
