@@ -25,7 +25,7 @@ struct BoundedForward {
   using E = Elements<kSpec.element>;
   using Bits = typename E::Bits;
   using W = WarpShape<kSpec.element, kSpec.queries, kSpec.keys, kSpec.warps, kSpec.head_dim,
-                      kSpec.paired>;
+                      kSpec.paired ? 2 : 1>;
   static constexpr int kThreads = threads_of(kSpec);
   static constexpr bool kTerms = kSpec.bias || kSpec.general;
   using State = Softmax<W, kTerms>;

@@ -20,7 +20,7 @@ struct WideForward {
   using E = Elements<kSpec.element>;
   using Bits = typename E::Bits;
   // Sums of any length: the shortest that are cut.
-  using W = WarpShape<kSpec.element, kSpec.queries, kSpec.keys, kSpec.warps, kWideChunk, false, 2>;
+  using W = WarpShape<kSpec.element, kSpec.queries, kSpec.keys, kSpec.warps, kWideChunk, 1, 1, 2>;
   static constexpr int kThreads = threads_of(kSpec);
   static constexpr bool kTerms = kSpec.bias || kSpec.general;
   using State = Softmax<W, kTerms>;

@@ -10,35 +10,35 @@
 
 namespace attune::kernel {
 
-// Sizes of one warp's share. Paired: two neighbours have the same rows; of a block's keys in S and of
-// the columns of O, the even warp has the first half, the odd one the second.
+// Sizes of one warp's share of S and O. kSharers neighbours have the same rows; of a block's keys in S,
+// and of O's columns where O is shared too, each has its part in order. kParts: of the rows in shared
+// memory, that no panel may reach over.
 template <Element kElementArg, int kQueriesArg, int kKeysArg, int kWarps, int kWidthArg,
-          bool kPairedArg = false, int kSplitDepthArg = 4>
+          int kSharersArg = 1, int kParts = kSharersArg, int kSplitDepthArg = 4>
 struct WarpShape {
   static constexpr Element kElement = kElementArg;
-  static constexpr bool kPaired = kPairedArg;
-  static constexpr int kSplitDepth =
-      kSplitDepthArg;  // steps of 8 in depth whose sums share a register
-  static constexpr int kSharers = kPaired ? 2 : 1;
+  static constexpr int kSharers = kSharersArg;
+  static constexpr bool kPaired = kSharers == 2;
+  static constexpr int kSplitDepth = kSplitDepthArg;  // steps of 8 in depth whose sums share a register
   static constexpr int kQueries = kQueriesArg, kKeys = kKeysArg, kWidth = kWidthArg;
   static constexpr int kWarpRows = kQueries / kWarps * kSharers;
-  static constexpr int kWarpKeys = kKeys / kSharers, kWarpWidth = kWidth / kSharers;
+  static constexpr int kWarpKeys = kKeys / kSharers, kWarpWidth = kWidth / kParts;
   static constexpr int kRowTiles = kWarpRows / 16, kKeyTiles = kWarpKeys / 8;
   static constexpr int kWidthTiles = kWarpWidth / 8;
   static constexpr int kRowBytes = kWidth * bytes_of(kElement);
   static constexpr int kPairs = kRowBytes / 32;  // of 16-byte chunks: steps in depth of S
-  using QTile = SharedTile<kQueries, kRowBytes, false, kSharers>;
-  using KTile = SharedTile<kKeys, kRowBytes, true, kSharers>;
+  using QTile = SharedTile<kQueries, kRowBytes, false, kParts>;
+  using KTile = SharedTile<kKeys, kRowBytes, true, kParts>;
   using Scores = float[kRowTiles][kKeyTiles][4];
   using Values = float[kRowTiles][kWidthTiles][4];
   static_assert(kWarpRows % 16 == 0 && kWarpKeys % 16 == 0 && kWarpWidth % 32 == 0);
 
-  // This warp's rows of the tile of queries begin here, and it has this half of what is shared.
+  // This warp's rows of the tile of queries begin here, and it has this part of what is shared.
   static __device__ __forceinline__ int first_row() {
     return static_cast<int>(threadIdx.x / (32 * kSharers)) * kWarpRows;
   }
   static __device__ __forceinline__ int half() {
-    return kPaired ? static_cast<int>(threadIdx.x / 32 % 2) : 0;
+    return kSharers > 1 ? static_cast<int>(threadIdx.x / 32 % kSharers) : 0;
   }
 };
 
@@ -70,12 +70,12 @@ __device__ __forceinline__ MatrixReader<typename W::KTile> value_reader(u32 tile
   return {tile + W::half() * W::KTile::kPartBytes, key_row(lane % 8, lane / 8 % 2), lane / 16};
 }
 
-template <typename W>
+template <typename W, bool kSameQueries = true>
 struct TensorProducts {
   static constexpr bool kKeepsInfinities = true;
   static constexpr bool kBf16 = W::kElement == Element::bf16;
   // Q stays in registers where it takes at most 32 of them.
-  static constexpr bool kKeepQ = W::kRowTiles * W::kPairs * 4 <= 32;
+  static constexpr bool kKeepQ = kSameQueries && W::kRowTiles * W::kPairs * 4 <= 32;
   // Paired warps exchange P here, [half of the keys][rows][columns in the order of the fragments].
   using PTile = SharedTile<W::kQueries, W::kPaired ? W::kWarpKeys * 2 : 64, false>;
   u32 q_tile, p_tile;
