@@ -39,4 +39,21 @@ __device__ __forceinline__ void load_global(u32 (&r)[1], const void* from) {
   asm("ld.global.nc.b32 %0, [%1];" : "=r"(r[0]) : "l"(__cvta_generic_to_global(from)));
 }
 
+// Adds to memory that other blocks add to.
+__device__ __forceinline__ void add_global(float* to, const float (&x)[4]) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(
+                   __cvta_generic_to_global(to)),
+               "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3])
+               : "memory");
+#else
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    asm volatile("red.relaxed.gpu.global.add.f32 [%0], %1;" ::"l"(__cvta_generic_to_global(to + i)),
+                 "f"(x[i])
+                 : "memory");
+  }
+#endif
+}
+
 }  // namespace attune::kernel

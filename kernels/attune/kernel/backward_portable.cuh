@@ -29,28 +29,12 @@ struct BackwardParams {
   int key_blocks;
 };
 
-__device__ __forceinline__ void add_global(float* to, const float (&x)[4]) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(
-                   __cvta_generic_to_global(to)),
-               "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3])
-               : "memory");
-#else
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    asm volatile("red.relaxed.gpu.global.add.f32 [%0], %1;" ::"l"(__cvta_generic_to_global(to + i)),
-                 "f"(x[i])
-                 : "memory");
-  }
-#endif
-}
-
 template <PortableForward kSpec>
 struct BoundedBackward {
   using Bits = typename Elements<kSpec.element>::Bits;
   static constexpr int kSharers = kSpec.keys / (kSpec.keys * kSpec.queries / kSpec.warps / 32);
-  using W = WarpShape<kSpec.element, kSpec.queries, kSpec.keys, kSpec.warps, kSpec.head_dim,
-                      kSharers, 1>;
+  using W =
+      WarpShape<kSpec.element, kSpec.queries, kSpec.keys, kSpec.warps, kSpec.head_dim, kSharers, 1>;
   using G = GradientShape<kSpec.element, kSpec.queries, kSpec.keys, kSpec.warps, kSpec.head_dim>;
   static constexpr int kThreads = threads_of(kSpec);
   static constexpr int kRow = kSpec.head_dim * bytes_of(kSpec.element);
@@ -82,8 +66,7 @@ struct BoundedBackward {
     const i64 diagonal = f.bottom_right != 0 ? static_cast<i64>(seq.sk) - seq.sq : 0;
     const int first = static_cast<int>(clamp<i64>(j - (diagonal + f.mask_high) + 1, 0, seq.sq)) /
                       W::kQueries * W::kQueries;
-    const int end =
-        static_cast<int>(clamp<i64>(j + W::kKeys - (diagonal + f.mask_low), 0, seq.sq));
+    const int end = static_cast<int>(clamp<i64>(j + W::kKeys - (diagonal + f.mask_low), 0, seq.sq));
     const int blocks = end > first ? (end - first + W::kQueries - 1) / W::kQueries : 0;
 
     typename G::KeyGradients dk, dv;
@@ -169,8 +152,8 @@ struct BoundedBackward {
   static __device__ __forceinline__ void add_queries(const BackwardParams& p, i64 block,
                                                      const typename G::QueryGradients& dq) {
     constexpr int kFragments = G::kQueryRows / 16 * (G::kQueryColumns / 8);
-    float* to = p.grad_q_sum +
-                (block * kThreads + threadIdx.x / 32 * 32) * (kFragments * 4) + threadIdx.x % 32 * 4;
+    float* to = p.grad_q_sum + (block * kThreads + threadIdx.x / 32 * 32) * (kFragments * 4) +
+                threadIdx.x % 32 * 4;
 #pragma unroll
     for (int m = 0; m < G::kQueryRows / 16; ++m) {
 #pragma unroll
@@ -184,8 +167,8 @@ struct BoundedBackward {
                                                int j, int d, const typename G::KeyGradients& from,
                                                float factor) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    Bits* const head = static_cast<Bits*>(x.data) + b * x.b_stride + seq.k_start * x.s_stride +
-                       h * x.h_stride;
+    Bits* const head =
+        static_cast<Bits*>(x.data) + b * x.b_stride + seq.k_start * x.s_stride + h * x.h_stride;
 #pragma unroll
     for (int m = 0; m < G::kKeyRows / 16; ++m) {
 #pragma unroll

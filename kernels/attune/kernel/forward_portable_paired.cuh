@@ -30,8 +30,8 @@ struct PairedWalk {
     constexpr int kFirst = kSpec.warps / 2 + 1;  // those before are the pairs' (warp_pair.cuh)
     static_assert(kFirst + 4 <= 16);
     const int first = kFirst + 2 * (turn & 1);
-    asm volatile("bar.arrive %0, %1;" ::"r"(first + (behind ^ 1)), "n"(kThreads) : "memory");
-    asm volatile("bar.sync %0, %1;" ::"r"(first + behind), "n"(kThreads) : "memory");
+    barrier_arrive(first + (behind ^ 1), kThreads);
+    barrier_sync(first + behind, kThreads);
   }
 
   // O and the softmax's state of this tile.
@@ -47,8 +47,7 @@ struct PairedWalk {
 
     // This half's share of block j: K for the half that is behind, V for the other.
     const auto load = [&](int j, int stage, int piece) {
-      int half = behind;
-      asm volatile("" : "+r"(half));  // or what follows from it takes registers all along
+      const int half = opaque(behind);  // or what follows from it takes registers all along
       const bool values = half == 0;
       const Operand& x = values ? p.v : p.k;
       const KeyRows<Bits, false> rows(p, x, values ? facts.v : facts.k, facts.place.b);

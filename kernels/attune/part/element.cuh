@@ -4,6 +4,8 @@
 #include <attune/params.h>
 #include <attune/spec/portable.h>
 
+#include <attune/arch/convert.cuh>
+
 namespace attune::kernel {
 
 template <Element>
@@ -19,26 +21,10 @@ struct Elements<Element::f32> {
 template <>
 struct Elements<Element::f16> {
   using Bits = unsigned short;
-  static __device__ __forceinline__ float to_float(Bits x) {
-    float y;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));
-    return y;
-  }
-  static __device__ __forceinline__ Bits from_float(float x) {
-    Bits y;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x));
-    return y;
-  }
+  static __device__ __forceinline__ float to_float(Bits x) { return f16_to_float(x); }
+  static __device__ __forceinline__ Bits from_float(float x) { return float_to_f16(x); }
   // The lower half holds a.
-  static __device__ __forceinline__ u32 pack(float a, float b) {
-#if __CUDA_ARCH__ >= 800
-    u32 y;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(b), "f"(a));
-    return y;
-#else
-    return from_float(a) | static_cast<u32>(from_float(b)) << 16;
-#endif
-  }
+  static __device__ __forceinline__ u32 pack(float a, float b) { return pack_f16(a, b); }
 };
 
 template <>
@@ -47,26 +33,8 @@ struct Elements<Element::bf16> {
   static __device__ __forceinline__ float to_float(Bits x) {
     return __uint_as_float(static_cast<u32>(x) << 16);
   }
-  static __device__ __forceinline__ Bits from_float(float x) {
-#if __CUDA_ARCH__ >= 800
-    Bits y;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x));
-    return y;
-#else
-    const u32 bits = __float_as_uint(x);
-    if (x != x) return static_cast<Bits>(bits >> 16 | 0x40u);  // stays a quiet NaN
-    return static_cast<Bits>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-#endif
-  }
-  static __device__ __forceinline__ u32 pack(float a, float b) {
-#if __CUDA_ARCH__ >= 800
-    u32 y;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(b), "f"(a));
-    return y;
-#else
-    return from_float(a) | static_cast<u32>(from_float(b)) << 16;
-#endif
-  }
+  static __device__ __forceinline__ Bits from_float(float x) { return float_to_bf16(x); }
+  static __device__ __forceinline__ u32 pack(float a, float b) { return pack_bf16(a, b); }
 };
 
 // An element of a tensor whose type is known only at run time.

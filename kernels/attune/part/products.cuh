@@ -19,7 +19,8 @@ struct WarpShape {
   static constexpr Element kElement = kElementArg;
   static constexpr int kSharers = kSharersArg;
   static constexpr bool kPaired = kSharers == 2;
-  static constexpr int kSplitDepth = kSplitDepthArg;  // steps of 8 in depth whose sums share a register
+  static constexpr int kSplitDepth =
+      kSplitDepthArg;  // steps of 8 in depth whose sums share a register
   static constexpr int kQueries = kQueriesArg, kKeys = kKeysArg, kWidth = kWidthArg;
   static constexpr int kWarpRows = kQueries / kWarps * kSharers;
   static constexpr int kWarpKeys = kKeys / kSharers, kWarpWidth = kWidth / kParts;

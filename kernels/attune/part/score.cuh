@@ -12,13 +12,6 @@ constexpr float kLn2 = 0.6931471805599453f;
 
 __device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u); }
 
-// 2^x to 2 units in the last place; exact at 0, 0 at -inf.
-__device__ __forceinline__ float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 // The features of one (batch, head), ready to be applied to scores.
 struct ScoreTerms {
   float scale, softcap;

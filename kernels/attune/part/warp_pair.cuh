@@ -1,6 +1,7 @@
 // What the warps that own the same rows tell each other: nothing where a warp owns them alone.
 #pragma once
 
+#include <attune/arch/barrier.cuh>
 #include <attune/arch/shared.cuh>
 #include <attune/part/products.cuh>
 
@@ -15,7 +16,7 @@ struct WarpPair {
   // What either wrote to shared memory before, both read afterwards.
   static __device__ __forceinline__ void sync() {
     if constexpr (W::kPaired) {
-      asm volatile("bar.sync %0, 64;" ::"r"(threadIdx.x / 64 + 1) : "memory");
+      barrier_sync(threadIdx.x / 64 + 1, 64);
     } else {
       __syncwarp();
     }
@@ -24,14 +25,7 @@ struct WarpPair {
   // As sync(); whether x holds for any thread of the two.
   [[nodiscard]] static __device__ __forceinline__ bool any(bool x) {
     if constexpr (W::kPaired) {
-      u32 y;
-      asm volatile(
-          "{\n .reg .pred p, q;\n setp.ne.u32 p, %2, 0;\n bar.red.or.pred q, %1, 64, p;\n"
-          " selp.u32 %0, 1, 0, q;\n}"
-          : "=r"(y)
-          : "r"(threadIdx.x / 64 + 1), "r"(static_cast<u32>(x))
-          : "memory");
-      return y != 0;
+      return barrier_or(threadIdx.x / 64 + 1, 64, x);
     } else {
       return __any_sync(~0u, x);
     }

@@ -1,0 +1,63 @@
+// As kernels/attune/arch/shared.cuh, on the host.
+#pragma once
+
+#include <attune/arch/global.cuh>
+
+namespace attune::kernel {
+
+inline u32 shared_address(const void* p) { return static_cast<u32>(__cvta_generic_to_shared(p)); }
+
+namespace detail {
+
+struct MatrixSlot {
+  u32 address;
+  u32* r;
+};
+
+template <bool kTransposed>
+void ldmatrix(u32 (&r)[4], u32 address) {
+  MatrixSlot slot{address, r};
+  emulator::meet_warp(&slot, [](void** slots) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      unsigned short x[8][8];
+      for (int row = 0; row < 8; ++row) {
+        const u32 from = static_cast<MatrixSlot*>(slots[matrix * 8 + row])->address;
+        std::memcpy(x[row], emulator::at(from, 16), 16);
+      }
+      for (int lane = 0; lane < 32; ++lane) {
+        const int g = lane / 4, t = lane % 4;
+        const unsigned short a = kTransposed ? x[2 * t][g] : x[g][2 * t];
+        const unsigned short b = kTransposed ? x[2 * t + 1][g] : x[g][2 * t + 1];
+        static_cast<MatrixSlot*>(slots[lane])->r[matrix] = a | static_cast<u32>(b) << 16;
+      }
+    }
+  });
+}
+
+}  // namespace detail
+
+inline void ldmatrix(u32 (&r)[4], u32 address) { detail::ldmatrix<false>(r, address); }
+inline void ldmatrix_transposed(u32 (&r)[4], u32 address) { detail::ldmatrix<true>(r, address); }
+
+inline u32 load_shared(u32 address) {
+  u32 x;
+  std::memcpy(&x, emulator::at(address, 4), 4);
+  return x;
+}
+inline void load_shared(u32 (&r)[4], u32 address) {
+  std::memcpy(r, emulator::at(address, 16), 16);
+}
+inline void store_shared(u32 address, u32 x) { std::memcpy(emulator::at(address, 4), &x, 4); }
+inline void store_shared(u32 address, const u32 (&r)[4]) {
+  std::memcpy(emulator::at(address, 16), r, 16);
+}
+inline void copy_async(u32 to, const void* from, bool there) {
+  emulator::copy_later(to, there ? from : nullptr);
+}
+inline void commit_copies() { emulator::commit_copies(); }
+template <int kPending>
+void wait_for_copies() {
+  emulator::wait_for_copies(kPending);
+}
+
+}  // namespace attune::kernel
