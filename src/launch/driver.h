@@ -30,6 +30,7 @@ namespace attune::cuda {
   X(exchange_capture_mode, "cuThreadExchangeStreamCaptureMode", (int*))                        \
   X(module_load, "cuModuleLoadData", (Module*, const void*))                                   \
   X(module_function, "cuModuleGetFunction", (Function*, Module, const char*))                  \
+  X(module_unload, "cuModuleUnload", (Module))                                                 \
   X(function_attribute, "cuFuncGetAttribute", (int*, int, Function))                           \
   X(set_function_attribute, "cuFuncSetAttribute", (Function, int, int))                        \
   X(launch, "cuLaunchKernelEx", (const LaunchConfig*, Function, void**, void**))               \

@@ -60,10 +60,11 @@ class RelaxedCapture {
 
 Expected<Function> load(const Driver& driver, const KernelImage& image) {
   const RelaxedCapture relaxed(driver);
+  Module module = nullptr;
   const auto failed = [&](Result result, const std::string& doing) {
+    if (module != nullptr) (void)driver.module_unload(module);
     return status_of(driver, result, fmt::format("{}: {}", image.id, doing));
   };
-  Module module = nullptr;
   if (const Result result = driver.module_load(&module, image.cubin.data()); result != kSuccess) {
     return failed(result, fmt::format("loading its cubin of {} bytes", image.cubin.size()));
   }

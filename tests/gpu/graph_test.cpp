@@ -90,8 +90,8 @@ TEST_F(Graphs, AReplayReadsTheDropoutStateOfItsTime) {
       int wrong = 0;
       for_each_index(o.view(), [&](const Index& i) {
         const std::int64_t index = ((i[0] * p.hq + i[2]) * p.sq + i[1]) * p.sk + i[3];
-        const bool keep = oracle::dropout_keep(static_cast<std::uint64_t>(seed),
-                                               static_cast<std::uint64_t>(offset),
+        const bool keep = oracle::dropout_keep(static_cast<std::uint64_t>(numbers[0]),
+                                               static_cast<std::uint64_t>(numbers[1]),
                                                static_cast<std::uint64_t>(index), p.dropout);
         wrong += (o.get(i) != 0) != keep ? 1 : 0;
       });

@@ -254,12 +254,12 @@ TEST_F(Launching, WarmRunsAllocateNothing) {
     const Plan made = plan(p);
     ASSERT_TRUE(made.run(a).ok()) << words;
     stand_in().quiet(true);
-    const long before = allocations();
+    const auto before = allocations();
     const Status status = made.run(a);
-    const long after = allocations();
+    const auto after = allocations();
     stand_in().quiet(false);
     EXPECT_TRUE(status.ok()) << words;
-    EXPECT_EQ(after - before, 0) << words;
+    EXPECT_EQ(after, before) << words;
   }
 }
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <string>
@@ -37,13 +38,15 @@ struct Context {
   int device;
   std::uint64_t id;
 };
-struct Module {
-  Context* context;
-};
+struct Module;
 struct Function {
   Module* module;
   std::string name;
   int dynamic_shared = 48 * 1024;
+};
+struct Module {
+  Context* context;
+  std::vector<std::unique_ptr<Function>> functions;
 };
 struct Stream {
   Context* context;
@@ -383,13 +386,20 @@ Result cuModuleLoadData(void** module, const void* image) {
   if (current() == nullptr) return kInvalidContext;
   if (image == nullptr) return kInvalidImage;
   if (const Result result = synchronising(); result != 0) return result;
-  *module = new Module{current()};
+  *module = new Module{current(), {}};
   return 0;
 }
 Result cuModuleGetFunction(void** function, void* module, const char* name) {
   ENTER("cuModuleGetFunction");
   if (std::strcmp(name, "attune_kernel") != 0) return kNotFound;
-  *function = new Function{static_cast<Module*>(module), name};
+  auto& functions = static_cast<Module*>(module)->functions;
+  functions.emplace_back(new Function{static_cast<Module*>(module), name});
+  *function = functions.back().get();
+  return 0;
+}
+Result cuModuleUnload(void* module) {
+  ENTER("cuModuleUnload");
+  delete static_cast<Module*>(module);
   return 0;
 }
 Result cuFuncGetAttribute(int* value, int, void*) {
