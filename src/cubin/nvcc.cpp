@@ -1,7 +1,5 @@
 #include "cubin/nvcc.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <span>
