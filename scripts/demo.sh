@@ -18,9 +18,7 @@ show() { # prints the command as a user would type it, then runs it
 }
 
 scripts/setup.sh build
-# Where setup.sh put NVIDIA's run-time compiler, if it had to.
-nvrtc=$(compgen -G "$PWD/build/python/lib/python3*/site-packages/nvidia/*/lib/libnvrtc.so.1[23]" || true)
-if [ -n "$nvrtc" ] && [ -z "${ATTUNE_NVRTC:-}" ]; then export ATTUNE_NVRTC=$nvrtc; fi
+. scripts/nvrtc.sh
 
 say "Building (Release, into build/)"
 launcher=()

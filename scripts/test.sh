@@ -96,9 +96,7 @@ fuzz() {
 }
 
 scripts/setup.sh test
-# Where setup.sh put NVIDIA's run-time compiler, if it had to.
-nvrtc=$(compgen -G "$PWD/build/python/lib/python3*/site-packages/nvidia/*/lib/libnvrtc.so.1[23]" || true)
-if [ -n "$nvrtc" ] && [ -z "${ATTUNE_NVRTC:-}" ]; then export ATTUNE_NVRTC=$nvrtc; fi
+. scripts/nvrtc.sh
 if [ $quick = no ]; then check_format; fi
 build release -DATTUNE_BUILD_TESTS=ON -DATTUNE_BUILD_BENCH=ON
 if [ $quick = no ]; then

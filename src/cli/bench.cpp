@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "cli/bench_gpu.h"
+#include "cli/bench_json.h"
 #include "cli/command.h"
 #include "cli/format.h"
 #include "cli/json_file.h"
@@ -157,21 +158,13 @@ Expected<std::vector<Problem>> problems_of(const BenchOptions& options) {
 }
 
 nlohmann::json to_json(const Row& row) {
-  const Problem& p = row.problem;
-  nlohmann::json json = {{"problem", print(p)},
-                         {"direction", p.kind == Kind::forward ? "forward" : "backward"},
-                         {"dtype", to_string(p.dtype)},
-                         {"mask", p.mask.causal ? "causal" : "full"},
-                         {"b", p.b},
-                         {"h", p.hq},
-                         {"s", p.sq},
-                         {"d", p.d},
-                         {"threads", row.threads},
-                         {"kernel", row.kernel},
-                         {"workspace_bytes", row.workspace_bytes},
-                         {"runs", row.runs},
-                         {"median_seconds", row.seconds},
-                         {"gflops", row.gflops}};
+  nlohmann::json json = problem_fields(row.problem);
+  json.update({{"threads", row.threads},
+               {"kernel", row.kernel},
+               {"workspace_bytes", row.workspace_bytes},
+               {"runs", row.runs},
+               {"median_seconds", row.seconds},
+               {"gflops", row.gflops}});
   if (row.verdicts) {
     json["check"] = cli::to_json(*row.verdicts);
     json["error_of_limit"] = worst_ratio(*row.verdicts);

@@ -15,6 +15,7 @@
 #include <optional>
 #include <utility>
 
+#include "cli/bench_json.h"
 #include "cli/command.h"
 #include "cli/format.h"
 #include "cli/json_file.h"
@@ -78,11 +79,7 @@ class BenchTensors {
     }
     for (const TensorSpec& spec : tensors_of(problem)) {
       if (spec.role == Role::unused) continue;
-      TensorView view;
-      view.dtype = spec.dtype;
-      view.rank = spec.rank;
-      view.shape = spec.shape;
-      view.strides = contiguous_strides(view.shape, view.rank);
+      TensorView view = row_major_view(spec);
       if (spec.strides != nullptr && *spec.strides != Problem::Strides{}) {
         return copy(problem, device);
       }
@@ -236,21 +233,13 @@ Expected<Row> measure(const Problem& problem, const GpuBenchOptions& options,
 }
 
 nlohmann::json to_json(const Row& row) {
-  const Problem& p = row.problem;
-  nlohmann::json json = {{"problem", print(p)},
-                         {"direction", "forward"},
-                         {"dtype", to_string(p.dtype)},
-                         {"mask", p.mask.causal ? "causal" : "full"},
-                         {"b", p.b},
-                         {"h", p.hq},
-                         {"s", p.sq},
-                         {"d", p.d},
-                         {"kernel", row.kernel},
-                         {"workspace_bytes", row.workspace_bytes},
-                         {"runs", row.runs},
-                         {"median_seconds", row.seconds},
-                         {"host_seconds", row.host_seconds},
-                         {"tflops", row.tflops}};
+  nlohmann::json json = problem_fields(row.problem);
+  json.update({{"kernel", row.kernel},
+               {"workspace_bytes", row.workspace_bytes},
+               {"runs", row.runs},
+               {"median_seconds", row.seconds},
+               {"host_seconds", row.host_seconds},
+               {"tflops", row.tflops}});
   if (row.error_of_limit) {
     json["error_of_limit"] = *row.error_of_limit;
     json["pass"] = *row.error_of_limit <= 1;

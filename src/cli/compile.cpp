@@ -145,11 +145,7 @@ std::int64_t count(const std::vector<CompileJob>& jobs) {
 
 Expected<Outcome> compile_them(const CompileOptions& options, const std::vector<CompileJob>& jobs,
                                const Toolchain& toolchain) {
-  std::unique_ptr<DiskCache> cache;
-  const auto folder = default_cache_folder();
-  const std::uint64_t limit = default_cache_limit();
-  if (folder && limit > 0) cache = std::make_unique<DiskCache>(*folder, limit);
-
+  const std::unique_ptr<DiskCache> cache = default_cache();
   const int wanted = options.jobs > 0 ? options.jobs : usable_cores();
   const int workers = std::min<int>(wanted, static_cast<int>(jobs.size()));
   const auto start = std::chrono::steady_clock::now();

@@ -146,11 +146,9 @@ TensorView view_of(const Problem& problem, const TensorView Arguments::*tensor,
   TensorView view;
   for (const TensorSpec& spec : tensors_of(problem)) {
     if (spec.view != tensor) continue;
-    view.rank = spec.rank;
-    view.shape = spec.shape;
+    view = row_major_view(spec);
   }
   view.dtype = DType::f64;
-  view.strides = contiguous_strides(view.shape, view.rank);
   view.data = values.data();
   return view;
 }

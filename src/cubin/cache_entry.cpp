@@ -20,18 +20,6 @@ constexpr std::uint64_t kFormat = 1;
 constexpr std::uint64_t kMostMetaBytes = 1 << 20;
 constexpr std::uint64_t kMostCubinBytes = std::uint64_t{1} << 30;
 
-Expected<std::vector<std::byte>> read_file(const std::filesystem::path& path, std::uint64_t most) {
-  const auto file = file_source(path);
-  if (!file.ok()) return in_file(path, file.status());
-  if (file->size > most) {
-    return in_file(
-        path, Status(Code::io_error, fmt::format("has {} bytes, more than {}", file->size, most)));
-  }
-  std::vector<std::byte> bytes(file->size);
-  if (Status status = file->read_at(0, bytes); !status.ok()) return in_file(path, status);
-  return bytes;
-}
-
 Status missing(const char* name) { return {Code::io_error, fmt::format("has no {}", name)}; }
 
 }  // namespace

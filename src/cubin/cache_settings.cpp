@@ -64,4 +64,10 @@ std::uint64_t default_cache_limit() {
   return kDefaultLimit;
 }
 
+std::unique_ptr<DiskCache> default_cache() {
+  const auto folder = default_cache_folder();
+  const std::uint64_t limit = default_cache_limit();
+  return folder && limit > 0 ? std::make_unique<DiskCache>(*folder, limit) : nullptr;
+}
+
 }  // namespace attune

@@ -12,6 +12,7 @@
 #include <attune/status.hpp>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -99,5 +100,8 @@ class DiskCache {
 // $ATTUNE_CACHE_LIMIT: "500M", "2G"; a value that makes no sense is said, and 1 GiB counts. 0: none.
 [[nodiscard]] std::uint64_t default_cache_limit();
 [[nodiscard]] std::optional<std::uint64_t> bytes_from(std::string_view text);
+
+// The cache that these two say; null where there is no folder, or no room.
+[[nodiscard]] std::unique_ptr<DiskCache> default_cache();
 
 }  // namespace attune

@@ -1,7 +1,5 @@
 #include "cubin/nvcc.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <span>
@@ -86,17 +84,7 @@ Expected<std::vector<std::byte>> nvcc_compile(const std::string& source,
   arguments.insert(arguments.end(), flags.begin(), flags.end());
   arguments.insert(arguments.end(), {"-I", (folder.path() / "include").string(), "-o",
                                      cubin.string(), unit.string()});
-  const auto result = run_process(arguments);
-  if (!result.ok()) return result.status();
-  if (result->status != 0) {
-    return Status(Code::internal,
-                  fmt::format("{}\n(exit status {})", result->output, result->status));
-  }
-  const auto file = file_source(cubin);
-  if (!file.ok()) return in_file(cubin, file.status());
-  std::vector<std::byte> bytes(file->size);
-  if (Status status = file->read_at(0, bytes); !status.ok()) return in_file(cubin, status);
-  return bytes;
+  return run_compiler(arguments, cubin);
 }
 
 }  // namespace attune

@@ -11,6 +11,8 @@
 #include <cstdlib>
 #include <system_error>
 
+#include "io/file.h"
+
 extern char** environ;  // NOLINT: POSIX declares it nowhere
 
 namespace attune {
@@ -65,6 +67,17 @@ Expected<ProcessResult> run_process(const std::vector<std::string>& arguments) {
   }
   result.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return result;
+}
+
+Expected<std::vector<std::byte>> run_compiler(const std::vector<std::string>& arguments,
+                                              const std::filesystem::path& output) {
+  const auto result = run_process(arguments);
+  if (!result.ok()) return result.status();
+  if (result->status != 0) {
+    return Status(Code::internal,
+                  fmt::format("{}\n(exit status {})", result->output, result->status));
+  }
+  return read_file(output);
 }
 
 TemporaryFolder::TemporaryFolder() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <attune/status.hpp>
+#include <cstddef>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -15,6 +16,10 @@ struct ProcessResult {
 
 // arguments[0] is a path. Refused when the program cannot be started.
 [[nodiscard]] Expected<ProcessResult> run_process(const std::vector<std::string>& arguments);
+
+// The file that a compiler was told to write. Errors are its output alone, or that it wrote none.
+[[nodiscard]] Expected<std::vector<std::byte>> run_compiler(
+    const std::vector<std::string>& arguments, const std::filesystem::path& output);
 
 // A folder of its own in the system's folder for temporary files, removed with everything in it.
 class TemporaryFolder {

@@ -40,18 +40,8 @@ Expected<std::vector<std::byte>> ptxas_assemble(const PtxasProgram& ptxas,
   const auto input = folder.path() / "kernel.ptx";
   const auto output = folder.path() / "kernel.cubin";
   if (Status status = write_file(input, std::span(&ptx, 1)); !status.ok()) return status;
-  const auto result = run_process(
-      {ptxas.path, "-arch=" + to_string(target), input.string(), "-o", output.string()});
-  if (!result.ok()) return result.status();
-  if (result->status != 0) {
-    return Status(Code::internal,
-                  fmt::format("{}\n(exit status {})", result->output, result->status));
-  }
-  const auto file = file_source(output);
-  if (!file.ok()) return in_file(output, file.status());
-  std::vector<std::byte> bytes(file->size);
-  if (Status status = file->read_at(0, bytes); !status.ok()) return in_file(output, status);
-  return bytes;
+  return run_compiler(
+      {ptxas.path, "-arch=" + to_string(target), input.string(), "-o", output.string()}, output);
 }
 
 }  // namespace attune

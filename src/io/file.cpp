@@ -168,6 +168,18 @@ Status in_file(const std::filesystem::path& path, const Status& status) {
   return {status.code(), path.string() + ": " + status.message()};
 }
 
+Expected<std::vector<std::byte>> read_file(const std::filesystem::path& path, std::uint64_t most) {
+  const auto file = file_source(path);
+  if (!file.ok()) return in_file(path, file.status());
+  if (file->size > most) {
+    return in_file(
+        path, Status(Code::io_error, fmt::format("has {} bytes, more than {}", file->size, most)));
+  }
+  std::vector<std::byte> bytes(file->size);
+  if (Status status = file->read_at(0, bytes); !status.ok()) return in_file(path, status);
+  return bytes;
+}
+
 Status write_file(const std::filesystem::path& path,
                   std::span<const std::span<const std::byte>> parts) {
   return no_throw([&] { return in_file(path, replace_file(path, parts)); });

@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace attune {
 
@@ -26,6 +27,10 @@ struct ByteSource {
 // Refused when there is no such file, or it is not a regular file. Errors carry no path:
 // the caller, who adds one to parse errors too, uses in_file().
 [[nodiscard]] Expected<ByteSource> file_source(const std::filesystem::path& path);
+
+// A whole file of at most `most` bytes. Errors begin with the path.
+[[nodiscard]] Expected<std::vector<std::byte>> read_file(const std::filesystem::path& path,
+                                                         std::uint64_t most = UINT64_MAX);
 
 // The status with "path: " before its message; ok stays ok.
 [[nodiscard]] Status in_file(const std::filesystem::path& path, const Status& status);

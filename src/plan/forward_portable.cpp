@@ -64,17 +64,9 @@ int element_of(DType dtype) {
   return static_cast<int>(dtype == DType::bf16 ? kernel::Element::bf16 : kernel::Element::f32);
 }
 
-std::int64_t elements_of(const TensorSpec& tensor) {
-  std::int64_t elements = 1;
-  for (int axis = 0; axis < tensor.rank; ++axis) {
-    elements *= tensor.shape[static_cast<std::size_t>(axis)];
-  }
-  return elements;
-}
-
 bool writes_nothing(const Problem& problem) {
   for (const TensorSpec& tensor : tensors_of(problem)) {
-    if (tensor.role == Role::output && elements_of(tensor) > 0) return false;
+    if (tensor.role == Role::output && row_major_view(tensor).elements() > 0) return false;
   }
   return true;
 }

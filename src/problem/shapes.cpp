@@ -165,4 +165,13 @@ std::array<TensorSpec, kTensorCount> tensors_of(const Problem& problem) {
   return Table(problem).fill();
 }
 
+TensorView row_major_view(const TensorSpec& spec) {
+  TensorView view;
+  view.dtype = spec.dtype;
+  view.rank = spec.rank;
+  view.shape = spec.shape;
+  view.strides = contiguous_strides(view.shape, view.rank);
+  return view;
+}
+
 }  // namespace attune

@@ -38,4 +38,7 @@ inline constexpr std::size_t kTensorCount = 20;
 // point into `problem`. Allocates nothing. Precondition: sizes within the limits above.
 [[nodiscard]] std::array<TensorSpec, kTensorCount> tensors_of(const Problem& problem);
 
+// Its dtype and shape without gaps; data is null.
+[[nodiscard]] TensorView row_major_view(const TensorSpec& spec);
+
 }  // namespace attune

@@ -58,9 +58,7 @@ std::string_view to_string(Origin origin) {
 Registry::Options Registry::default_options() {
   Options options;
   options.bundles = default_bundles();
-  const auto folder = default_cache_folder();
-  const std::uint64_t limit = default_cache_limit();
-  if (folder && limit > 0) options.cache = std::make_unique<DiskCache>(*folder, limit);
+  options.cache = default_cache();
   options.may_compile = jit_allowed();
   return options;
 }

@@ -39,11 +39,7 @@ Arguments Launching::arguments(const Problem& problem, int device) {
   Arguments arguments;
   for (const TensorSpec& spec : tensors_of(problem)) {
     if (spec.role == Role::unused) continue;
-    TensorView view;
-    view.dtype = spec.dtype;
-    view.rank = spec.rank;
-    view.shape = spec.shape;
-    view.strides = contiguous_strides(view.shape, view.rank);
+    TensorView view = row_major_view(spec);
     if (spec.strides != nullptr && *spec.strides != Problem::Strides{})
       view.strides = *spec.strides;
     const auto bytes = static_cast<std::size_t>(view.elements()) * size_of(view.dtype);

@@ -35,7 +35,6 @@ struct BoundedForward {
   static __device__ __forceinline__ void run(const ForwardParams& p) {
     extern __shared__ __align__(128) unsigned char shared[];
     auto& facts = *reinterpret_cast<TileFacts*>(shared + kShared.facts);
-    static_assert(sizeof(TileFacts) <= kTileFactsBytes);
     const u32 q_tile = shared_address(shared);
     if (!begin_tile<kSpec, W>(p, facts)) return;
 
@@ -94,8 +93,8 @@ struct BoundedForward {
     };
 
     const int begin = reach.begin / W::kKeys * W::kKeys;
-    if (begin <
-        reach.end) {  // else late copies of Q would race with O, which leaves through its tile
+    // Without a key, late copies of Q would race with O, which leaves through its tile.
+    if (begin < reach.end) {
       load_rows<kSpec.element, kSpec.aligned, kThreads, typename W::QTile, W::kQueries, W::kWidth>(
           q_tile, q_rows, p.q.d_stride, p.d, first, seq.sq);
       load_keys(begin, 0);

@@ -30,12 +30,9 @@ class TileSession {
   };
 };
 
-// kM x kN tiles of C (tiles 0-3); A in tiles 4-5, B in 6-7. Two by two reads each operand tile for
-// two products, which is what the load ports can feed.
+// kM x kN tiles of C are tiles 0-3: what they start from, and where they go.
 template <int kM, int kN>
-ATTUNE_INLINE void tile_block(std::int64_t words, const float* a, std::int64_t lda, const float* b,
-                              std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate) {
-  const long a_bytes = static_cast<long>(lda * 4), b_bytes = static_cast<long>(ldb * 4);
+ATTUNE_INLINE void start_tiles(const float* c, std::int64_t ldc, bool accumulate) {
   const long c_bytes = static_cast<long>(ldc * 4);
   if (accumulate) {
     _tile_loadd(0, c, c_bytes);
@@ -48,6 +45,23 @@ ATTUNE_INLINE void tile_block(std::int64_t words, const float* a, std::int64_t l
     if constexpr (kM == 2) _tile_zero(2);
     if constexpr (kM == 2 && kN == 2) _tile_zero(3);
   }
+}
+template <int kM, int kN>
+ATTUNE_INLINE void store_tiles(float* c, std::int64_t ldc) {
+  const long c_bytes = static_cast<long>(ldc * 4);
+  _tile_stored(0, c, c_bytes);
+  if constexpr (kN == 2) _tile_stored(1, c + 16, c_bytes);
+  if constexpr (kM == 2) _tile_stored(2, c + 16 * ldc, c_bytes);
+  if constexpr (kM == 2 && kN == 2) _tile_stored(3, c + 16 * ldc + 16, c_bytes);
+}
+
+// A in tiles 4-5, B in 6-7. Two by two reads each operand tile for
+// two products, which is what the load ports can feed.
+template <int kM, int kN>
+ATTUNE_INLINE void tile_block(std::int64_t words, const float* a, std::int64_t lda, const float* b,
+                              std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate) {
+  const long a_bytes = static_cast<long>(lda * 4), b_bytes = static_cast<long>(ldb * 4);
+  start_tiles<kM, kN>(c, ldc, accumulate);
   for (std::int64_t k = 0; k < words; k += 16) {
     _tile_loadd(6, b + k * ldb, b_bytes);
     _tile_loadd(4, a + k, a_bytes);
@@ -62,10 +76,7 @@ ATTUNE_INLINE void tile_block(std::int64_t words, const float* a, std::int64_t l
       if constexpr (kN == 2) _tile_dpbf16ps(3, 5, 7);
     }
   }
-  _tile_stored(0, c, c_bytes);
-  if constexpr (kN == 2) _tile_stored(1, c + 16, c_bytes);
-  if constexpr (kM == 2) _tile_stored(2, c + 16 * ldc, c_bytes);
-  if constexpr (kM == 2 && kN == 2) _tile_stored(3, c + 16 * ldc + 16, c_bytes);
+  store_tiles<kM, kN>(c, ldc);
 }
 
 // One band of kM tile rows across all columns: A comes from the L2 cache once and from the L1 for

@@ -10,25 +10,14 @@
 
 namespace attune::cpu::ATTUNE_ISA {
 
-// kM x kN tiles of C (tiles 0-3); A in tiles 4-5, B in 6-7. Small products first. kAll: low times low
+// A in tiles 4-5, B in 6-7. Small products first. kAll: low times low
 // too, 2^-18 of the whole, which the LSE, a float, would miss and what is rounded to binary16 does not.
 template <int kM, int kN, bool kAll>
 ATTUNE_INLINE void half_tile_block(std::int64_t words, const float* a, std::int64_t lda,
                                    const float* b, std::int64_t ldb, float* c, std::int64_t ldc,
                                    bool accumulate) {
   const long a_bytes = static_cast<long>(lda * 4), b_bytes = static_cast<long>(ldb * 4);
-  const long c_bytes = static_cast<long>(ldc * 4);
-  if (accumulate) {
-    _tile_loadd(0, c, c_bytes);
-    if constexpr (kN == 2) _tile_loadd(1, c + 16, c_bytes);
-    if constexpr (kM == 2) _tile_loadd(2, c + 16 * ldc, c_bytes);
-    if constexpr (kM == 2 && kN == 2) _tile_loadd(3, c + 16 * ldc + 16, c_bytes);
-  } else {
-    _tile_zero(0);
-    if constexpr (kN == 2) _tile_zero(1);
-    if constexpr (kM == 2) _tile_zero(2);
-    if constexpr (kM == 2 && kN == 2) _tile_zero(3);
-  }
+  start_tiles<kM, kN>(c, ldc, accumulate);
   const auto load_a = [&](std::int64_t k) ATTUNE_LAMBDA_INLINE {
     _tile_loadd(4, a + k, a_bytes);
     if constexpr (kM == 2) _tile_loadd(5, a + 16 * lda + k, a_bytes);
@@ -56,10 +45,7 @@ ATTUNE_INLINE void half_tile_block(std::int64_t words, const float* a, std::int6
     load_a(k + 16);
     multiply();
   }
-  _tile_stored(0, c, c_bytes);
-  if constexpr (kN == 2) _tile_stored(1, c + 16, c_bytes);
-  if constexpr (kM == 2) _tile_stored(2, c + 16 * ldc, c_bytes);
-  if constexpr (kM == 2 && kN == 2) _tile_stored(3, c + 16 * ldc + 16, c_bytes);
+  store_tiles<kM, kN>(c, ldc);
 }
 
 template <int kM, bool kAll>
