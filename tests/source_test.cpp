@@ -42,7 +42,7 @@ TEST(Source, AUnitIsAFewLinesWithOneKernel) {
       "#include <attune/kernel/forward_portable.cuh>\n"
       "\n"
       "namespace attune::kernel {\n"
-      "constexpr PortableForward kSpec{\n"
+      "constexpr PortableSpec kSpec{\n"
       "    .element = Element::bf16, .arch = 80, .head_dim = 128, .aligned = true, .bias = "
       "false,\n"
       "    .dropout = false, .general = false, .queries = 128, .keys = 64, .warps = 4, .stages "

@@ -27,7 +27,7 @@ struct Grid {
 [[nodiscard]] Expected<Grid> fold(std::int64_t tiles);
 
 struct PortablePlan {
-  kernel::PortableForward spec;
+  kernel::PortableSpec spec;
   Grid grid;
   int threads = 0;
   int shared_bytes = 0;

@@ -96,7 +96,7 @@ class Reasons {
   }
 
   void features() {
-    const kernel::PortableForward& row = spec_.portable;
+    const kernel::PortableSpec& row = spec_.portable;
     if (!row.bias && p_.bias.kind != BiasKind::none) missing("bias", "bias");
     if (!row.dropout && p_.dropout > 0) missing("dropout", "dropout");
     if (row.general) return;

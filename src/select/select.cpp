@@ -55,7 +55,7 @@ std::vector<Candidate> cpu_candidates(const Problem& problem, std::string_view f
 // What decides between rows of the portable family that serve: aligned loads, then the smallest
 // head dim, then the fewest features. The table is in this order within an architecture.
 auto rank(const KernelSpec& spec) {
-  const kernel::PortableForward& row = spec.portable;
+  const kernel::PortableSpec& row = spec.portable;
   const int bound = row.head_dim == 0 ? 1 << 30 : row.head_dim;
   const int features = int{row.bias} + int{row.dropout} + 2 * int{row.general};
   return std::tuple{!row.aligned, bound, features, -row.arch};

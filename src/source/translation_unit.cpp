@@ -23,7 +23,7 @@ std::string_view name_of(kernel::Element element) {
 
 // The spec as a C++20 template argument. The structured binding fails to compile when the struct
 // gains a field that is not written here.
-std::string literal(const kernel::PortableForward& spec) {
+std::string literal(const kernel::PortableSpec& spec) {
   const auto& [element, arch, head_dim, aligned, bias, dropout, general, queries, keys, warps,
                stages, blocks, paired] = spec;
   return fmt::format(
@@ -44,7 +44,7 @@ std::string source_for(const KernelSpec& spec) {
       "#include <attune/kernel/forward_portable.cuh>\n"
       "\n"
       "namespace attune::kernel {{\n"
-      "constexpr PortableForward kSpec{};\n"
+      "constexpr PortableSpec kSpec{};\n"
       "}}  // namespace attune::kernel\n"
       "\n"
       "extern \"C\" __global__ void __launch_bounds__({}, {})\n"

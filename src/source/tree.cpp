@@ -65,7 +65,7 @@ std::string dispatch_header(const std::vector<KernelSpec>& specs) {
 }
 
 // The structured binding fails to compile when the struct gains a field that is not written here.
-nlohmann::ordered_json features(const kernel::PortableForward& spec) {
+nlohmann::ordered_json features(const kernel::PortableSpec& spec) {
   const auto& [element, arch, head_dim, aligned, bias, dropout, general, queries, keys, warps,
                stages, blocks, paired] = spec;
   return {{"head_dim", head_dim}, {"aligned", aligned}, {"bias", bias},    {"dropout", dropout},

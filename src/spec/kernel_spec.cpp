@@ -32,7 +32,7 @@ std::vector<KernelSpec> make_table() {
     }
   }
   for (const DType dtype : kDTypes) {
-    for (const kernel::PortableForward& spec : portable_forward_rows(dtype)) {
+    for (const kernel::PortableSpec& spec : portable_forward_rows(dtype)) {
       table.push_back({Kind::forward, Family::portable, dtype, Isa::generic, spec});
     }
   }

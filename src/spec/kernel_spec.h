@@ -19,8 +19,8 @@ struct KernelSpec {
   Kind kind = Kind::forward;
   Family family = Family::cpu;
   DType dtype = DType::f32;
-  Isa isa = Isa::generic;              // family cpu
-  kernel::PortableForward portable{};  // family portable; its element is dtype
+  Isa isa = Isa::generic;           // family cpu
+  kernel::PortableSpec portable{};  // family portable; its element is dtype
   friend bool operator==(const KernelSpec&, const KernelSpec&) = default;
 };
 

@@ -9,7 +9,7 @@ namespace attune {
 namespace {
 
 using kernel::Element;
-using kernel::PortableForward;
+using kernel::PortableSpec;
 
 struct FeatureSet {
   bool bias, dropout, general;
@@ -37,13 +37,13 @@ struct Tile {
 };
 
 // Without tensor cores a thread's work is unrolled key by key: short tiles keep the code short.
-Tile simt_tile(const PortableForward& spec) {
+Tile simt_tile(const PortableSpec& spec) {
   const int row = (spec.head_dim == 0 ? 64 : spec.head_dim) * bytes_of(spec.element);
   return row > 512 ? Tile{16, 16, 1, 1, 1} : Tile{32, 16, 2, 1, 1};
 }
 
 // f32 by split tf32. All fit the 99 KiB that the smallest devices of the range have.
-Tile split_tile(const PortableForward& spec, bool featured) {
+Tile split_tile(const PortableSpec& spec, bool featured) {
   switch (spec.head_dim) {
     case 32:
     case 64:
@@ -56,7 +56,7 @@ Tile split_tile(const PortableForward& spec, bool featured) {
   }
 }
 
-Tile half_tile(const PortableForward& spec, bool featured) {
+Tile half_tile(const PortableSpec& spec, bool featured) {
   switch (spec.head_dim) {
     case 32:
     case 64:
@@ -82,13 +82,13 @@ Tile half_tile(const PortableForward& spec, bool featured) {
 // the others.
 constexpr Tile kPairedTile = {128, 64, 8, 2, 1, true};
 
-bool gains_from_pairs(const PortableForward& spec) {
+bool gains_from_pairs(const PortableSpec& spec) {
   return spec.element != Element::f32 && spec.arch >= 80 && spec.head_dim > 128 && spec.aligned &&
          !spec.bias && !spec.dropout && !spec.general;
 }
 
 // Measured: docs/kernels/forward_portable.md.
-Tile choose_tile(const PortableForward& spec) {
+Tile choose_tile(const PortableSpec& spec) {
   const bool tensor = spec.element == Element::f16 || spec.arch >= 80;
   if (!tensor) return simt_tile(spec);
   if (spec.arch < 80) {  // 64 KiB
@@ -98,7 +98,7 @@ Tile choose_tile(const PortableForward& spec) {
   return spec.element == Element::f32 ? split_tile(spec, featured) : half_tile(spec, featured);
 }
 
-PortableForward with_tile(PortableForward spec, const Tile& tile) {
+PortableSpec with_tile(PortableSpec spec, const Tile& tile) {
   spec.queries = tile.queries;
   spec.keys = tile.keys;
   spec.warps = tile.warps;
@@ -110,8 +110,8 @@ PortableForward with_tile(PortableForward spec, const Tile& tile) {
 
 }  // namespace
 
-std::vector<PortableForward> portable_forward_rows(DType dtype) {
-  std::vector<PortableForward> rows;
+std::vector<PortableSpec> portable_forward_rows(DType dtype) {
+  std::vector<PortableSpec> rows;
   for (const int arch : kArchs) {
     for (const bool aligned : {true, false}) {
       for (const int head_dim : kHeadDims) {
@@ -121,7 +121,7 @@ std::vector<PortableForward> portable_forward_rows(DType dtype) {
           if (slow && !set.general) continue;
           // O, S and the splits of f32 together pass 255 registers there.
           if (dtype == DType::f32 && arch >= 80 && head_dim > 128) continue;
-          PortableForward spec;
+          PortableSpec spec;
           spec.element = element_of(dtype);
           spec.arch = arch;
           spec.head_dim = head_dim;
@@ -138,7 +138,7 @@ std::vector<PortableForward> portable_forward_rows(DType dtype) {
   return rows;
 }
 
-std::string portable_id(const PortableForward& spec) {
+std::string portable_id(const PortableSpec& spec) {
   const char* features = "";
   for (const FeatureSet& set : kFeatureSets) {
     if (set.bias == spec.bias && set.dropout == spec.dropout && set.general == spec.general) {

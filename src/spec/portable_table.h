@@ -11,9 +11,9 @@ namespace attune {
 
 // In order of preference: the newest architectures first, aligned before unaligned, the smallest
 // sufficient head dim, the fewest features.
-[[nodiscard]] std::vector<kernel::PortableForward> portable_forward_rows(DType dtype);
+[[nodiscard]] std::vector<kernel::PortableSpec> portable_forward_rows(DType dtype);
 
 // "sm80.bf16.d128.aligned.plain.q128k64": all that tells rows apart.
-[[nodiscard]] std::string portable_id(const kernel::PortableForward& spec);
+[[nodiscard]] std::string portable_id(const kernel::PortableSpec& spec);
 
 }  // namespace attune

@@ -151,7 +151,8 @@ unsigned ballot(bool x) {
   } slot{x, 0};
   meet_warp(&slot, [](void** slots) {
     unsigned all = 0;
-    for (unsigned i = 0; i < 32; ++i) all |= static_cast<unsigned>(static_cast<Slot*>(slots[i])->in) << i;
+    for (unsigned i = 0; i < 32; ++i)
+      all |= static_cast<unsigned>(static_cast<Slot*>(slots[i])->in) << i;
     for (unsigned i = 0; i < 32; ++i) static_cast<Slot*>(slots[i])->out = all;
   });
   return slot.out;

@@ -29,7 +29,7 @@ struct BackwardParams {
   int key_blocks;
 };
 
-template <PortableForward kSpec>
+template <PortableSpec kSpec>
 struct BoundedBackward {
   using Bits = typename Elements<kSpec.element>::Bits;
   static constexpr int kSharers = kSpec.keys / (kSpec.keys * kSpec.queries / kSpec.warps / 32);

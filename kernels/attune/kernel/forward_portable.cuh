@@ -20,7 +20,7 @@
 
 namespace attune::kernel {
 
-template <PortableForward kSpec>
+template <PortableSpec kSpec>
 struct BoundedForward {
   using E = Elements<kSpec.element>;
   using Bits = typename E::Bits;
@@ -137,7 +137,7 @@ struct BoundedForward {
   }
 };
 
-template <PortableForward kSpec>
+template <PortableSpec kSpec>
 __device__ __forceinline__ void forward_portable(const ForwardParams& params) {
   if constexpr (kSpec.head_dim == 0) {
     WideForward<kSpec>::run(params);

@@ -9,7 +9,7 @@ namespace attune::kernel {
 // elements after each other when there is none.
 constexpr int kWideChunk = 64;
 
-constexpr int shared_width(const PortableForward& spec) {
+constexpr int shared_width(const PortableSpec& spec) {
   return spec.head_dim == 0 ? kWideChunk : spec.head_dim;
 }
 
@@ -23,7 +23,7 @@ struct PortableForwardShared {
   int total;
 };
 
-constexpr PortableForwardShared forward_portable_shared(const PortableForward& spec) {
+constexpr PortableForwardShared forward_portable_shared(const PortableSpec& spec) {
   const int row = shared_width(spec) * bytes_of(spec.element);
   const int q = spec.queries * row, k = spec.keys * row;
   const int p = q + 2 * spec.stages * k;
@@ -33,11 +33,11 @@ constexpr PortableForwardShared forward_portable_shared(const PortableForward& s
 }
 
 // Floats of o that a tile without a bound keeps in global memory, for any dv up to 65,536.
-constexpr long long wide_accumulator_floats(const PortableForward& spec, int dv) {
+constexpr long long wide_accumulator_floats(const PortableSpec& spec, int dv) {
   return static_cast<long long>(spec.queries) * ((dv + kWideChunk - 1) / kWideChunk * kWideChunk);
 }
 
-constexpr int forward_portable_shared_bytes(const PortableForward& spec) {
+constexpr int forward_portable_shared_bytes(const PortableSpec& spec) {
   return forward_portable_shared(spec).total;
 }
 

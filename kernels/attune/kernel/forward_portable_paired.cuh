@@ -13,7 +13,7 @@
 
 namespace attune::kernel {
 
-template <PortableForward kSpec, typename W>
+template <PortableSpec kSpec, typename W>
 struct PairedWalk {
   static_assert(kSpec.aligned && !kSpec.bias && !kSpec.dropout && !kSpec.general);
   static_assert(kSpec.stages == 2 && kSpec.warps % 4 == 0);

@@ -15,7 +15,7 @@
 
 namespace attune::kernel {
 
-template <PortableForward kSpec>
+template <PortableSpec kSpec>
 struct WideForward {
   using E = Elements<kSpec.element>;
   using Bits = typename E::Bits;

@@ -9,7 +9,7 @@
 namespace attune::kernel {
 
 // Finds out which tile this is and writes what belongs to no query; false when nothing else is left.
-template <PortableForward kSpec, typename W>
+template <PortableSpec kSpec, typename W>
 __device__ __forceinline__ bool begin_tile(const ForwardParams& p, TileFacts& facts) {
   static_assert(sizeof(TileFacts) <= kTileFactsBytes);
   using Bits = typename Elements<kSpec.element>::Bits;

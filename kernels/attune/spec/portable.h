@@ -10,7 +10,7 @@ constexpr int bytes_of(Element element) { return element == Element::f32 ? 4 : 2
 
 // One row of the table. Masks, windows, lengths, packed sequences, grouped heads, sinks and the LSE
 // are in every kernel; what costs registers or time when unused is compiled in or left out.
-struct PortableForward {
+struct PortableSpec {
   Element element = Element::bf16;
   int arch = 80;        // first of its range: 75 for [75, 80), 80 for [80, ...)
   int head_dim = 64;    // largest d and dv; 0: unbounded, o accumulated in global memory
@@ -23,9 +23,9 @@ struct PortableForward {
   int stages = 2;       // buffers of K and of V
   int blocks = 1;       // that share a multiprocessor, which bounds the registers of a thread
   bool paired = false;  // two warps share 32 rows: half of the keys each for S, of dv for O
-  friend constexpr bool operator==(const PortableForward&, const PortableForward&) = default;
+  friend constexpr bool operator==(const PortableSpec&, const PortableSpec&) = default;
 };
 
-constexpr int threads_of(const PortableForward& spec) { return spec.warps * 32; }
+constexpr int threads_of(const PortableSpec& spec) { return spec.warps * 32; }
 
 }  // namespace attune::kernel

@@ -1,8 +1,9 @@
 // As kernels/attune/arch/mma.cuh, on the host: products in float64, one rounding.
 #pragma once
 
-#include <attune/arch/convert.cuh>
 #include <attune/params.h>
+
+#include <attune/arch/convert.cuh>
 
 namespace attune::kernel {
 

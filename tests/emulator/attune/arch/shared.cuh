@@ -44,9 +44,7 @@ inline u32 load_shared(u32 address) {
   std::memcpy(&x, emulator::at(address, 4), 4);
   return x;
 }
-inline void load_shared(u32 (&r)[4], u32 address) {
-  std::memcpy(r, emulator::at(address, 16), 16);
-}
+inline void load_shared(u32 (&r)[4], u32 address) { std::memcpy(r, emulator::at(address, 16), 16); }
 inline void store_shared(u32 address, u32 x) { std::memcpy(emulator::at(address, 4), &x, 4); }
 inline void store_shared(u32 address, const u32 (&r)[4]) {
   std::memcpy(emulator::at(address, 16), r, 16);
