@@ -87,4 +87,52 @@ struct ForwardParams {
   float* accumulator;  // unbounded head dim: [tiles][queries][dv] floats
 };
 
+// What backward needs of a row of queries. lse: natural, +inf where nothing is attended to, so that P is
+// 0 there. delta: the sum of dO o O, less the gradient of the LSE.
+struct RowFacts {
+  float lse, delta;
+};
+
+// A gradient of the shape of the bias, [b or 1, hq or 1, sq or 1, sk or 1], by its own strides.
+struct BiasGradient {
+  void* data;  // null: not asked for
+  i64 b_stride, h_stride, q_stride, k_stride;
+  int element;                     // as Element
+  int one_b, one_h, one_q, one_k;  // whether that dimension is summed over
+  // Tiles of queries x keys, [b or 1][hq or 1][query blocks or 1][key blocks or 1]. What a tile sums over
+  // goes to `parts` blocks of threads; each leaves its sum in `sums` where there are several.
+  int parts;
+  i64 tiles;    // parts included
+  float* sums;  // workspace [parts][elements of the gradient, row-major]; null: one part
+};
+
+// Three kernels, or four: rows (of queries: RowFacts, zeros for dQ's sums), keys (dK, dV, dQ's sums),
+// bias (its gradient, when asked for) and finish (dQ, and what was left in parts).
+struct BackwardParams {
+  ForwardParams f;  // o and lse are inputs; query_blocks and tiles are those of rows and finish
+  Operand grad_o, grad_q, grad_k, grad_v;
+  const float* grad_lse;  // null: none; strides as f.lse
+  float* grad_sink;       // null: not asked for
+  i64 grad_sink_stride;
+  float* grad_alibi;  // null: not asked for; strides 0 where all sequences share a slope
+  i64 grad_alibi_b_stride, grad_alibi_h_stride;
+  BiasGradient grad_bias;
+
+  // A tile of keys is one block of keys of one key head of one sequence.
+  int key_blocks;
+  i64 key_tiles;   // key_blocks * hkv * b
+  i64 row_blocks;  // blocks of queries in memory: packed sequences start anew, total_q / queries + b
+
+  // Workspace.
+  RowFacts* rows;      // [b, hq, sq]; packed: [hq, total_q]
+  float* grad_q_sum;   // [row_blocks, hq, queries * width], a tile in the order of the fragments
+  float* key_sum;      // unbounded head dim: [key_tiles, 2, keys * width], dK and dV so far
+  float* alibi_parts;  // [b, hq, key_blocks]
+  float* sink_parts;   // [b, hq, query_blocks]
+  u32* turns;          // deterministic: [1 + row_blocks * hq], zero at first; null: any order
+  // Blocks of threads of finish: f.tiles for dQ, then these.
+  int sink_tiles, alibi_tiles;  // one a head, one a slope
+  i64 bias_tiles;               // one for kBiasSumElements elements of `sums`
+};
+
 }  // namespace attune::kernel

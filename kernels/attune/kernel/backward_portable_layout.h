@@ -1,0 +1,57 @@
+// Shared memory and workspace of the portable backward kernels, for host and device alike.
+#pragma once
+
+#include <attune/spec/portable.h>
+
+namespace attune::kernel {
+
+// Without a bound on the head dim, rows pass through shared memory this many elements at a time.
+constexpr int kBackwardChunk = 64;
+
+constexpr int backward_width(const PortableSpec& spec) {
+  return spec.head_dim == 0 ? kBackwardChunk : spec.head_dim;
+}
+
+// The keys kernel: [K][V][stages x Q][stages x dO][P][dS][sums a warp and head: 32 floats]. Without a
+// bound K, V, Q and dO are chunks, and there is one stage.
+struct BackwardShared {
+  int key_bytes, query_bytes, weight_bytes;  // of one tile of K or V, of Q or dO, of P or dS
+  int k, v, q, o, p, s, sums;                // where they lie
+  int total;
+};
+
+constexpr BackwardShared backward_portable_shared(const PortableSpec& spec) {
+  const int row = backward_width(spec) * bytes_of(spec.element);
+  const int keys = spec.keys * row, queries = spec.queries * row;
+  const int weights = spec.queries * spec.keys * bytes_of(spec.element);
+  const int q = 2 * keys, o = q + spec.stages * queries, p = o + spec.stages * queries;
+  return {keys,
+          queries,
+          weights,
+          0,
+          keys,
+          q,
+          o,
+          p,
+          p + weights,
+          p + 2 * weights,
+          p + 2 * weights + 128};
+}
+
+constexpr int backward_portable_shared_bytes(const PortableSpec& spec) {
+  return backward_portable_shared(spec).total;
+}
+
+// The bias kernel lies within that: [K][V][Q][dO][sums of rows or keys].
+
+// Floats that dQ's sums keep for a block of queries and a head, for d up to 65,536; likewise dK's and
+// dV's for a block of keys where they do not fit into registers.
+constexpr int backward_columns(const PortableSpec& spec, int d) {
+  if (spec.head_dim != 0) return spec.head_dim;
+  return (d + kBackwardChunk - 1) / kBackwardChunk * kBackwardChunk;
+}
+
+// Elements of a bias gradient that a block of threads of the finish kernel adds up.
+constexpr int kBiasSumElements = 1024;
+
+}  // namespace attune::kernel
