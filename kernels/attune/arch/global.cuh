@@ -56,4 +56,29 @@ __device__ __forceinline__ void add_global(float* to, const float (&x)[4]) {
 #endif
 }
 
+// Turns among blocks of threads: a counter's next number; waiting until a counter has reached a value;
+// setting it, after all that this block has done.
+__device__ __forceinline__ u32 next_ticket(u32* counter) {
+  u32 ticket;
+  asm volatile("atom.relaxed.gpu.global.add.u32 %0, [%1], 1;"
+               : "=r"(ticket)
+               : "l"(__cvta_generic_to_global(counter))
+               : "memory");
+  return ticket;
+}
+__device__ __forceinline__ void wait_for_turn(const u32* counter, u32 value) {
+  u32 now;
+  do {
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
+                 : "=r"(now)
+                 : "l"(__cvta_generic_to_global(counter))
+                 : "memory");
+  } while (now != value);
+}
+__device__ __forceinline__ void pass_turn(u32* counter, u32 value) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(counter)),
+               "r"(value)
+               : "memory");
+}
+
 }  // namespace attune::kernel

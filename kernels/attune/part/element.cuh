@@ -45,4 +45,14 @@ __device__ __forceinline__ float load_element(const void* data, i64 index, int e
                                                    : Elements<Element::bf16>::to_float(bits);
 }
 
+__device__ __forceinline__ void store_element(void* data, i64 index, int element, float x) {
+  if (element == static_cast<int>(Element::f32)) {
+    static_cast<float*>(data)[index] = x;
+  } else {
+    static_cast<unsigned short*>(data)[index] = element == static_cast<int>(Element::f16)
+                                                    ? Elements<Element::f16>::from_float(x)
+                                                    : Elements<Element::bf16>::from_float(x);
+  }
+}
+
 }  // namespace attune::kernel

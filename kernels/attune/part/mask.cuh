@@ -32,9 +32,10 @@ __device__ __forceinline__ void apply_mask(typename W::Scores& s, const MaskSide
   }
 }
 
-template <typename W, bool kStraddle, typename Keys>
-__device__ __forceinline__ void drop(typename W::Scores& p, const DropoutStream& stream,
-                                     const Keys& keys, u64 row0, int sk) {
+// Calls body(m, half, group, key of four, whether it is kept) for every element of a warp's tile.
+template <typename W, bool kStraddle, typename Keys, typename Body>
+__device__ __forceinline__ void draw(const DropoutStream& stream, const Keys& keys, u64 row0,
+                                     int sk, const Body& body) {
 #pragma unroll
   for (int m = 0; m < W::kRowTiles; ++m) {
 #pragma unroll
@@ -60,17 +61,18 @@ __device__ __forceinline__ void drop(typename W::Scores& p, const DropoutStream&
               if (phase == by) word = other;
             }
           }
-          if (!stream.keeps(word)) p[m][n + e / 2][2 * half + e % 2] = 0.0f;
+          body(m, half, n / 2, e, stream.keeps(word));
         }
       }
     }
   }
 }
 
-// Drops elements of P; 1 / (1 - dropout) waits until the end. `row` is this thread's first query.
-template <typename W>
-__device__ __forceinline__ void apply_dropout(typename W::Scores& p, const ForwardParams& params,
-                                              int b, int h, int row, int j) {
+// draw() for the elements from `row`, this thread's first query, and key j on. Not called at all where
+// nothing is dropped.
+template <typename W, typename Body>
+__device__ __forceinline__ void draw_dropout(const ForwardParams& params, int b, int h, int row,
+                                             int j, const Body& body) {
   const DropoutStream stream(params.dropout);
   if (stream.keeps_all()) return;
   const int t = threadIdx.x % 4;
@@ -79,10 +81,19 @@ __device__ __forceinline__ void apply_dropout(typename W::Scores& p, const Forwa
   // parameters then save an addition a round.
   const bool together = ((static_cast<u32>(row0) | static_cast<u32>(params.sk)) & 3u) == 0;
   if (params.dropout.state == nullptr && __all_sync(~0u, together)) {
-    drop<W, false>(p, stream, ParameterKeys{params.dropout}, row0, params.sk);
+    draw<W, false>(stream, ParameterKeys{params.dropout}, row0, params.sk, body);
   } else {
-    drop<W, true>(p, stream, SeedKeys(stream.seed), row0, params.sk);
+    draw<W, true>(stream, SeedKeys(stream.seed), row0, params.sk, body);
   }
+}
+
+// Drops elements of P; 1 / (1 - dropout) waits until the end. `row` is this thread's first query.
+template <typename W>
+__device__ __forceinline__ void apply_dropout(typename W::Scores& p, const ForwardParams& params,
+                                              int b, int h, int row, int j) {
+  draw_dropout<W>(params, b, h, row, j, [&](int m, int half, int group, int e, bool kept) {
+    if (!kept) p[m][2 * group + e / 2][2 * half + e % 2] = 0.0f;
+  });
 }
 
 }  // namespace attune::kernel

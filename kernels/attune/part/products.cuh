@@ -18,7 +18,7 @@ template <Element kElementArg, int kQueriesArg, int kKeysArg, int kWarps, int kW
 struct WarpShape {
   static constexpr Element kElement = kElementArg;
   static constexpr int kSharers = kSharersArg;
-  static constexpr bool kPaired = kSharers == 2;
+  static constexpr bool kPaired = kParts == 2;
   static constexpr int kSplitDepth =
       kSplitDepthArg;  // steps of 8 in depth whose sums share a register
   static constexpr int kQueries = kQueriesArg, kKeys = kKeysArg, kWidth = kWidthArg;
@@ -217,6 +217,30 @@ struct SplitRows {
 // Tensor cores cut their sums instead of rounding them, so only a few products are summed there; the
 // rest is added in float32 (Ootomo and Yokota, "Recovering single precision accuracy from Tensor
 // Cores", IJHPCA 2022).
+//
+// sum += a b. Two sums inside: the first step's high products, and the others' after all the small
+// ones, of which what is cut off does not matter.
+template <int kCount>
+__device__ __forceinline__ void multiply_split(float (&sum)[4], const SplitRows<kCount>& a,
+                                               const u32 (&b)[kCount][2]) {
+  float first[4] = {}, second[4] = {};
+  u32 high[kCount][2];
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) {
+    const Split x0 = split(b[k][0]), x1 = split(b[k][1]);
+    high[k][0] = x0.high, high[k][1] = x1.high;
+    mma_tf32(second, a.high[k], x0.low, x1.low);
+    mma_tf32(second, a.low[k], x0.high, x1.high);
+    if (k == 0) mma_tf32(first, a.high[k], x0.high, x1.high);
+  }
+#pragma unroll
+  for (int k = 1; k < kCount; ++k) {
+    mma_tf32(second, a.high[k], high[k][0], high[k][1]);
+  }
+#pragma unroll
+  for (int c = 0; c < 4; ++c) sum[c] = sum[c] + first[c] + second[c];
+}
+
 template <typename W>
 struct SplitProducts {
   static_assert(!W::kPaired);
@@ -226,29 +250,6 @@ struct SplitProducts {
 
   __device__ __forceinline__ explicit SplitProducts(u32 tile, u32 = 0) : q_tile(tile) {}
   __device__ __forceinline__ void take_queries() {}
-
-  // sum += a b. Two sums inside: the first step's high products, and the others' after all the small
-  // ones, of which what is cut off does not matter.
-  template <int kCount>
-  static __device__ __forceinline__ void multiply(float (&sum)[4], const SplitRows<kCount>& a,
-                                                  const u32 (&b)[kCount][2]) {
-    float first[4] = {}, second[4] = {};
-    u32 high[kCount][2];
-#pragma unroll
-    for (int k = 0; k < kCount; ++k) {
-      const Split x0 = split(b[k][0]), x1 = split(b[k][1]);
-      high[k][0] = x0.high, high[k][1] = x1.high;
-      mma_tf32(second, a.high[k], x0.low, x1.low);
-      mma_tf32(second, a.low[k], x0.high, x1.high);
-      if (k == 0) mma_tf32(first, a.high[k], x0.high, x1.high);
-    }
-#pragma unroll
-    for (int k = 1; k < kCount; ++k) {
-      mma_tf32(second, a.high[k], high[k][0], high[k][1]);
-    }
-#pragma unroll
-    for (int c = 0; c < 4; ++c) sum[c] = sum[c] + first[c] + second[c];
-  }
 
   __device__ __forceinline__ void scores(typename W::Scores& s, u32 k_tile, bool clear = true) {
     if (clear) clear_fragments(s);
@@ -274,8 +275,8 @@ struct SplitProducts {
             ldmatrix(x, k_reader.template at<W::kKeys>(8 * n, k0 + k));
             b[0][k][0] = x[0], b[0][k][1] = x[1], b[1][k][0] = x[2], b[1][k][1] = x[3];
           }
-          multiply(s[m][n], a, b[0]);
-          multiply(s[m][n + 1], a, b[1]);
+          multiply_split(s[m][n], a, b[0]);
+          multiply_split(s[m][n + 1], a, b[1]);
         }
       }
     }
@@ -312,7 +313,7 @@ struct SplitProducts {
             b[k][0] = load_shared(row + (even ^ inner << 4));
             b[k][1] = load_shared(row + W::KTile::kPanel + (odd ^ inner << 4));
           }
-          multiply(o[m][d], a, b);
+          multiply_split(o[m][d], a, b);
         }
       }
     }
@@ -341,6 +342,7 @@ struct SimtProducts {
   __device__ __forceinline__ void scores(typename W::Scores& s, u32 k_tile, bool clear = true) {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int row = W::first_row() + g;
+    const u32 keys = k_tile + W::half() * W::kWarpKeys * W::KTile::kPanel;
     if (clear) clear_fragments(s);
 #pragma unroll 1
     for (int chunk = 0; chunk < 2 * W::kPairs; ++chunk) {
@@ -355,7 +357,7 @@ struct SimtProducts {
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
           u32 k[4];
-          load_shared(k, k_tile + W::KTile::chunk(n / 2 * 16 + 4 * t + n % 2 * 2 + c, chunk));
+          load_shared(k, keys + W::KTile::chunk(n / 2 * 16 + 4 * t + n % 2 * 2 + c, chunk));
 #pragma unroll
           for (int e = 0; e < kPerChunk; ++e) {
 #pragma unroll
@@ -413,23 +415,30 @@ struct SimtProducts {
   }
 };
 
-template <bool kTensor, bool kSplit, typename W>
+template <bool kTensor, bool kSplit, typename W, bool kSameQueries>
 struct ProductsOf {
   using Type = SimtProducts<W>;
 };
-template <typename W>
-struct ProductsOf<true, false, W> {
-  using Type = TensorProducts<W>;
+template <typename W, bool kSameQueries>
+struct ProductsOf<true, false, W, kSameQueries> {
+  using Type = TensorProducts<W, kSameQueries>;
 };
-template <typename W>
-struct ProductsOf<false, true, W> {
+template <typename W, bool kSameQueries>
+struct ProductsOf<false, true, W, kSameQueries> {
   using Type = SplitProducts<W>;
 };
 
 // The best way for an element type and the first architecture of the spec's range.
-template <int kArch, typename W>
-using Products = typename ProductsOf<W::kElement == Element::f16 ||
-                                         (W::kElement == Element::bf16 && kArch >= 80),
-                                     W::kElement == Element::f32 && kArch >= 80, W>::Type;
+constexpr bool uses_tensor_cores(Element element, int arch) {
+  return element == Element::f16 || (element == Element::bf16 && arch >= 80);
+}
+constexpr bool uses_split(Element element, int arch) {
+  return element == Element::f32 && arch >= 80;
+}
+
+// kSameQueries: for one tile of queries and many of keys, so that Q may stay in registers.
+template <int kArch, typename W, bool kSameQueries = true>
+using Products = typename ProductsOf<uses_tensor_cores(W::kElement, kArch),
+                                     uses_split(W::kElement, kArch), W, kSameQueries>::Type;
 
 }  // namespace attune::kernel

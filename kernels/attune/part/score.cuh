@@ -152,12 +152,23 @@ struct BiasTile {
   // that one that is not there costs one branch.
   __device__ __forceinline__ void apply(typename W::Scores& s, const ScoreTerms& terms, int row,
                                         int j) {
-    const int key = j + 4 * static_cast<int>(threadIdx.x % 4);
+    scale_and_cap(s, terms);
+    add(s, terms, row, j);
+  }
+
+  static __device__ __forceinline__ void scale_and_cap(typename W::Scores& s,
+                                                       const ScoreTerms& terms) {
     for_each_score(s, [&](float& x, int, int, int, int) { x *= terms.scale; });
     if (terms.softcap > 0) {
       for_each_score(
           s, [&](float& x, int, int, int, int) { x = terms.softcap * tanhf(x / terms.softcap); });
     }
+  }
+
+  // Bias and ALiBi.
+  __device__ __forceinline__ void add(typename W::Scores& s, const ScoreTerms& terms, int row,
+                                      int j) {
+    const int key = j + 4 * static_cast<int>(threadIdx.x % 4);
     if (terms.bias_kind == BiasKind::boolean) {
       add_bias<BiasKind::boolean, Element::f32>(s);
     } else if (terms.bias_kind == BiasKind::additive) {

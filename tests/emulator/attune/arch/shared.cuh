@@ -46,6 +46,10 @@ inline u32 load_shared(u32 address) {
 }
 inline void load_shared(u32 (&r)[4], u32 address) { std::memcpy(r, emulator::at(address, 16), 16); }
 inline void store_shared(u32 address, u32 x) { std::memcpy(emulator::at(address, 4), &x, 4); }
+inline void store_shared(u32 address, u32 a, u32 b) {
+  const u32 x[2] = {a, b};
+  std::memcpy(emulator::at(address, 8), x, 8);
+}
 inline void store_shared(u32 address, const u32 (&r)[4]) {
   std::memcpy(emulator::at(address, 16), r, 16);
 }

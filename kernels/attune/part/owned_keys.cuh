@@ -1,0 +1,250 @@
+// One block of keys of the backward pass: where its tiles come from, what one block of queries adds, and
+// where the gradients go.
+#pragma once
+
+#include <attune/kernel/backward_portable_layout.h>
+
+#include <attune/part/exact_gradient.cuh>
+#include <attune/part/weigh.cuh>
+
+namespace attune::kernel {
+
+template <PortableSpec kSpec, typename WType, typename GType>
+struct OwnedKeys {
+  using W = WType;
+  using G = GType;
+  using P = Products<kSpec.arch, W, false>;
+  using D = Gradients<kSpec.arch, G>;
+  using E = Elements<kSpec.element>;
+  using Bits = typename E::Bits;
+  static constexpr int kThreads = threads_of(kSpec);
+  const BackwardParams& p;
+  u32 sums;  // shared memory: a word a warp
+  KeyPlace place;
+  Sequence seq;
+  int j;  // the first key
+  Visits<kSpec.queries, kSpec.keys> visits;
+  float slope_sum = 0.0f;  // of this thread, for ALiBi's slope
+
+  __device__ __forceinline__ OwnedKeys(const BackwardParams& p, u32 sums)
+      : p(p),
+        sums(sums),
+        place(p, number(p, sums)),
+        seq(sequence_of(p.f, place.b)),
+        j(place.block * kSpec.keys),
+        visits(Diagonals(p.f, seq), seq, j) {
+    if (j >= seq.sk) visits.count = 0;
+  }
+
+  // The tile's number: the block's own, or the next one where the order matters.
+  static __device__ __forceinline__ i64 number(const BackwardParams& p, u32 sums) {
+    if (p.turns == nullptr) return smaller(TilePlace::number(), p.key_tiles - 1);
+    if (threadIdx.x == 0) store_shared(sums, next_ticket(p.turns));
+    __syncthreads();
+    const i64 ticket = load_shared(sums);
+    __syncthreads();
+    return smaller(ticket, p.key_tiles - 1);
+  }
+
+  // Writes what no query attends to; false when that is all.
+  __device__ __forceinline__ bool begin() const {
+    if (TilePlace::number() >= p.key_tiles) return false;
+    write_outside(p.grad_k, p.f.d);
+    write_outside(p.grad_v, p.f.dv);
+    if constexpr (kSpec.general) {
+      if (p.alibi_parts != nullptr && visits.count == 0) {
+        for (int h = threadIdx.x; h < p.f.group; h += kThreads) *alibi_part(h) = 0.0f;
+      }
+    }
+    return j < seq.sk;
+  }
+
+  [[nodiscard]] __device__ __forceinline__ float* alibi_part(int head_of_group) const {
+    const i64 h = static_cast<i64>(place.hkv) * p.f.group + head_of_group;
+    return p.alibi_parts + (static_cast<i64>(place.b) * p.f.hq + h) * p.key_blocks + place.block;
+  }
+
+  // Zeros for keys of the tensor that are none of the sequence's: past its length, or, after the last
+  // sequence, nobody's. The tiles of a head share them.
+  __device__ __forceinline__ void write_outside(const Operand& x, int d) const {
+    const ForwardParams& f = p.f;
+    i64 rows = f.sk;
+    if (f.cu_seqlens_k.data != nullptr) {
+      const int* at = f.cu_seqlens_k.data + place.b * f.cu_seqlens_k.stride;
+      rows = (place.b == f.b - 1 ? f.total_k
+                                 : clamp(at[f.cu_seqlens_k.stride], seq.k_start, f.total_k)) -
+             seq.k_start;
+    }
+    Bits* const first = static_cast<Bits*>(x.data) + place.b * x.b_stride +
+                        seq.k_start * x.s_stride + place.hkv * x.h_stride;
+    const i64 step = static_cast<i64>(p.key_blocks) * kSpec.keys;
+    for (i64 tile = j; tile < rows; tile += step) {
+      const i64 end = smaller<i64>(tile + kSpec.keys, rows);
+      for (i64 row = larger<i64>(tile, seq.sk); row < end; ++row) {
+        for (int c = threadIdx.x; c < d; c += kThreads) {
+          first[row * x.s_stride + c * x.d_stride] = 0;
+        }
+      }
+    }
+  }
+
+  // A turn is one block of queries of one head of the group.
+  [[nodiscard]] __device__ __forceinline__ int turns() const { return visits.count * p.f.group; }
+  [[nodiscard]] __device__ __forceinline__ int head(int turn) const {
+    return place.hkv * p.f.group + turn / visits.count;
+  }
+  [[nodiscard]] __device__ __forceinline__ int query(int turn) const {
+    return visits.first + turn % visits.count * kSpec.queries;
+  }
+
+  // Columns from `column` on.
+  __device__ __forceinline__ void load_keys(const Operand& x, u32 to, int d, int column = 0) const {
+    const Bits* first =
+        first_key_row<Bits, false>(p.f, x, place.b, seq.k_start, place.hkv) + column * x.d_stride;
+    const KeyRows<Bits, false> rows(p.f, x, first, place.b);
+    load_rows<kSpec.element, kSpec.aligned, kThreads, typename W::KTile, W::kKeys, W::kWidth>(
+        to, rows, x.d_stride, d - column, j, seq.sk);
+  }
+  __device__ __forceinline__ void load_queries(const Operand& x, u32 to, int d, int turn,
+                                               int column = 0) const {
+    QueryRows<const Bits> rows(x, place.b, seq.q_start, head(turn));
+    rows.base += column * x.d_stride;
+    load_rows<kSpec.element, kSpec.aligned, kThreads, typename W::QTile, W::kQueries, W::kWidth>(
+        to, rows, x.d_stride, d - column, query(turn), seq.sq);
+  }
+
+  // P and dS of one turn to shared memory. scores(x) and weights(x) compute S and dP.
+  template <typename S, typename Dp>
+  __device__ __forceinline__ void weigh(int turn, u32 p_tile, u32 s_tile, const S& scores,
+                                        const Dp& gradients) {
+    Weigher<kSpec, W> weigher(p, seq, place.b, head(turn), query(turn), j);
+    weigher.begin();
+    typename W::Scores s, dp;
+    scores(s);
+    weigher.powers(s);
+    if constexpr (kSpec.dropout) {
+      typename W::Scores kept;
+#pragma unroll
+      for (int m = 0; m < W::kRowTiles; ++m) {
+#pragma unroll
+        for (int n = 0; n < W::kKeyTiles; ++n) {
+#pragma unroll
+          for (int c = 0; c < 4; ++c) kept[m][n][c] = s[m][n][c];
+        }
+      }
+      weigher.drop(kept);
+      store_weights<G, W>(p_tile, kept);
+    } else {
+      store_weights<G, W>(p_tile, s);
+    }
+    gradients(dp);
+    weigher.differences(s, dp);
+    if constexpr (kSpec.general) {
+      if (p.alibi_parts != nullptr) slope_sum += weigher.slope_gradient(s);
+      weigher.through_softcap(s);
+    }
+    store_weights<G, W>(s_tile, s);
+  }
+
+  // This head's part of the gradient of ALiBi's slope, when this was its last turn.
+  __device__ __forceinline__ void finish_head(int turn) {
+    if constexpr (kSpec.general) {
+      if (p.alibi_parts == nullptr || (turn + 1) % visits.count != 0) return;
+#pragma unroll
+      for (int distance = 16; distance > 0; distance /= 2) {
+        slope_sum += __shfl_xor_sync(~0u, slope_sum, distance);
+      }
+      __syncthreads();
+      if (threadIdx.x % 32 == 0) {
+        store_shared(sums + threadIdx.x / 32 * 4, __float_as_uint(slope_sum));
+      }
+      __syncthreads();
+      if (threadIdx.x == 0) {
+        float sum = 0.0f;
+        for (int warp = 0; warp < kSpec.warps; ++warp) {
+          sum += __uint_as_float(load_shared(sums + warp * 4));
+        }
+        *alibi_part(turn / visits.count) = sum;
+      }
+      slope_sum = 0.0f;
+    }
+  }
+
+  [[nodiscard]] __device__ __forceinline__ i64 sum_block(int turn) const {
+    const i64 block = row_block(p, seq, place.b, query(turn) / kSpec.queries, kSpec.queries);
+    return block * p.f.hq + head(turn);
+  }
+
+  __device__ __forceinline__ void wait_for_turn(int turn) const {
+    if (p.turns == nullptr) return;
+    if (threadIdx.x == 0) {
+      const u32 before = visits.earlier(Diagonals(p.f, seq), query(turn), j);
+      kernel::wait_for_turn(p.turns + 1 + sum_block(turn), before);
+    }
+    __syncthreads();
+  }
+  __device__ __forceinline__ void pass_turn(int turn) const {
+    if (p.turns == nullptr) return;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      const u32 before = visits.earlier(Diagonals(p.f, seq), query(turn), j);
+      kernel::pass_turn(p.turns + 1 + sum_block(turn), before + 1);
+    }
+  }
+
+  // Adds this warp's part of dS K, columns from `column` on, to dQ's sums.
+  __device__ __forceinline__ void add_queries(int turn, int column,
+                                              const typename G::QueryGradients& dq) const {
+    constexpr int kColumns = G::kQueryColumns / 8;
+    float* to = query_sums<kSpec, G>(p, sum_block(turn), column);
+#pragma unroll
+    for (int m = 0; m < G::kQueryRows / 16; ++m) {
+#pragma unroll
+      for (int n = 0; n < kColumns; ++n) add_global(to + (m * kColumns + n) * 128, dq[m][n]);
+    }
+  }
+
+  // dK or dV, columns from `column` on.
+  __device__ __forceinline__ void write(const Operand& x, int d, int column,
+                                        const typename G::KeyGradients& from, float factor,
+                                        bool values) const {
+    const int first = column + G::key_column0() + 2 * static_cast<int>(threadIdx.x % 4);
+    Bits* const head = static_cast<Bits*>(x.data) + place.b * x.b_stride +
+                       seq.k_start * x.s_stride + place.hkv * x.h_stride;
+#pragma unroll
+    for (int m = 0; m < G::kKeyRows / 16; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int key = j + G::key(m, half);
+        if (key < seq.sk) {
+          Bits* const row = head + key * x.s_stride;
+#pragma unroll
+          for (int n = 0; n < G::kKeyColumns / 8; ++n) {
+            const int at = first + 8 * n;
+            const float a = from[m][n][2 * half] * factor, b = from[m][n][2 * half + 1] * factor;
+            if (at < d) row[at * x.d_stride] = E::from_float(a);
+            if (at + 1 < d) row[(at + 1) * x.d_stride] = E::from_float(b);
+          }
+        }
+        const u32 bad = __ballot_sync(~0u, doubtful(from, m, half));
+        if (bad != 0) write_again(m, half, bad, column, values);
+      }
+    }
+  }
+
+  // Rows that hold a value that is not finite; `bad` has a bit for each of this warp's threads.
+  __device__ __forceinline__ void write_again(int m, int half, u32 bad, int column,
+                                              bool values) const {
+#pragma unroll 1
+    for (int g = 0; g < 8; ++g) {
+      const int key = j + G::key_row0() + 16 * m + key_row(g, half);
+      if ((bad >> 4 * g & 15u) == 0 || key >= seq.sk) continue;
+      __syncwarp();
+      write_exact_key<kSpec>(p, place.b, place.hkv, key, column + G::key_column0(), G::kKeyColumns,
+                             values);
+    }
+  }
+};
+
+}  // namespace attune::kernel

@@ -1,0 +1,170 @@
+// From raw products to P and dS of a warp's tile, for the backward pass.
+#pragma once
+
+#include <attune/kernel/backward_portable_layout.h>
+
+#include <attune/part/gradient.cuh>
+#include <attune/part/key_place.cuh>
+#include <attune/part/mask.cuh>
+
+namespace attune::kernel {
+
+// S and dP of 32 rows a warp where each has 16 keys or more left.
+template <PortableSpec kSpec, int kWidth, int kSplitDepth>
+struct BackwardShape {
+  static constexpr int kRows =
+      kSpec.queries % 32 == 0 && kSpec.keys * kSpec.queries >= 32 * 16 * kSpec.warps ? 32 : 16;
+  static constexpr int kSharers = kSpec.warps * kRows / kSpec.queries;
+  using W = WarpShape<kSpec.element, kSpec.queries, kSpec.keys, kSpec.warps, kWidth, kSharers, 1,
+                      kSplitDepth>;
+  using G = GradientShape<kSpec.element, kSpec.queries, kSpec.keys, kSpec.warps, kWidth>;
+};
+
+// backward_columns() on the device.
+template <PortableSpec kSpec>
+__device__ __forceinline__ i64 sum_columns(int d) {
+  if constexpr (kSpec.head_dim != 0) return kSpec.head_dim;
+  return (static_cast<i64>(d) + kBackwardChunk - 1) / kBackwardChunk * kBackwardChunk;
+}
+
+// This thread's part of the sums of dQ of a block of queries and a head (number `block`), columns from
+// `column` on: [chunks of columns][warps][fragments][lanes][4].
+template <PortableSpec kSpec, typename G>
+__device__ __forceinline__ float* query_sums(const BackwardParams& p, i64 block, int column) {
+  constexpr int kWarpFloats = G::kQueryRows * G::kQueryColumns;
+  return p.grad_q_sum + block * kSpec.queries * sum_columns<kSpec>(p.f.d) +
+         static_cast<i64>(column) * kSpec.queries + G::warp() * kWarpFloats +
+         static_cast<int>(threadIdx.x % 32) * 4;
+}
+
+// One tile of queries from i on and keys from j on, of head h. In order: begin(), powers() of S,
+// differences() of dP.
+template <PortableSpec kSpec, typename W>
+struct Weigher {
+  static constexpr bool kTerms = kSpec.bias || kSpec.general;
+  const BackwardParams& p;
+  const Sequence& seq;
+  ScoreTerms terms;
+  int b, h, i, j;  // j: this warp's first key
+  RowFacts facts[W::kRowTiles][2];
+  BiasTile<W> bias;
+  u32 dropped[2] = {0, 0};   // a bit for each element
+  typename W::Scores slope;  // of the softcap
+
+  __device__ __forceinline__ Weigher(const BackwardParams& p, const Sequence& seq, int b, int h,
+                                     int i, int j)
+      : p(p),
+        seq(seq),
+        terms(p.f, seq, b, h, kSpec.bias, kSpec.general),
+        b(b),
+        h(h),
+        i(i),
+        j(j + W::half() * W::kWarpKeys) {}
+
+  // Starts the loads that the rest waits for.
+  __device__ __forceinline__ void begin() {
+    const RowFacts* const at = row_facts(p, seq, b, h);
+#pragma unroll
+    for (int m = 0; m < W::kRowTiles; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = i + thread_row<W>(m, half);
+        facts[m][half] = row < seq.sq ? at[row] : RowFacts{infinity(), 0.0f};
+      }
+    }
+    if constexpr (kSpec.bias) bias.load(terms, i + thread_row<W>(0, 0), seq.sq - 1, j, seq.sk);
+  }
+
+  // Calls body(element, m, half, group of four keys, key of four).
+  template <typename Body>
+  static __device__ __forceinline__ void for_each(typename W::Scores& s, const Body& body) {
+    BiasTile<W>::for_each_score(s, body);
+  }
+
+  // Raw products -> P.
+  __device__ __forceinline__ void powers(typename W::Scores& s) {
+    const int row0 = i + thread_row<W>(0, 0);
+    if constexpr (kTerms) {
+      bias.scale_and_cap(s, terms);
+      if (kSpec.general && terms.softcap > 0) {
+        const float inverse = 1.0f / terms.softcap;
+        for_each(s, [&](float& x, int m, int half, int n, int e) {
+          const float t = x * inverse;
+          slope[m][2 * n + e / 2][2 * half + e % 2] = 1.0f - t * t;
+        });
+      }
+      bias.add(s, terms, row0, j);
+    }
+    const MaskSides sides(p.f, seq, i);
+    const int last = smaller(W::first_row() + W::kWarpRows, seq.sq - i) - 1;
+    if (!(j >= sides.begin(last) && j + W::kWarpKeys <= sides.end(W::first_row()))) {
+      apply_mask<W>(s, sides, j);
+    }
+    const float factor = p.f.scale_log2;
+    for_each(s, [&](float& x, int m, int half, int, int) {
+      const float lse = facts[m][half].lse;
+      if constexpr (kTerms) {
+        // A row without facts has no weight, whatever its scores are.
+        x = lse == infinity() ? 0.0f : exp2_fast((x - lse) * kLog2E);
+      } else {
+        x = exp2_fast(x * factor - lse * kLog2E);
+      }
+    });
+    if constexpr (kSpec.dropout) {
+      draw_dropout<W>(p.f, b, h, row0, j, [&](int m, int half, int group, int e, bool kept) {
+        if (!kept) dropped[bit(m, half, group, e) / 32] |= 1u << bit(m, half, group, e) % 32;
+      });
+    }
+  }
+
+  static __device__ __forceinline__ constexpr int bit(int m, int half, int group, int e) {
+    return ((m * 2 + half) * (W::kKeyTiles / 2) + group) * 4 + e;
+  }
+  static_assert(W::kRowTiles * W::kKeyTiles * 4 <= 64);
+  [[nodiscard]] __device__ __forceinline__ bool is_dropped(int m, int half, int group,
+                                                           int e) const {
+    return (dropped[bit(m, half, group, e) / 32] >> bit(m, half, group, e) % 32 & 1u) != 0;
+  }
+
+  // P -> what dV is the sum of, but for 1 / (1 - dropout).
+  __device__ __forceinline__ void drop(typename W::Scores& x) const {
+    for_each(x, [&](float& e, int m, int half, int group, int k) {
+      if (is_dropped(m, half, group, k)) e = 0.0f;
+    });
+  }
+
+  // P and dP -> the gradient of the scores once the softcap is behind them.
+  __device__ __forceinline__ void differences(typename W::Scores& s, const typename W::Scores& dp) {
+    const float keep_scale = kSpec.dropout ? p.f.dropout.keep_scale : 1.0f;
+    for_each(s, [&](float& x, int m, int half, int group, int e) {
+      float y = dp[m][2 * group + e / 2][2 * half + e % 2];
+      if constexpr (kSpec.dropout) y = is_dropped(m, half, group, e) ? 0.0f : y * keep_scale;
+      const float ds = x * (y - facts[m][half].delta);
+      // Sums of dS are not computed again, as those of products are: what is masked out adds nothing.
+      x = kTerms && x == 0.0f ? 0.0f : ds;
+    });
+  }
+
+  // The sum over this thread's elements of dS times what the slope of ALiBi is multiplied with.
+  [[nodiscard]] __device__ __forceinline__ float slope_gradient(typename W::Scores& ds) const {
+    const int row0 = i + thread_row<W>(0, 0) + terms.shift,
+              key = j + 4 * static_cast<int>(threadIdx.x % 4);
+    float sum = 0.0f;
+    for_each(ds, [&](float& x, int m, int half, int group, int e) {
+      const int distance = row0 + 16 * m + 8 * half - (key + 16 * group + e);
+      sum -= x * fabsf(static_cast<float>(distance));
+    });
+    return sum;
+  }
+
+  // Back through the softcap: the gradient of the scaled products.
+  __device__ __forceinline__ void through_softcap(typename W::Scores& ds) const {
+    if (!kSpec.general || !(terms.softcap > 0)) return;
+    for_each(ds, [&](float& x, int m, int half, int group, int e) {
+      const float factor = slope[m][2 * group + e / 2][2 * half + e % 2];
+      x = x == 0.0f ? 0.0f : x * factor;
+    });
+  }
+};
+
+}  // namespace attune::kernel
