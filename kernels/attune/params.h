@@ -124,7 +124,7 @@ struct BackwardParams {
   i64 row_blocks;  // blocks of queries in memory: packed sequences start anew, total_q / queries + b
 
   // Workspace.
-  RowFacts* rows;      // [b, hq, sq]; packed: [hq, total_q]
+  RowFacts* rows;      // [row_blocks, hq, queries]
   float* grad_q_sum;   // [row_blocks, hq, queries * width], a tile in the order of the fragments
   float* key_sum;      // unbounded head dim: [key_tiles, 2, keys * width], dK and dV so far
   float* alibi_parts;  // [b, hq, key_blocks]

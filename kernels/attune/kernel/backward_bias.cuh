@@ -75,7 +75,10 @@ struct BackwardBias {
     if (i >= seq.sq || j >= seq.sk) return;
     const Range queries = Diagonals(f, seq).queries_of(seq, j, kSpec.keys);
     if (queries.begin >= i + kSpec.queries || queries.end <= i) return;
-    Weigher<kSpec, W> weigher(p, seq, b, h, i, j);
+    Weigher<kSpec, W> weigher(p, seq, b, h, i, j, memory + kShared.rows);
+    __syncthreads();
+    weigher.copy_rows(memory + kShared.rows, p,
+                      head_block(p, seq, b, h, i / kSpec.queries, kSpec.queries));
     weigher.begin();
     typename W::Scores s, dp;
     multiply(p, memory, seq, b, h, i, j, f.q, f.k, f.d, s);

@@ -64,7 +64,7 @@ struct BackwardFinish {
       }
     }
     if (first >= seq.sq) return;
-    const i64 block = row_block(p, seq, tile.b, tile.block, kSpec.queries) * f.hq + tile.h;
+    const i64 block = head_block(p, seq, tile.b, tile.h, tile.block, kSpec.queries);
 #pragma unroll 1
     for (int column = 0; column < f.d; column += kWidth) {
       chunk(p, seq, tile, query_sums<kSpec, G>(p, block, column), column);

@@ -29,7 +29,7 @@ namespace attune::kernel {
 
 template <PortableSpec kSpec>
 struct BoundedBackward {
-  using Shape = BackwardShape<kSpec, kSpec.head_dim, 4>;
+  using Shape = BackwardShape<kSpec, kSpec.head_dim, 2>;
   using W = typename Shape::W;
   using G = typename Shape::G;
   using Tile = OwnedKeys<kSpec, W, G>;
@@ -38,33 +38,39 @@ struct BoundedBackward {
   static __device__ __forceinline__ void run(const BackwardParams& p) {
     extern __shared__ __align__(128) unsigned char shared[];
     const u32 memory = shared_address(shared);
-    Tile tile(p, memory + kShared.sums);
+    Tile tile(p, shared);
     if (!tile.begin()) return;
     const ForwardParams& f = p.f;
 
     tile.load_keys(f.k, memory + kShared.k, f.d);
     tile.load_keys(f.v, memory + kShared.v, f.dv);
-    const int turns = tile.turns();
-    const auto load_queries = [&](int turn) {
-      const u32 stage = kSpec.stages > 1 ? (turn & 1) * kShared.query_bytes : 0;
-      tile.load_queries(f.q, memory + kShared.q + stage, f.d, turn);
-      tile.load_queries(p.grad_o, memory + kShared.o + stage, f.dv, turn);
+    int stage = 0;
+    const auto load_queries = [&](const Turn& turn, int stage) {
+      tile.load_queries(f.q, memory + kShared.q + stage * kShared.query_bytes, f.d, turn);
+      tile.load_queries(p.grad_o, memory + kShared.o + stage * kShared.query_bytes, f.dv, turn);
+      tile.load_facts(memory + kShared.rows + stage * kShared.row_bytes, turn);
       commit_copies();
     };
-    if (turns > 0) load_queries(0);
+    Turn turn = tile.first_turn();
+    if (tile.goes_on(turn)) load_queries(turn, stage);
 
     typename G::KeyGradients dk, dv;
     clear_fragments(dk);
     clear_fragments(dv);
 #pragma unroll 1
-    for (int turn = 0; turn < turns; ++turn) {
-      const u32 stage = kSpec.stages > 1 ? (turn & 1) * kShared.query_bytes : 0;
-      const u32 q_tile = memory + kShared.q + stage, o_tile = memory + kShared.o + stage;
+    for (; tile.goes_on(turn); turn = tile.after(turn)) {
+      const u32 q_tile = memory + kShared.q + stage * kShared.query_bytes;
+      const u32 o_tile = q_tile + kShared.o - kShared.q;
+      const u32 rows = memory + kShared.rows + stage * kShared.row_bytes;
+      if constexpr (kSpec.stages > 1) stage ^= 1;
       wait_for_copies<0>();
       __syncthreads();
-      if (kSpec.stages > 1 && turn + 1 < turns) load_queries(turn + 1);
+      if constexpr (kSpec.stages > 1) {
+        const Turn next = tile.after(turn);
+        if (tile.goes_on(next)) load_queries(next, stage);
+      }
       tile.weigh(
-          turn, memory + kShared.p, memory + kShared.s,
+          turn, rows, memory + kShared.p, memory + kShared.s,
           [&](typename W::Scores& s) { typename Tile::P(q_tile).scores(s, memory + kShared.k); },
           [&](typename W::Scores& dp) { typename Tile::P(o_tile).scores(dp, memory + kShared.v); });
       __syncthreads();
@@ -73,9 +79,10 @@ struct BoundedBackward {
       typename G::QueryGradients dq;
       clear_fragments(dq);
       Tile::D::add_over_keys(dq, memory + kShared.s, memory + kShared.k);
-      if (kSpec.stages == 1) {
+      if constexpr (kSpec.stages == 1) {
         __syncthreads();
-        if (turn + 1 < turns) load_queries(turn + 1);
+        const Turn next = tile.after(turn);
+        if (tile.goes_on(next)) load_queries(next, stage);
       }
       tile.wait_for_turn(turn);
       tile.add_queries(turn, 0, dq);

@@ -12,11 +12,15 @@ constexpr int backward_width(const PortableSpec& spec) {
   return spec.head_dim == 0 ? kBackwardChunk : spec.head_dim;
 }
 
-// The keys kernel: [K][V][stages x Q][stages x dO][P][dS][sums a warp and head: 32 floats]. Without a
+// The keys kernel: [K][V][stages x Q][stages x dO][P][dS][stages x RowFacts]
+// [a float a warp][what a tile is]. Without a
 // bound K, V, Q and dO are chunks, and there is one stage.
+constexpr int kKeyFactsBytes = 48;
+
 struct BackwardShared {
-  int key_bytes, query_bytes, weight_bytes;  // of one tile of K or V, of Q or dO, of P or dS
-  int k, v, q, o, p, s, sums;                // where they lie
+  int key_bytes, query_bytes;               // of one tile of K or V, of Q or dO
+  int row_bytes;                            // of the RowFacts of a tile of queries
+  int k, v, q, o, p, s, rows, sums, facts;  // where they lie
   int total;
 };
 
@@ -25,24 +29,18 @@ constexpr BackwardShared backward_portable_shared(const PortableSpec& spec) {
   const int keys = spec.keys * row, queries = spec.queries * row;
   const int weights = spec.queries * spec.keys * bytes_of(spec.element);
   const int q = 2 * keys, o = q + spec.stages * queries, p = o + spec.stages * queries;
-  return {keys,
-          queries,
-          weights,
-          0,
-          keys,
-          q,
-          o,
-          p,
-          p + weights,
-          p + 2 * weights,
-          p + 2 * weights + 128};
+  const int rows = p + 2 * weights, sums = rows + spec.stages * spec.queries * 8;
+  const int facts = sums + spec.warps * 4;
+  return {keys, queries, spec.queries * 8,      0, keys, q, o, p, p + weights, rows,
+          sums, facts,   facts + kKeyFactsBytes};
 }
 
 constexpr int backward_portable_shared_bytes(const PortableSpec& spec) {
   return backward_portable_shared(spec).total;
 }
 
-// The bias kernel lies within that: [K][V][Q][dO][sums of rows or keys].
+// The bias kernel needs no more, and the rows kernel a float a warp.
+constexpr int backward_rows_shared_bytes(const PortableSpec& spec) { return spec.warps * 4; }
 
 // Floats that dQ's sums keep for a block of queries and a head, for d up to 65,536; likewise dK's and
 // dV's for a block of keys where they do not fit into registers.

@@ -24,12 +24,13 @@ struct WideBackward {
   static __device__ __forceinline__ void run(const BackwardParams& p) {
     extern __shared__ __align__(128) unsigned char shared[];
     const u32 memory = shared_address(shared);
-    Tile tile(p, memory + kShared.sums);
+    Tile tile(p, shared);
     if (!tile.begin()) return;
     const ForwardParams& f = p.f;
     const int turns = tile.turns();
+    Turn turn = tile.first_turn();
 #pragma unroll 1
-    for (int turn = 0; turn < turns; ++turn) {
+    for (int left = turns; left > 0; --left) {
       weigh(p, tile, turn, memory);
       tile.wait_for_turn(turn);
 #pragma unroll 1
@@ -40,13 +41,13 @@ struct WideBackward {
         __syncthreads();
         if (column < f.dv) {
           typename G::KeyGradients dv;
-          load_sums(sums_of(p, tile, column, true), turn == 0, dv);
+          load_sums(sums_of(p, tile, column, true), left == turns, dv);
           Tile::D::add_over_queries(dv, memory + kShared.p, memory + kShared.o);
           store_sums(sums_of(p, tile, column, true), dv);
         }
         if (column < f.d) {
           typename G::KeyGradients dk;
-          load_sums(sums_of(p, tile, column, false), turn == 0, dk);
+          load_sums(sums_of(p, tile, column, false), left == turns, dk);
           Tile::D::add_over_queries(dk, memory + kShared.s, memory + kShared.q);
           store_sums(sums_of(p, tile, column, false), dk);
           typename G::QueryGradients dq;
@@ -57,6 +58,7 @@ struct WideBackward {
       }
       tile.pass_turn(turn);
       tile.finish_head(turn);
+      turn = tile.after(turn);
     }
 #pragma unroll 1
     for (int column = 0; column < larger(f.d, f.dv); column += kBackwardChunk) {
@@ -73,11 +75,12 @@ struct WideBackward {
   }
 
   // P and dS of one turn, to shared memory.
-  static __device__ __forceinline__ void weigh(const BackwardParams& p, Tile& tile, int turn,
-                                               u32 memory) {
+  static __device__ __forceinline__ void weigh(const BackwardParams& p, Tile& tile,
+                                               const Turn& turn, u32 memory) {
     typename W::Scores s, dp;
     clear_fragments(s);
     clear_fragments(dp);
+    tile.load_facts(memory + kShared.rows, turn);  // the last turn's were read before its barriers
 #pragma unroll 1
     for (int column = 0; column < larger(p.f.d, p.f.dv); column += kBackwardChunk) {
       __syncthreads();
@@ -102,13 +105,14 @@ struct WideBackward {
       }
     };
     tile.weigh(
-        turn, memory + kShared.p, memory + kShared.s, [&](typename W::Scores& x) { copy(x, s); },
-        [&](typename W::Scores& x) { copy(x, dp); });
+        turn, memory + kShared.rows, memory + kShared.p, memory + kShared.s,
+        [&](typename W::Scores& x) { copy(x, s); }, [&](typename W::Scores& x) { copy(x, dp); });
   }
 
   // The chunks that start at a column; V only for dP.
-  static __device__ __forceinline__ void load(const BackwardParams& p, const Tile& tile, int turn,
-                                              int column, u32 memory, bool values) {
+  static __device__ __forceinline__ void load(const BackwardParams& p, const Tile& tile,
+                                              const Turn& turn, int column, u32 memory,
+                                              bool values) {
     const ForwardParams& f = p.f;
     if (column < f.d) {
       tile.load_queries(f.q, memory + kShared.q, f.d, turn, column);
@@ -125,7 +129,7 @@ struct WideBackward {
   static __device__ __forceinline__ float* sums_of(const BackwardParams& p, const Tile& tile,
                                                    int column, bool values) {
     const i64 dk = sum_columns<kSpec>(p.f.d), dv = sum_columns<kSpec>(p.f.dv);
-    const KeyPlace& at = tile.place;
+    const KeyPlace& at = tile.facts.place;
     const i64 number = (static_cast<i64>(at.b) * p.f.hkv + at.hkv) * p.key_blocks + at.block;
     return p.key_sum + (number * (dk + dv) + (values ? dk : 0) + column) * kSpec.keys +
            threadIdx.x * 4;

@@ -26,11 +26,12 @@ struct BackwardRows {
     const int first = tile.block * kSpec.queries;
     float sink = 0.0f;
     if (first < seq.sq) {
-      clear(p, row_block(p, seq, tile.b, tile.block, kSpec.queries) * f.hq + tile.h);
+      const i64 block = head_block(p, seq, tile.b, tile.h, tile.block, kSpec.queries);
+      clear(p, block);
 #pragma unroll 1
       for (int row = threadIdx.x / kLanes; row < kSpec.queries; row += kThreads / kLanes) {
         // All lanes of a warp take part in every sum.
-        sink += one(p, seq, tile, first + row);
+        sink += one(p, seq, tile, first + row, p.rows + block * kSpec.queries + row);
       }
     }
     if (p.sink_parts != nullptr) write_sink(p, tile, sink);
@@ -47,7 +48,7 @@ struct BackwardRows {
 
   // Row i, if there is one; what it adds to the sink's gradient, in one of its lanes.
   static __device__ __forceinline__ float one(const BackwardParams& p, const Sequence& seq,
-                                              const TilePlace& tile, int i) {
+                                              const TilePlace& tile, int i, RowFacts* facts) {
     const ForwardParams& f = p.f;
     const bool there = i < seq.sq;
     const int lane = threadIdx.x % kLanes;
@@ -73,7 +74,11 @@ struct BackwardRows {
     for (int distance = kLanes / 2; distance > 0; distance /= 2) {
       delta += __shfl_xor_sync(~0u, delta, distance);
     }
-    if (!there || lane != 0) return 0.0f;
+    if (lane != 0) return 0.0f;
+    if (!there) {
+      *facts = {infinity(), 0.0f};
+      return 0.0f;
+    }
     float lse = *lse_at(f, seq, tile.b, tile.h, i);
     if (p.grad_lse != nullptr) {
       delta -= p.grad_lse[lse_at(f, seq, tile.b, tile.h, i) - f.lse.data];
@@ -82,7 +87,7 @@ struct BackwardRows {
       lse = infinity();
       delta = 0.0f;
     }
-    row_facts(p, seq, tile.b, tile.h)[i] = {lse, delta};
+    *facts = {lse, delta};
     if (p.sink_parts == nullptr) return 0.0f;
     return -exp2_fast((f.sink[tile.h * f.sink_stride] - lse) * kLog2E) * delta;
   }

@@ -48,7 +48,8 @@ struct ExactPairs {
     if (bias == -infinity()) return false;
     const ForwardParams& f = p.f;
     const float product = dot(query(f.q, i), f.q.d_stride, key(f.k, j), f.k.d_stride, f.d);
-    const RowFacts facts = row_facts(p, seq, b, h)[i];
+    const i64 block = head_block(p, seq, b, h, i / kSpec.queries, kSpec.queries);
+    const RowFacts facts = p.rows[block * kSpec.queries + i % kSpec.queries];
     float factor = 1.0f;
     if constexpr (kTerms) {
       const float score = terms.score(product, i, j, bias);

@@ -79,41 +79,65 @@ __device__ __forceinline__ void store_weights(u32 tile, const typename W::Scores
 // add_over_keys: x += A B with A = [queries][keys], B = [keys][columns], both in the fragments' order.
 template <typename G>
 struct TensorGradients {
+  // Columns from a pair of chunks on, of a warp that has kColumns.
+  template <int kRows, int kColumns, typename Tile>
+  struct Columns {
+    static constexpr bool kFolds = (kColumns & (kColumns - 1)) == 0;
+    MatrixReader<Tile> reader;
+    int pair0;
+    __device__ __forceinline__ Columns(const MatrixReader<Tile>& all, int column0)
+        : reader(all), pair0(column0 / 16) {
+      if constexpr (kFolds) reader = all.template from<kRows, kColumns / 16>(pair0);
+    }
+    [[nodiscard]] __device__ __forceinline__ u32 at(int row, int pair) const {
+      return reader.template at<kRows>(row, kFolds ? pair : pair0 + pair);
+    }
+  };
+
+  // x += a * the 16 rows from `row` on.
+  template <int kRows, int kColumns, typename Reader>
+  static __device__ __forceinline__ void multiply(float (&x)[kRows][kColumns][4],
+                                                  const u32 (&a)[kRows][4], const Reader& reader,
+                                                  int row) {
+#pragma unroll
+    for (int n = 0; n < kColumns; n += 2) {
+      u32 b[4];
+      ldmatrix_transposed(b, reader.at(row, n / 2));
+#pragma unroll
+      for (int m = 0; m < kRows; ++m) {
+        mma16<G::kBf16>(x[m][n], a[m], b[0], b[1]);
+        mma16<G::kBf16>(x[m][n + 1], a[m], b[2], b[3]);
+      }
+    }
+  }
+
   static __device__ __forceinline__ void add_over_queries(typename G::KeyGradients& x, u32 weights,
                                                           u32 rows) {
     const int lane = threadIdx.x % 32;
-    const MatrixReader<typename G::WeightTile> a_reader(weights, lane % 8 + lane / 16 * 8,
-                                                        lane / 8 % 2);
-    const MatrixReader<typename G::QueryTile> b_reader(rows, lane % 16, lane / 16);
-    const int pair0 = G::key_row0() / 16, column0 = G::key_column0() / 16;
+    using Weights = typename G::WeightTile;
+    using Rows = typename G::QueryTile;
+    const Columns<G::kQueries, G::kKeyRows, Weights> a_reader(
+        {weights, lane % 8 + lane / 16 * 8, lane / 8 % 2}, G::key_row0());
+    const Columns<G::kQueries, G::kKeyColumns, Rows> b_reader({rows, lane % 16, lane / 16},
+                                                              G::key_column0());
 #pragma unroll
     for (int q = 0; q < G::kQueries; q += 16) {
       u32 a[G::kKeyRows / 16][4];
 #pragma unroll
-      for (int m = 0; m < G::kKeyRows / 16; ++m) {
-        ldmatrix_transposed(a[m], a_reader.template at<G::kQueries>(q, pair0 + m));
-      }
-#pragma unroll
-      for (int n = 0; n < G::kKeyColumns / 8; n += 2) {
-        u32 b[4];
-        ldmatrix_transposed(b, b_reader.template at<G::kQueries>(q, column0 + n / 2));
-#pragma unroll
-        for (int m = 0; m < G::kKeyRows / 16; ++m) {
-          mma16<G::kBf16>(x[m][n], a[m], b[0], b[1]);
-          mma16<G::kBf16>(x[m][n + 1], a[m], b[2], b[3]);
-        }
-      }
+      for (int m = 0; m < G::kKeyRows / 16; ++m) ldmatrix_transposed(a[m], a_reader.at(q, m));
+      multiply(x, a, b_reader, q);
     }
   }
 
   static __device__ __forceinline__ void add_over_keys(typename G::QueryGradients& x, u32 weights,
                                                        u32 keys) {
     const int lane = threadIdx.x % 32;
-    const MatrixReader<typename G::WeightTile> a_reader(
-        weights + G::query_row0() * G::WeightTile::kPanel, lane % 16, lane / 16);
-    const MatrixReader<typename G::KeyTile> b_reader(keys, key_row(lane % 8, lane / 8 % 2),
-                                                     lane / 16);
-    const int column0 = G::query_column0() / 16;
+    using Weights = typename G::WeightTile;
+    using Rows = typename G::KeyTile;
+    const MatrixReader<Weights> a_reader(weights + G::query_row0() * Weights::kPanel, lane % 16,
+                                         lane / 16);
+    const Columns<G::kKeys, G::kQueryColumns, Rows> b_reader(
+        {keys, key_row(lane % 8, lane / 8 % 2), lane / 16}, G::query_column0());
 #pragma unroll
     for (int k = 0; k < G::kKeys; k += 16) {
       u32 a[G::kQueryRows / 16][4];
@@ -121,16 +145,7 @@ struct TensorGradients {
       for (int m = 0; m < G::kQueryRows / 16; ++m) {
         ldmatrix(a[m], a_reader.template at<G::kQueries>(16 * m, k / 16));
       }
-#pragma unroll
-      for (int n = 0; n < G::kQueryColumns / 8; n += 2) {
-        u32 b[4];
-        ldmatrix_transposed(b, b_reader.template at<G::kKeys>(k, column0 + n / 2));
-#pragma unroll
-        for (int m = 0; m < G::kQueryRows / 16; ++m) {
-          mma16<G::kBf16>(x[m][n], a[m], b[0], b[1]);
-          mma16<G::kBf16>(x[m][n + 1], a[m], b[2], b[3]);
-        }
-      }
+      multiply(x, a, b_reader, k);
     }
   }
 };
@@ -139,18 +154,38 @@ struct TensorGradients {
 // k = t + 4 row 2t + 1, so that no bank is met twice.
 template <typename G>
 struct SplitGradients {
-  static constexpr int kDepth = G::kQueries % 32 == 0 && G::kKeys % 32 == 0 ? 4 : 2;
+  // Sums of four steps where registers are left for them.
+  static constexpr int kDepth =
+      G::kWidth <= 64 && G::kQueries % 32 == 0 && G::kKeys % 32 == 0 ? 4 : 2;
 
-  // The address of one float of a tile whose rows are `row0` + some multiple of eight apart.
-  template <typename Tile>
-  static __device__ __forceinline__ u32 at(u32 tile, int row, int column) {
-    return tile + Tile::chunk(row, column / 4) + column % 4 * 4;
-  }
+  // Floats of a tile at a row of this thread's, and of rows 8 (16 in the order of keys) apart, from a
+  // column on that is a multiple of kSpan, a power of two. What may be known at compile time, is.
+  template <typename Tile, int kRows, int kSpan>
+  struct Reader {
+    static_assert((kSpan & (kSpan - 1)) == 0);
+    u32 base, first;
+    __device__ __forceinline__ Reader(u32 tile, int row, int column) {
+      const int chunk = column / 4;
+      base = tile + chunk / Tile::kChunks * (kRows * Tile::kPanel) + row * Tile::kPanel +
+             column % 4 * 4;
+      first = (chunk % Tile::kChunks ^ Tile::swizzle(row)) << 4;
+    }
+    // `column` is a multiple of 8.
+    [[nodiscard]] __device__ __forceinline__ u32 load(int row, int column) const {
+      const int chunk = column / 4;
+      return load_shared(base + chunk / Tile::kChunks * (kRows * Tile::kPanel) +
+                         row * Tile::kPanel + (first ^ chunk % Tile::kChunks << 4));
+    }
+  };
 
   static __device__ __forceinline__ void add_over_queries(typename G::KeyGradients& x, u32 weights,
                                                           u32 rows) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    const int position0 = G::key_row0() + g, column0 = G::key_column0() + g;
+    using Weights = Reader<typename G::WeightTile, G::kQueries, G::kKeyRows>;
+    using Rows = Reader<typename G::QueryTile, G::kQueries, G::kKeyColumns>;
+    const int position = G::key_row0() + g, column = G::key_column0() + g;
+    const Weights even(weights, 2 * t, position), odd(weights, 2 * t + 1, position);
+    const Rows b_even(rows, 2 * t, column), b_odd(rows, 2 * t + 1, column);
 #pragma unroll 1
     for (int q = 0; q < G::kQueries; q += 8 * kDepth) {
 #pragma unroll
@@ -158,11 +193,8 @@ struct SplitGradients {
         u32 raw[kDepth][4];
 #pragma unroll
         for (int k = 0; k < kDepth; ++k) {
-          const int row = q + 8 * k + 2 * t, position = position0 + 16 * m;
-          raw[k][0] = load_shared(at<typename G::WeightTile>(weights, row, position));
-          raw[k][1] = load_shared(at<typename G::WeightTile>(weights, row, position + 8));
-          raw[k][2] = load_shared(at<typename G::WeightTile>(weights, row + 1, position));
-          raw[k][3] = load_shared(at<typename G::WeightTile>(weights, row + 1, position + 8));
+          raw[k][0] = even.load(q + 8 * k, 16 * m), raw[k][1] = even.load(q + 8 * k, 16 * m + 8);
+          raw[k][2] = odd.load(q + 8 * k, 16 * m), raw[k][3] = odd.load(q + 8 * k, 16 * m + 8);
         }
         const SplitRows<kDepth> a(raw);
 #pragma unroll
@@ -170,9 +202,7 @@ struct SplitGradients {
           u32 b[kDepth][2];
 #pragma unroll
           for (int k = 0; k < kDepth; ++k) {
-            const int row = q + 8 * k + 2 * t;
-            b[k][0] = load_shared(at<typename G::QueryTile>(rows, row, column0 + 8 * n));
-            b[k][1] = load_shared(at<typename G::QueryTile>(rows, row + 1, column0 + 8 * n));
+            b[k][0] = b_even.load(q + 8 * k, 8 * n), b[k][1] = b_odd.load(q + 8 * k, 8 * n);
           }
           multiply_split(x[m][n], a, b);
         }
@@ -183,7 +213,11 @@ struct SplitGradients {
   static __device__ __forceinline__ void add_over_keys(typename G::QueryGradients& x, u32 weights,
                                                        u32 keys) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    const int row0 = G::query_row0() + g, column0 = G::query_column0() + g;
+    using Weights = Reader<typename G::WeightTile, G::kQueries, G::kKeys>;
+    using Rows = Reader<typename G::KeyTile, G::kKeys, G::kQueryColumns>;
+    const int row = G::query_row0() + g, column = G::query_column0() + g;
+    const Weights even(weights, row, 2 * t), odd(weights, row, 2 * t + 1);
+    const Rows b_even(keys, 4 * t, column), b_odd(keys, 4 * t + 1, column);
 #pragma unroll 1
     for (int k0 = 0; k0 < G::kKeys; k0 += 8 * kDepth) {
 #pragma unroll
@@ -191,11 +225,9 @@ struct SplitGradients {
         u32 raw[kDepth][4];
 #pragma unroll
         for (int k = 0; k < kDepth; ++k) {
-          const int position = k0 + 8 * k + 2 * t, row = row0 + 16 * m;
-          raw[k][0] = load_shared(at<typename G::WeightTile>(weights, row, position));
-          raw[k][1] = load_shared(at<typename G::WeightTile>(weights, row + 8, position));
-          raw[k][2] = load_shared(at<typename G::WeightTile>(weights, row, position + 1));
-          raw[k][3] = load_shared(at<typename G::WeightTile>(weights, row + 8, position + 1));
+          const int position = k0 + 8 * k;
+          raw[k][0] = even.load(16 * m, position), raw[k][1] = even.load(16 * m + 8, position);
+          raw[k][2] = odd.load(16 * m, position), raw[k][3] = odd.load(16 * m + 8, position);
         }
         const SplitRows<kDepth> a(raw);
 #pragma unroll
@@ -203,9 +235,8 @@ struct SplitGradients {
           u32 b[kDepth][2];
 #pragma unroll
           for (int k = 0; k < kDepth; ++k) {
-            const int key = k0 + k / 2 * 16 + 4 * t + k % 2 * 2;  // of position k0 + 8k + 2t
-            b[k][0] = load_shared(at<typename G::KeyTile>(keys, key, column0 + 8 * n));
-            b[k][1] = load_shared(at<typename G::KeyTile>(keys, key + 1, column0 + 8 * n));
+            const int key = k0 + k / 2 * 16 + k % 2 * 2;  // and 4t: position k0 + 8k + 2t
+            b[k][0] = b_even.load(key, 8 * n), b[k][1] = b_odd.load(key, 8 * n);
           }
           multiply_split(x[m][n], a, b);
         }

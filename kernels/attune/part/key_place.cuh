@@ -76,13 +76,10 @@ __device__ __forceinline__ i64 row_block(const BackwardParams& p, const Sequence
   return static_cast<i64>(b) * p.f.query_blocks + block;
 }
 
-// RowFacts of query 0.
-__device__ __forceinline__ RowFacts* row_facts(const BackwardParams& p, const Sequence& s, int b,
-                                               int h) {
-  if (p.f.cu_seqlens_q.data != nullptr) {
-    return p.rows + static_cast<i64>(h) * p.f.total_q + s.q_start;
-  }
-  return p.rows + (static_cast<i64>(b) * p.f.hq + h) * p.f.sq;
+// A block of queries of a head, among all: where its RowFacts and its sums of dQ lie.
+__device__ __forceinline__ i64 head_block(const BackwardParams& p, const Sequence& s, int b, int h,
+                                          int block, int queries) {
+  return row_block(p, s, b, block, queries) * p.f.hq + h;
 }
 
 }  // namespace attune::kernel

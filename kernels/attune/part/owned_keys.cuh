@@ -9,6 +9,19 @@
 
 namespace attune::kernel {
 
+// What a tile of keys is, kept in shared memory: what the main loop seldom needs stays out of registers.
+struct KeyFacts {
+  KeyPlace place;
+  Sequence seq;
+  int j;             // the first key
+  int first, count;  // blocks of queries to visit, from query `first` on
+};
+
+// A block of queries from i on, of head h.
+struct Turn {
+  int h, i;
+};
+
 template <PortableSpec kSpec, typename WType, typename GType>
 struct OwnedKeys {
   using W = WType;
@@ -17,51 +30,47 @@ struct OwnedKeys {
   using D = Gradients<kSpec.arch, G>;
   using E = Elements<kSpec.element>;
   using Bits = typename E::Bits;
+  using V = Visits<kSpec.queries, kSpec.keys>;
   static constexpr int kThreads = threads_of(kSpec);
+  static constexpr BackwardShared kShared = backward_portable_shared(kSpec);
+  static_assert(sizeof(KeyFacts) <= kKeyFactsBytes);
   const BackwardParams& p;
-  u32 sums;  // shared memory: a word a warp
-  KeyPlace place;
-  Sequence seq;
-  int j;  // the first key
-  Visits<kSpec.queries, kSpec.keys> visits;
+  KeyFacts& facts;
+  u32 sums;                // shared memory: a word a warp
   float slope_sum = 0.0f;  // of this thread, for ALiBi's slope
 
-  __device__ __forceinline__ OwnedKeys(const BackwardParams& p, u32 sums)
+  __device__ __forceinline__ OwnedKeys(const BackwardParams& p, unsigned char* shared)
       : p(p),
-        sums(sums),
-        place(p, number(p, sums)),
-        seq(sequence_of(p.f, place.b)),
-        j(place.block * kSpec.keys),
-        visits(Diagonals(p.f, seq), seq, j) {
-    if (j >= seq.sk) visits.count = 0;
-  }
+        facts(*reinterpret_cast<KeyFacts*>(shared + kShared.facts)),
+        sums(shared_address(shared + kShared.sums)) {}
 
-  // The tile's number: the block's own, or the next one where the order matters.
-  static __device__ __forceinline__ i64 number(const BackwardParams& p, u32 sums) {
-    if (p.turns == nullptr) return smaller(TilePlace::number(), p.key_tiles - 1);
-    if (threadIdx.x == 0) store_shared(sums, next_ticket(p.turns));
-    __syncthreads();
-    const i64 ticket = load_shared(sums);
-    __syncthreads();
-    return smaller(ticket, p.key_tiles - 1);
-  }
-
-  // Writes what no query attends to; false when that is all.
-  __device__ __forceinline__ bool begin() const {
+  // Finds out which tile this is, the block's own or the next one where the order matters, and writes
+  // what no query attends to; false when that is all.
+  __device__ __forceinline__ bool begin() {
     if (TilePlace::number() >= p.key_tiles) return false;
+    if (threadIdx.x == 0) {
+      const i64 number = p.turns == nullptr ? TilePlace::number() : next_ticket(p.turns);
+      const KeyPlace place(p, number);
+      const Sequence seq = sequence_of(p.f, place.b);
+      const int j = place.block * kSpec.keys;
+      const V visits(Diagonals(p.f, seq), seq, j);
+      facts = {place, seq, j, visits.first, j < seq.sk ? visits.count : 0};
+    }
+    __syncthreads();
     write_outside(p.grad_k, p.f.d);
     write_outside(p.grad_v, p.f.dv);
     if constexpr (kSpec.general) {
-      if (p.alibi_parts != nullptr && visits.count == 0) {
+      if (p.alibi_parts != nullptr && facts.count == 0) {
         for (int h = threadIdx.x; h < p.f.group; h += kThreads) *alibi_part(h) = 0.0f;
       }
     }
-    return j < seq.sk;
+    return facts.j < facts.seq.sk;
   }
 
   [[nodiscard]] __device__ __forceinline__ float* alibi_part(int head_of_group) const {
-    const i64 h = static_cast<i64>(place.hkv) * p.f.group + head_of_group;
-    return p.alibi_parts + (static_cast<i64>(place.b) * p.f.hq + h) * p.key_blocks + place.block;
+    const i64 h = static_cast<i64>(facts.place.hkv) * p.f.group + head_of_group;
+    return p.alibi_parts + (static_cast<i64>(facts.place.b) * p.f.hq + h) * p.key_blocks +
+           facts.place.block;
   }
 
   // Zeros for keys of the tensor that are none of the sequence's: past its length, or, after the last
@@ -70,17 +79,18 @@ struct OwnedKeys {
     const ForwardParams& f = p.f;
     i64 rows = f.sk;
     if (f.cu_seqlens_k.data != nullptr) {
-      const int* at = f.cu_seqlens_k.data + place.b * f.cu_seqlens_k.stride;
-      rows = (place.b == f.b - 1 ? f.total_k
-                                 : clamp(at[f.cu_seqlens_k.stride], seq.k_start, f.total_k)) -
-             seq.k_start;
+      const int* at = f.cu_seqlens_k.data + facts.place.b * f.cu_seqlens_k.stride;
+      rows = (facts.place.b == f.b - 1
+                  ? f.total_k
+                  : clamp(at[f.cu_seqlens_k.stride], facts.seq.k_start, f.total_k)) -
+             facts.seq.k_start;
     }
-    Bits* const first = static_cast<Bits*>(x.data) + place.b * x.b_stride +
-                        seq.k_start * x.s_stride + place.hkv * x.h_stride;
+    Bits* const first = static_cast<Bits*>(x.data) + facts.place.b * x.b_stride +
+                        facts.seq.k_start * x.s_stride + facts.place.hkv * x.h_stride;
     const i64 step = static_cast<i64>(p.key_blocks) * kSpec.keys;
-    for (i64 tile = j; tile < rows; tile += step) {
+    for (i64 tile = facts.j; tile < rows; tile += step) {
       const i64 end = smaller<i64>(tile + kSpec.keys, rows);
-      for (i64 row = larger<i64>(tile, seq.sk); row < end; ++row) {
+      for (i64 row = larger<i64>(tile, facts.seq.sk); row < end; ++row) {
         for (int c = threadIdx.x; c < d; c += kThreads) {
           first[row * x.s_stride + c * x.d_stride] = 0;
         }
@@ -88,36 +98,47 @@ struct OwnedKeys {
     }
   }
 
-  // A turn is one block of queries of one head of the group.
-  [[nodiscard]] __device__ __forceinline__ int turns() const { return visits.count * p.f.group; }
-  [[nodiscard]] __device__ __forceinline__ int head(int turn) const {
-    return place.hkv * p.f.group + turn / visits.count;
+  [[nodiscard]] __device__ __forceinline__ int turns() const { return facts.count * p.f.group; }
+  [[nodiscard]] __device__ __forceinline__ Turn first_turn() const {
+    return {facts.place.hkv * p.f.group, facts.first};
   }
-  [[nodiscard]] __device__ __forceinline__ int query(int turn) const {
-    return visits.first + turn % visits.count * kSpec.queries;
+  [[nodiscard]] __device__ __forceinline__ bool goes_on(const Turn& turn) const {
+    return facts.count > 0 && turn.h < (facts.place.hkv + 1) * p.f.group;
+  }
+  [[nodiscard]] __device__ __forceinline__ bool ends_head(const Turn& turn) const {
+    return turn.i + kSpec.queries >= facts.first + facts.count * kSpec.queries;
+  }
+  [[nodiscard]] __device__ __forceinline__ Turn after(const Turn& turn) const {
+    if (ends_head(turn)) return {turn.h + 1, facts.first};
+    return {turn.h, turn.i + kSpec.queries};
   }
 
   // Columns from `column` on.
   __device__ __forceinline__ void load_keys(const Operand& x, u32 to, int d, int column = 0) const {
     const Bits* first =
-        first_key_row<Bits, false>(p.f, x, place.b, seq.k_start, place.hkv) + column * x.d_stride;
-    const KeyRows<Bits, false> rows(p.f, x, first, place.b);
+        first_key_row<Bits, false>(p.f, x, facts.place.b, facts.seq.k_start, facts.place.hkv) +
+        column * x.d_stride;
+    const KeyRows<Bits, false> rows(p.f, x, first, facts.place.b);
     load_rows<kSpec.element, kSpec.aligned, kThreads, typename W::KTile, W::kKeys, W::kWidth>(
-        to, rows, x.d_stride, d - column, j, seq.sk);
+        to, rows, x.d_stride, d - column, facts.j, facts.seq.sk);
   }
-  __device__ __forceinline__ void load_queries(const Operand& x, u32 to, int d, int turn,
+  __device__ __forceinline__ void load_queries(const Operand& x, u32 to, int d, const Turn& turn,
                                                int column = 0) const {
-    QueryRows<const Bits> rows(x, place.b, seq.q_start, head(turn));
+    QueryRows<const Bits> rows(x, facts.place.b, facts.seq.q_start, turn.h);
     rows.base += column * x.d_stride;
     load_rows<kSpec.element, kSpec.aligned, kThreads, typename W::QTile, W::kQueries, W::kWidth>(
-        to, rows, x.d_stride, d - column, query(turn), seq.sq);
+        to, rows, x.d_stride, d - column, turn.i, facts.seq.sq);
+  }
+
+  __device__ __forceinline__ void load_facts(u32 to, const Turn& turn) const {
+    Weigher<kSpec, W>::copy_rows(to, p, sum_block(turn));
   }
 
   // P and dS of one turn to shared memory. scores(x) and weights(x) compute S and dP.
   template <typename S, typename Dp>
-  __device__ __forceinline__ void weigh(int turn, u32 p_tile, u32 s_tile, const S& scores,
-                                        const Dp& gradients) {
-    Weigher<kSpec, W> weigher(p, seq, place.b, head(turn), query(turn), j);
+  __device__ __forceinline__ void weigh(const Turn& turn, u32 rows, u32 p_tile, u32 s_tile,
+                                        const S& scores, const Dp& gradients) {
+    Weigher<kSpec, W> weigher(p, facts.seq, facts.place.b, turn.h, turn.i, facts.j, rows);
     weigher.begin();
     typename W::Scores s, dp;
     scores(s);
@@ -147,9 +168,9 @@ struct OwnedKeys {
   }
 
   // This head's part of the gradient of ALiBi's slope, when this was its last turn.
-  __device__ __forceinline__ void finish_head(int turn) {
+  __device__ __forceinline__ void finish_head(const Turn& turn) {
     if constexpr (kSpec.general) {
-      if (p.alibi_parts == nullptr || (turn + 1) % visits.count != 0) return;
+      if (p.alibi_parts == nullptr || !ends_head(turn)) return;
 #pragma unroll
       for (int distance = 16; distance > 0; distance /= 2) {
         slope_sum += __shfl_xor_sync(~0u, slope_sum, distance);
@@ -164,37 +185,36 @@ struct OwnedKeys {
         for (int warp = 0; warp < kSpec.warps; ++warp) {
           sum += __uint_as_float(load_shared(sums + warp * 4));
         }
-        *alibi_part(turn / visits.count) = sum;
+        *alibi_part(turn.h - facts.place.hkv * p.f.group) = sum;
       }
       slope_sum = 0.0f;
     }
   }
 
-  [[nodiscard]] __device__ __forceinline__ i64 sum_block(int turn) const {
-    const i64 block = row_block(p, seq, place.b, query(turn) / kSpec.queries, kSpec.queries);
-    return block * p.f.hq + head(turn);
+  [[nodiscard]] __device__ __forceinline__ i64 sum_block(const Turn& turn) const {
+    return head_block(p, facts.seq, facts.place.b, turn.h, turn.i / kSpec.queries, kSpec.queries);
   }
 
-  __device__ __forceinline__ void wait_for_turn(int turn) const {
+  __device__ __forceinline__ void wait_for_turn(const Turn& turn) const {
     if (p.turns == nullptr) return;
     if (threadIdx.x == 0) {
-      const u32 before = visits.earlier(Diagonals(p.f, seq), query(turn), j);
+      const u32 before = V::earlier(Diagonals(p.f, facts.seq), turn.i, facts.j);
       kernel::wait_for_turn(p.turns + 1 + sum_block(turn), before);
     }
     __syncthreads();
   }
-  __device__ __forceinline__ void pass_turn(int turn) const {
+  __device__ __forceinline__ void pass_turn(const Turn& turn) const {
     if (p.turns == nullptr) return;
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
-      const u32 before = visits.earlier(Diagonals(p.f, seq), query(turn), j);
+      const u32 before = V::earlier(Diagonals(p.f, facts.seq), turn.i, facts.j);
       kernel::pass_turn(p.turns + 1 + sum_block(turn), before + 1);
     }
   }
 
   // Adds this warp's part of dS K, columns from `column` on, to dQ's sums.
-  __device__ __forceinline__ void add_queries(int turn, int column,
+  __device__ __forceinline__ void add_queries(const Turn& turn, int column,
                                               const typename G::QueryGradients& dq) const {
     constexpr int kColumns = G::kQueryColumns / 8;
     float* to = query_sums<kSpec, G>(p, sum_block(turn), column);
@@ -210,14 +230,14 @@ struct OwnedKeys {
                                         const typename G::KeyGradients& from, float factor,
                                         bool values) const {
     const int first = column + G::key_column0() + 2 * static_cast<int>(threadIdx.x % 4);
-    Bits* const head = static_cast<Bits*>(x.data) + place.b * x.b_stride +
-                       seq.k_start * x.s_stride + place.hkv * x.h_stride;
+    Bits* const head = static_cast<Bits*>(x.data) + facts.place.b * x.b_stride +
+                       facts.seq.k_start * x.s_stride + facts.place.hkv * x.h_stride;
 #pragma unroll
     for (int m = 0; m < G::kKeyRows / 16; ++m) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int key = j + G::key(m, half);
-        if (key < seq.sk) {
+        const int key = facts.j + G::key(m, half);
+        if (key < facts.seq.sk) {
           Bits* const row = head + key * x.s_stride;
 #pragma unroll
           for (int n = 0; n < G::kKeyColumns / 8; ++n) {
@@ -238,11 +258,11 @@ struct OwnedKeys {
                                               bool values) const {
 #pragma unroll 1
     for (int g = 0; g < 8; ++g) {
-      const int key = j + G::key_row0() + 16 * m + key_row(g, half);
-      if ((bad >> 4 * g & 15u) == 0 || key >= seq.sk) continue;
+      const int key = facts.j + G::key_row0() + 16 * m + key_row(g, half);
+      if ((bad >> 4 * g & 15u) == 0 || key >= facts.seq.sk) continue;
       __syncwarp();
-      write_exact_key<kSpec>(p, place.b, place.hkv, key, column + G::key_column0(), G::kKeyColumns,
-                             values);
+      write_exact_key<kSpec>(p, facts.place.b, facts.place.hkv, key, column + G::key_column0(),
+                             G::kKeyColumns, values);
     }
   }
 };

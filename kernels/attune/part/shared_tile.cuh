@@ -52,6 +52,17 @@ struct MatrixReader {
   __device__ __forceinline__ MatrixReader(u32 tile, int row, int half)
       : base(tile + row * Tile::kPanel), first((Tile::swizzle(row) ^ half) << 4) {}
 
+  // The same from pair `pair0` on. Pairs to come, below kSpan, a power of two of which pair0 is a
+  // multiple, may then be known at compile time.
+  template <int kRowsOfTile, int kSpan>
+  [[nodiscard]] __device__ __forceinline__ MatrixReader from(int pair0) const {
+    static_assert((kSpan & (kSpan - 1)) == 0);
+    MatrixReader reader = *this;
+    reader.base += 2 * pair0 / Tile::kChunks * (kRowsOfTile * Tile::kPanel);
+    reader.first ^= 2 * pair0 % Tile::kChunks << 4;
+    return reader;
+  }
+
   // Of 16 rows from `row` on, the chunk pair 2 * pair; both known at compile time.
   template <int kRowsOfTile>
   [[nodiscard]] __device__ __forceinline__ u32 at(int row, int pair) const {

@@ -46,32 +46,42 @@ struct Weigher {
   const Sequence& seq;
   ScoreTerms terms;
   int b, h, i, j;  // j: this warp's first key
-  RowFacts facts[W::kRowTiles][2];
+  u32 rows;        // RowFacts of the tile's queries, in shared memory
   BiasTile<W> bias;
   u32 dropped[2] = {0, 0};   // a bit for each element
   typename W::Scores slope;  // of the softcap
 
   __device__ __forceinline__ Weigher(const BackwardParams& p, const Sequence& seq, int b, int h,
-                                     int i, int j)
+                                     int i, int j, u32 rows)
       : p(p),
         seq(seq),
         terms(p.f, seq, b, h, kSpec.bias, kSpec.general),
         b(b),
         h(h),
         i(i),
-        j(j + W::half() * W::kWarpKeys) {}
+        j(j + W::half() * W::kWarpKeys),
+        rows(rows) {}
+
+  // Asynchronous copies of what powers() and differences() take from shared memory.
+  static __device__ __forceinline__ void copy_rows(u32 to, const BackwardParams& p, i64 block) {
+    const int at = static_cast<int>(threadIdx.x) * 2;  // 16 bytes
+    if (at < kSpec.queries) copy_async(to + at * 8, p.rows + block * kSpec.queries + at, true);
+  }
+
+  // Of this thread's row: LSE or delta.
+  [[nodiscard]] __device__ __forceinline__ float fact(int m, int half, int offset) const {
+    return __uint_as_float(load_shared(rows + thread_row<W>(m, half) * 8 + offset));
+  }
+  __device__ __forceinline__ void load_facts(float (&x)[W::kRowTiles][2], int offset) const {
+#pragma unroll
+    for (int m = 0; m < W::kRowTiles; ++m) {
+      x[m][0] = fact(m, 0, offset);
+      x[m][1] = fact(m, 1, offset);
+    }
+  }
 
   // Starts the loads that the rest waits for.
   __device__ __forceinline__ void begin() {
-    const RowFacts* const at = row_facts(p, seq, b, h);
-#pragma unroll
-    for (int m = 0; m < W::kRowTiles; ++m) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = i + thread_row<W>(m, half);
-        facts[m][half] = row < seq.sq ? at[row] : RowFacts{infinity(), 0.0f};
-      }
-    }
     if constexpr (kSpec.bias) bias.load(terms, i + thread_row<W>(0, 0), seq.sq - 1, j, seq.sk);
   }
 
@@ -101,8 +111,10 @@ struct Weigher {
       apply_mask<W>(s, sides, j);
     }
     const float factor = p.f.scale_log2;
+    float lses[W::kRowTiles][2];
+    load_facts(lses, 0);
     for_each(s, [&](float& x, int m, int half, int, int) {
-      const float lse = facts[m][half].lse;
+      const float lse = lses[m][half];
       if constexpr (kTerms) {
         // A row without facts has no weight, whatever its scores are.
         x = lse == infinity() ? 0.0f : exp2_fast((x - lse) * kLog2E);
@@ -135,11 +147,13 @@ struct Weigher {
 
   // P and dP -> the gradient of the scores once the softcap is behind them.
   __device__ __forceinline__ void differences(typename W::Scores& s, const typename W::Scores& dp) {
+    float deltas[W::kRowTiles][2];
+    load_facts(deltas, 4);
     const float keep_scale = kSpec.dropout ? p.f.dropout.keep_scale : 1.0f;
     for_each(s, [&](float& x, int m, int half, int group, int e) {
       float y = dp[m][2 * group + e / 2][2 * half + e % 2];
       if constexpr (kSpec.dropout) y = is_dropped(m, half, group, e) ? 0.0f : y * keep_scale;
-      const float ds = x * (y - facts[m][half].delta);
+      const float ds = x * (y - deltas[m][half]);
       // Sums of dS are not computed again, as those of products are: what is masked out adds nothing.
       x = kTerms && x == 0.0f ? 0.0f : ds;
     });
