@@ -7,8 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "tests/support/device_under_test.h"
 #include "tests/support/judge.h"
-#include "tests/support/on_gpu.h"
 #include "tests/support/tensors.h"
 
 namespace attune::testing {

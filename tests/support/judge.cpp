@@ -10,9 +10,8 @@
 #include <utility>
 
 #include "host/isa.h"
-#include "select/portable.h"
+#include "tests/support/device_under_test.h"
 #include "tests/support/flags.h"
-#include "tests/support/on_gpu.h"
 #include "tests/support/tensor_memory.h"
 
 namespace attune::testing {
@@ -27,7 +26,7 @@ bool allowed(Isa isa) {
 }  // namespace
 
 std::vector<KernelSpec> available_kernels() {
-  if (on_gpu()) return gpu_kernels();
+  if (on_gpu()) return device_under_test().kernels();
   std::vector<KernelSpec> found;
   for (const KernelSpec& spec : kernel_table()) {
     if (spec.family == Family::cpu && allowed(spec.isa)) found.push_back(spec);
@@ -49,16 +48,23 @@ std::string skip_reason(Kind kind, DType dtype) {
   return "no kernel of this kind and dtype runs here";
 }
 
+std::string skip_reason(const Problem& problem) {
+  if (!on_gpu() || device_under_test().has_whole_table()) return {};
+  if (!device_under_test().serving(for_gpu(problem, print(problem)), "").empty()) return {};
+  return "none of the rows here serves it, or it is too large for them";
+}
+
 bool serves(const KernelSpec& kernel, const Problem& problem) {
   if (!on_gpu()) return true;
-  return reasons_against_portable(kernel, for_gpu(problem, ""), gpu_facts()).empty();
+  return device_under_test().serves(kernel, for_gpu(problem, ""));
 }
 
 Status run_kernel(const Problem& problem, const KernelSpec& kernel, const Arguments& arguments,
                   int threads) {
-  if (on_gpu())
-    return run_on_gpu(problem.device == Device::cuda ? problem : for_gpu(problem, ""), kernel,
-                      arguments);
+  if (on_gpu()) {
+    return device_under_test().run(problem.device == Device::cuda ? problem : for_gpu(problem, ""),
+                                   kernel, arguments);
+  }
   const Expected<Plan> plan =
       make_plan(problem, {.threads = threads, .kernel = id_of(kernel), .executor = {}});
   if (!plan) return {plan.status().code(), "make_plan: " + plan.status().message()};
@@ -120,9 +126,11 @@ std::string judge_all(const Problem& given, Tensors& tensors, const Reference& r
                       int threads, std::string_view title) {
   std::string wrong;
   const Problem problem = on_gpu() ? for_gpu(given, title) : given;
-  const std::vector<KernelSpec> kernels = on_gpu() ? serving_gpu_kernels(problem, title)
+  const std::vector<KernelSpec> kernels = on_gpu() ? device_under_test().serving(problem, title)
                                                    : available_kernels(problem.kind, problem.dtype);
-  if (kernels.empty()) return "\n  no kernel serves it";
+  if (kernels.empty()) {
+    return on_gpu() && !device_under_test().has_whole_table() ? "" : "\n  no kernel serves it";
+  }
   for (const KernelSpec& kernel : kernels) {
     const std::string id = id_of(kernel);
     set_current_case(fmt::format("{}, {} threads: {}", id, threads, title));

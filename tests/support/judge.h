@@ -14,8 +14,8 @@
 
 namespace attune::testing {
 
-// The rows of the kernel table that this machine, and ATTUNE_CPU_ISA, can run; after use_gpu(), those
-// of that GPU. Not all of them serve every Problem there.
+// The rows of the kernel table that this machine, and ATTUNE_CPU_ISA, can run; with a device under
+// test, those that run there. Not all of them serve every Problem there.
 [[nodiscard]] std::vector<KernelSpec> available_kernels(Kind kind, DType dtype);
 // All of them.
 [[nodiscard]] std::vector<KernelSpec> available_kernels();
@@ -30,10 +30,14 @@ struct Reference {
 // Why nothing of a kind is judged here, for GTEST_SKIP(); empty when something is.
 [[nodiscard]] std::string skip_reason(Kind kind, DType dtype);
 
+// The same of one Problem: a device with a part of the table need not have a row for it. Such a Problem
+// passes unjudged.
+[[nodiscard]] std::string skip_reason(const Problem& problem);
+
 // Whether this row of available_kernels() computes the Problem.
 [[nodiscard]] bool serves(const KernelSpec& kernel, const Problem& problem);
 
-// Runs one kernel, on the CPU or on the GPU of use_gpu(). Precondition: it serves the Problem.
+// Runs one kernel, on the CPU or on the device under test. Precondition: it serves the Problem.
 [[nodiscard]] Status run_kernel(const Problem& problem, const KernelSpec& kernel,
                                 const Arguments& arguments, int threads);
 

@@ -219,6 +219,26 @@ Problem random_problem(std::uint64_t seed, std::optional<Kind> kind) {
   return p;
 }
 
+Problem plainer(Problem p, std::uint64_t seed) {
+  enum Keeps : std::uint64_t { bias = 0, dropout = 1, general = 2 };  // or, mostly, nothing
+  const std::uint64_t keeps = seed % 8;
+  if (keeps != bias) p.bias = {};
+  if (keeps != dropout) p.dropout = 0;
+  if (keeps != general) {
+    p.softcap = 0;
+    p.alibi = PerHead::none;
+    p.alibi_grad = false;
+    if (p.scale && *p.scale <= 0) p.scale = 0.3;
+    p.page_size = p.pages = 0;
+  }
+  // 8 elements of any dtype are whole 16 bytes.
+  constexpr std::int64_t kMostHeadDim = 256;
+  p.d = std::min((p.d + 7) / 8 * 8, kMostHeadDim);
+  p.dv = std::min((p.dv + 7) / 8 * 8, kMostHeadDim);
+  p.q_strides = p.k_strides = p.v_strides = p.o_strides = {};
+  return p;
+}
+
 Shape shape_of_q(const Problem& p) {
   return p.packed_q ? Shape{1, p.total_q, p.hq, p.d} : Shape{p.b, p.sq, p.hq, p.d};
 }

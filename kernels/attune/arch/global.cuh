@@ -56,8 +56,11 @@ __device__ __forceinline__ void add_global(float* to, const float (&x)[4]) {
 #endif
 }
 
-// Turns among blocks of threads: a counter's next number; waiting until a counter has reached a value;
-// setting it, after all that this block has done.
+// Blocks of threads take turns by a counter in global memory: one thread of a block draws a ticket, waits
+// for the turn of that number, and passes it on. A block may wait only for tickets drawn before its own:
+// those blocks run already.
+
+// How many tickets were drawn before.
 __device__ __forceinline__ u32 next_ticket(u32* counter) {
   u32 ticket;
   asm volatile("atom.relaxed.gpu.global.add.u32 %0, [%1], 1;"
@@ -66,6 +69,9 @@ __device__ __forceinline__ u32 next_ticket(u32* counter) {
                : "memory");
   return ticket;
 }
+
+// Until the counter is `value`. After it and a __syncthreads(), all threads of the block see what was
+// written before the pass_turn() that made it so.
 __device__ __forceinline__ void wait_for_turn(const u32* counter, u32 value) {
   u32 now;
   do {
@@ -75,6 +81,8 @@ __device__ __forceinline__ void wait_for_turn(const u32* counter, u32 value) {
                  : "memory");
   } while (now != value);
 }
+
+// What the block's threads wrote or added before a __syncthreads() comes before it.
 __device__ __forceinline__ void pass_turn(u32* counter, u32 value) {
   asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(counter)),
                "r"(value)

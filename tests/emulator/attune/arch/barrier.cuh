@@ -1,7 +1,7 @@
 // As kernels/attune/arch/barrier.cuh, on the host.
 #pragma once
 
-#include <attune/params.h>
+#include "tests/emulator/device.h"
 
 namespace attune::kernel {
 
@@ -12,7 +12,7 @@ inline void barrier_arrive(int number, int threads) {
   (void)emulator::barrier(number, threads, false, false);
 }
 inline bool barrier_or(int number, int threads, bool x) {
-  return emulator::barrier(number, threads, true, x);
+  return emulator::barrier(number, threads, true, x) != 0;
 }
 inline int opaque(int x) { return x; }
 

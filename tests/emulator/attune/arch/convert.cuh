@@ -1,21 +1,40 @@
 // As kernels/attune/arch/convert.cuh, on the host.
 #pragma once
 
-#include <attune/params.h>
+#include "tests/emulator/device.h"
 
 namespace attune::kernel {
 
-inline float f16_to_float(unsigned short x) {
-  _Float16 y;
-  std::memcpy(&y, &x, 2);
-  return static_cast<float>(y);
+namespace detail {
+
+inline float compute_f16_to_float(u32 x) {
+  const u32 sign = (x & 0x8000u) << 16, exponent = x >> 10 & 31u, fraction = x & 1023u;
+  if (exponent == 0) return ldexpf(sign != 0 ? -1.0f : 1.0f, -24) * static_cast<float>(fraction);
+  if (exponent == 31) return __uint_as_float(sign | 0x7f800000u | fraction << 13);
+  return __uint_as_float(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
+struct FloatsOfF16 {
+  float of[1 << 16];
+  FloatsOfF16() {
+    for (u32 x = 0; x < 1 << 16; ++x) of[x] = compute_f16_to_float(x);
+  }
+};
+inline const FloatsOfF16 floats_of_f16;
+
+}  // namespace detail
+
+inline float f16_to_float(unsigned short x) { return detail::floats_of_f16.of[x]; }
+
 inline unsigned short float_to_f16(float x) {
-  const auto y = static_cast<_Float16>(x);
-  unsigned short bits;
-  std::memcpy(&bits, &y, 2);
-  return bits;
+  const u32 bits = __float_as_uint(x), sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+  if (size > 0x7f800000u) return 0x7fff;
+  if (size >= 0x477ff000u) return static_cast<unsigned short>(sign | 0x7c00u);  // 65520 and more
+  if (size < 0x38800000u) {                                                     // in steps of 2^-24
+    return static_cast<unsigned short>(sign | static_cast<u32>(lrintf(fabsf(x) * 0x1p24f)));
+  }
+  const u32 rounded = size + 0xfffu + (size >> 13 & 1u);
+  return static_cast<unsigned short>(sign | ((rounded >> 13) - (112u << 10)));
 }
 
 inline unsigned short float_to_bf16(float x) {
@@ -32,8 +51,8 @@ inline u32 pack_bf16(float a, float b) {
 }
 
 inline float exp2_fast(float x) {
-  const float y = std::exp2(x);
-  return std::fabs(y) < 1.17549435e-38f ? 0.0f : y;
+  const float y = exp2f(x);
+  return y < 0x1p-126f ? 0.0f : y;
 }
 
 }  // namespace attune::kernel

@@ -1,9 +1,9 @@
-// As kernels/attune/arch/mma.cuh, on the host: products in float64, one rounding.
+// As kernels/attune/arch/mma.cuh, on the host: products summed in float64, one rounding.
 #pragma once
 
-#include <attune/params.h>
-
 #include <attune/arch/convert.cuh>
+
+#include "tests/emulator/device.h"
 
 namespace attune::kernel {
 
@@ -15,34 +15,51 @@ struct ProductSlot {
   u32 b[2];
 };
 
-// element(register, half): a 16-bit operand, or a tf32 with one element a register.
-template <int kPerRegister, typename ToFloat>
-void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, const ToFloat& to_float) {
-  static const ToFloat* the_to_float;
-  the_to_float = &to_float;
+// Element e of a register, as float.
+struct F16Pair {
+  static constexpr int kCount = 2;
+  static float at(u32 x, int e) { return f16_to_float(static_cast<unsigned short>(x >> 16 * e)); }
+};
+struct Bf16Pair {
+  static constexpr int kCount = 2;
+  static float at(u32 x, int e) { return __uint_as_float(e == 0 ? x << 16 : x & 0xffff0000u); }
+};
+struct Tf32 {
+  static constexpr int kCount = 1;
+  static float at(u32 x, int) { return __uint_as_float(x & 0xffffe000u); }
+};
+
+template <typename Register>
+void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
   ProductSlot slot{c, a, {b0, b1}};
-  emulator::meet_warp(&slot, [](void** slots) {
-    constexpr int kDepth = 8 * kPerRegister;
-    static float a[16][kDepth], b[kDepth][8];
+  emulator::meet_warp(&slot, [](void* const* lanes) {
+    constexpr int kCount = Register::kCount, kDepth = 8 * kCount;
+    float rows[16][kDepth];
+    double columns[kDepth][8];
     for (int lane = 0; lane < 32; ++lane) {
       const int g = lane / 4, t = lane % 4;
-      const auto& mine = *static_cast<ProductSlot*>(slots[lane]);
+      const auto& mine = *static_cast<const ProductSlot*>(lanes[lane]);
       for (int r = 0; r < 4; ++r) {
-        for (int e = 0; e < kPerRegister; ++e) {
-          const int k = r / 2 * (kDepth / 2) + kPerRegister * t + e;
-          a[g + r % 2 * 8][k] = (*the_to_float)(mine.a[r], e);
-          if (r < 2) b[r * (kDepth / 2) + kPerRegister * t + e][g] = (*the_to_float)(mine.b[r], e);
+        for (int e = 0; e < kCount; ++e) {
+          const int k = kCount * t + e;
+          rows[g + r % 2 * 8][r / 2 * (kDepth / 2) + k] = Register::at(mine.a[r], e);
+          if (r < 2) columns[r * (kDepth / 2) + k][g] = Register::at(mine.b[r], e);
         }
       }
     }
-    for (int lane = 0; lane < 32; ++lane) {
-      const int g = lane / 4, t = lane % 4;
-      for (int i = 0; i < 4; ++i) {
-        const int row = g + i / 2 * 8, column = 2 * t + i % 2;
-        float& c = static_cast<ProductSlot*>(slots[lane])->c[i];
-        double sum = c;
-        for (int k = 0; k < kDepth; ++k) sum += static_cast<double>(a[row][k]) * b[k][column];
-        c = static_cast<float>(sum);
+    for (int row = 0; row < 16; ++row) {
+      double sum[8];
+      for (int n = 0; n < 8; ++n) {
+        sum[n] =
+            static_cast<const ProductSlot*>(lanes[row % 8 * 4 + n / 2])->c[row / 8 * 2 + n % 2];
+      }
+      for (int k = 0; k < kDepth; ++k) {
+        const double x = rows[row][k];
+        for (int n = 0; n < 8; ++n) sum[n] += x * columns[k][n];
+      }
+      for (int n = 0; n < 8; ++n) {
+        static_cast<const ProductSlot*>(lanes[row % 8 * 4 + n / 2])->c[row / 8 * 2 + n % 2] =
+            static_cast<float>(sum[n]);
       }
     }
   });
@@ -52,14 +69,16 @@ void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, const ToFloat& t
 
 template <bool kBf16>
 void mma16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-  detail::multiply<2>(c, a, b0, b1, [](u32 x, int e) {
-    const auto bits = static_cast<unsigned short>(x >> 16 * e);
-    return kBf16 ? __uint_as_float(static_cast<u32>(bits) << 16) : f16_to_float(bits);
-  });
+  static_assert(!kBf16 || __CUDA_ARCH__ >= 800, "no bf16 tensor cores before sm_80");
+  if constexpr (kBf16) {
+    detail::multiply<detail::Bf16Pair>(c, a, b0, b1);
+  } else {
+    detail::multiply<detail::F16Pair>(c, a, b0, b1);
+  }
 }
 
 inline void mma_tf32(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-  detail::multiply<1>(c, a, b0, b1, [](u32 x, int) { return __uint_as_float(x & 0xffffe000u); });
+  if (__CUDA_ARCH__ >= 800) detail::multiply<detail::Tf32>(c, a, b0, b1);
 }
 
 }  // namespace attune::kernel

@@ -3,6 +3,8 @@
 
 #include <attune/arch/global.cuh>
 
+#include "tests/emulator/device.h"
+
 namespace attune::kernel {
 
 inline u32 shared_address(const void* p) { return static_cast<u32>(__cvta_generic_to_shared(p)); }
@@ -17,18 +19,18 @@ struct MatrixSlot {
 template <bool kTransposed>
 void ldmatrix(u32 (&r)[4], u32 address) {
   MatrixSlot slot{address, r};
-  emulator::meet_warp(&slot, [](void** slots) {
+  emulator::meet_warp(&slot, [](void* const* lanes) {
     for (int matrix = 0; matrix < 4; ++matrix) {
       unsigned short x[8][8];
       for (int row = 0; row < 8; ++row) {
-        const u32 from = static_cast<MatrixSlot*>(slots[matrix * 8 + row])->address;
+        const u32 from = static_cast<const MatrixSlot*>(lanes[matrix * 8 + row])->address;
         std::memcpy(x[row], emulator::at(from, 16), 16);
       }
       for (int lane = 0; lane < 32; ++lane) {
         const int g = lane / 4, t = lane % 4;
         const unsigned short a = kTransposed ? x[2 * t][g] : x[g][2 * t];
         const unsigned short b = kTransposed ? x[2 * t + 1][g] : x[g][2 * t + 1];
-        static_cast<MatrixSlot*>(slots[lane])->r[matrix] = a | static_cast<u32>(b) << 16;
+        static_cast<const MatrixSlot*>(lanes[lane])->r[matrix] = a | static_cast<u32>(b) << 16;
       }
     }
   });
@@ -54,12 +56,24 @@ inline void store_shared(u32 address, const u32 (&r)[4]) {
   std::memcpy(emulator::at(address, 16), r, 16);
 }
 inline void copy_async(u32 to, const void* from, bool there) {
+#if __CUDA_ARCH__ >= 800
   emulator::copy_later(to, there ? from : nullptr);
+#else
+  u32 r[4] = {0, 0, 0, 0};
+  if (there) load_global(r, from);
+  store_shared(to, r);
+#endif
 }
-inline void commit_copies() { emulator::commit_copies(); }
+inline void commit_copies() {
+#if __CUDA_ARCH__ >= 800
+  emulator::commit_copies();
+#endif
+}
 template <int kPending>
 void wait_for_copies() {
+#if __CUDA_ARCH__ >= 800
   emulator::wait_for_copies(kPending);
+#endif
 }
 
 }  // namespace attune::kernel

@@ -1,0 +1,298 @@
+#include "tests/emulator/block.h"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "tests/emulator/fiber.h"
+
+namespace attune::emulator {
+namespace {
+
+// Behind what a block asks for, so that a stray store by a plain pointer is seen.
+constexpr std::size_t kGuardBytes = 4096;
+constexpr unsigned char kPoison = 0xFF;
+
+}  // namespace
+
+// What device code declares as `extern __shared__ unsigned char shared[]` (device.h).
+extern unsigned char shared_memory[] __asm__("attune_emulator_shared");
+alignas(1024) unsigned char shared_memory[kMostSharedBytes + kGuardBytes];
+
+namespace {
+
+constexpr int kBarriers = 16;
+
+struct Copy {
+  std::uint32_t to;
+  const void* from;
+};
+
+struct Thread {
+  Index index;
+  bool done = false;
+  const unsigned* waits_for = nullptr;  // runs on once this is no longer `seen`
+  unsigned seen = 0;
+  std::vector<Copy> copies;          // under way
+  std::vector<std::size_t> commits;  // how many of them were there at each
+};
+
+struct Warp {
+  unsigned come = 0, generation = 0;
+  WarpOp op = nullptr;
+  void* lanes[32] = {};
+};
+
+struct Barrier {
+  int come = 0, threads = 0, with_x = 0, result = 0;
+  unsigned generation = 0;
+};
+
+struct Block {
+  Index index, size, grid;
+  std::size_t shared_bytes = 0;
+  const std::function<void()>* body = nullptr;
+  std::mt19937* random = nullptr;
+  std::vector<Thread> threads;
+  std::vector<Warp> warps;
+  Barrier barriers[kBarriers];
+  Thread* current = nullptr;
+  std::string error;
+};
+
+Block* the_block = nullptr;
+
+std::string name_of(const Index& index) {
+  return "(" + std::to_string(index.x) + ", " + std::to_string(index.y) + ")";
+}
+
+[[noreturn]] void fail_with(const std::string& what) {
+  throw std::runtime_error("thread " + std::to_string(thread_index().x) + " of block " +
+                           name_of(block_index()) + " " + what);
+}
+
+void wait(const unsigned& generation, unsigned seen) {
+  Thread& me = *the_block->current;
+  me.waits_for = &generation;
+  me.seen = seen;
+  Fiber::pause();
+  me.waits_for = nullptr;
+}
+
+// Fibers outlive blocks: a stack costs more than a block's work.
+std::vector<std::unique_ptr<Fiber>>& fibers() {
+  static std::vector<std::unique_ptr<Fiber>> all;
+  return all;
+}
+
+void run_one_thread() {
+  Block& block = *the_block;
+  try {
+    (*block.body)();
+  } catch (const std::exception& error) {
+    block.error = error.what();
+  }
+  block.current->done = true;
+}
+
+void make_fibers(std::size_t count) {
+  while (fibers().size() < count) {
+    fibers().push_back(std::make_unique<Fiber>([] {
+      for (;;) {
+        run_one_thread();
+        Fiber::pause();
+      }
+    }));
+  }
+}
+
+bool runs(const Thread& thread) {
+  return !thread.done && (thread.waits_for == nullptr || *thread.waits_for != thread.seen);
+}
+
+// Lets a warp run until it has to wait, or a while. False when it has to wait already.
+bool run_warp(Block& block, unsigned warp) {
+  bool moved = false;
+  for (bool again = true; again;) {
+    again = false;
+    const unsigned flip = static_cast<unsigned>((*block.random)()) % 32;
+    for (unsigned i = 0; i < 32; ++i) {
+      const unsigned number = warp * 32 + (i ^ flip);
+      Thread& thread = block.threads[number];
+      if (!runs(thread)) continue;
+      block.current = &thread;
+      fibers()[number]->resume();
+      if (!block.error.empty()) return true;
+      again = moved = true;
+    }
+    if ((*block.random)() % 16 == 0) break;  // others may go first
+  }
+  return moved;
+}
+
+void run_block(Block& block) {
+  std::vector<unsigned> order(block.warps.size());
+  std::iota(order.begin(), order.end(), 0u);
+  const auto done = [&] {
+    return std::all_of(block.threads.begin(), block.threads.end(),
+                       [](const Thread& thread) { return thread.done; });
+  };
+  while (!done()) {
+    std::shuffle(order.begin(), order.end(), *block.random);
+    bool moved = false;
+    for (const unsigned warp : order) {
+      moved |= run_warp(block, warp);
+      if (!block.error.empty()) return;
+    }
+    if (!moved) {
+      block.error = "the threads of block " + name_of(block.index) + " wait for ever";
+      return;
+    }
+  }
+  const unsigned char* const guard = shared_memory + block.shared_bytes;
+  if (std::any_of(guard, guard + kGuardBytes, [](unsigned char x) { return x != kPoison; })) {
+    block.error = "block " + name_of(block.index) + " wrote behind its " +
+                  std::to_string(block.shared_bytes) + " bytes of shared memory";
+  }
+}
+
+void deliver(const Copy& copy) {
+  unsigned char* const to = at(copy.to, 16);
+  if (copy.from == nullptr) {
+    std::memset(to, 0, 16);
+  } else {
+    std::memcpy(to, copy.from, 16);
+  }
+}
+
+}  // namespace
+
+const Index& thread_index() { return the_block->current->index; }
+const Index& block_index() { return the_block->index; }
+const Index& block_size() { return the_block->size; }
+const Index& grid_size() { return the_block->grid; }
+
+void fail(const char* what) { fail_with(what); }
+
+unsigned char* at(std::uint32_t address, std::size_t bytes) {
+  if (address + bytes > the_block->shared_bytes) {
+    fail_with("reaches byte " + std::to_string(address + bytes) + " of shared memory; it has " +
+              std::to_string(the_block->shared_bytes));
+  }
+  return static_cast<unsigned char*>(aligned(shared_memory + address, bytes));
+}
+
+std::uint32_t address_of(const void* shared) {
+  return static_cast<std::uint32_t>(static_cast<const unsigned char*>(shared) - shared_memory);
+}
+
+const void* aligned(const void* p, std::size_t bytes) {
+  if (reinterpret_cast<std::uintptr_t>(p) % bytes != 0) {
+    fail_with("reads or writes " + std::to_string(bytes) + " bytes where they are not aligned");
+  }
+  return p;
+}
+
+void meet_warp(void* mine, WarpOp op) {
+  const unsigned index = thread_index().x;
+  Warp& warp = the_block->warps[index / 32];
+  if (warp.come == 0) warp.op = op;
+  if (warp.op != op) fail("meets its warp at another instruction than other lanes");
+  warp.lanes[index % 32] = mine;
+  const unsigned seen = warp.generation;
+  if (++warp.come == 32) {
+    op(warp.lanes);
+    warp.come = 0;
+    ++warp.generation;
+  } else {
+    wait(warp.generation, seen);
+  }
+}
+
+int barrier(int number, int threads, bool waits, bool x) {
+  if (number < 0 || number >= kBarriers) fail("waits at a barrier that is none of the 16");
+  Barrier& barrier = the_block->barriers[number];
+  if (barrier.come == 0) barrier.threads = threads;
+  if (barrier.threads != threads || threads % 32 != 0) {
+    fail("expects another number of threads at a barrier than the others");
+  }
+  barrier.with_x += x ? 1 : 0;
+  const unsigned seen = barrier.generation;
+  if (++barrier.come == threads) {
+    barrier.result = barrier.with_x;
+    barrier.with_x = 0;
+    barrier.come = 0;
+    ++barrier.generation;
+  } else if (waits) {
+    wait(barrier.generation, seen);
+    // Who arrives and does not wait may be two barriers ahead; bar.red has no such callers.
+  }
+  return barrier.result;
+}
+
+void copy_later(std::uint32_t to, const void* from) {
+  const Copy copy{to, aligned(from, 16)};
+  (void)at(to, 16);
+  if ((*the_block->random)() % 4 == 0) {
+    deliver(copy);
+  } else {
+    the_block->current->copies.push_back(copy);
+  }
+}
+
+void commit_copies() {
+  Thread& me = *the_block->current;
+  me.commits.push_back(me.copies.size());
+}
+
+void wait_for_copies(int pending) {
+  Thread& me = *the_block->current;
+  const auto may_stay = static_cast<std::size_t>(pending);
+  if (me.commits.size() <= may_stay) return;
+  const auto groups = static_cast<std::ptrdiff_t>(me.commits.size() - may_stay);
+  const std::size_t count = me.commits[static_cast<std::size_t>(groups - 1)];
+  std::for_each_n(me.copies.begin(), count, deliver);
+  me.copies.erase(me.copies.begin(), me.copies.begin() + static_cast<std::ptrdiff_t>(count));
+  me.commits.erase(me.commits.begin(), me.commits.begin() + groups);
+  for (std::size_t& commit : me.commits) commit -= count;
+}
+
+void launch(const Launch& how, const std::function<void()>& body) {
+  if (how.shared_bytes > kMostSharedBytes || how.threads % 32 != 0 || how.threads > 1024) {
+    throw std::runtime_error("no device runs such a block");
+  }
+  std::mt19937 random(how.seed);
+  std::vector<Index> blocks;
+  for (unsigned y = 0; y < how.grid.y; ++y) {
+    for (unsigned x = 0; x < how.grid.x; ++x) blocks.push_back({x, y, 0});
+  }
+  std::shuffle(blocks.begin(), blocks.end(), random);
+  make_fibers(how.threads);
+  for (const Index& index : blocks) {
+    Block block;
+    block.index = index;
+    block.size = {how.threads, 1, 1};
+    block.grid = how.grid;
+    block.shared_bytes = how.shared_bytes;
+    block.body = &body;
+    block.random = &random;
+    block.warps.resize(how.threads / 32);
+    block.threads.resize(how.threads);
+    for (unsigned i = 0; i < how.threads; ++i) block.threads[i].index = {i, 0, 0};
+    std::memset(shared_memory, kPoison, how.shared_bytes + kGuardBytes);
+    the_block = &block;
+    run_block(block);
+    the_block = nullptr;
+    if (!block.error.empty()) {
+      fibers().clear();  // those that are in the middle of something
+      throw std::runtime_error(block.error);
+    }
+  }
+}
+
+}  // namespace attune::emulator

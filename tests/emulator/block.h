@@ -1,0 +1,59 @@
+// Blocks of threads on the host, one after another. Each thread is a fiber; warps take turns at random,
+// and so do the lanes of a warp. Nothing here knows of attention.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+namespace attune::emulator {
+
+struct Index {
+  unsigned x = 0, y = 0, z = 0;
+};
+
+struct Launch {
+  Index grid{1, 1, 1};
+  unsigned threads = 32;  // a multiple of 32
+  std::size_t shared_bytes = 0;
+  unsigned seed = 1;  // decides every order
+};
+
+inline constexpr std::size_t kMostSharedBytes = 227 * 1024;
+
+// Runs body() as every thread of every block, blocks in a random order. Shared memory is full of NaN
+// before each. Throws std::runtime_error when threads wait for ever, when lanes meet at different
+// instructions, and when something lies outside of shared memory or is less aligned than it must be.
+void launch(const Launch& how, const std::function<void()>& body);
+
+// The rest is for threads alone.
+const Index& thread_index();
+const Index& block_index();
+const Index& block_size();
+const Index& grid_size();
+
+// All 32 lanes of the warp hand over something; the last to come calls op(what all handed over).
+using WarpOp = void (*)(void* const* lanes);
+void meet_warp(void* mine, WarpOp op);
+
+// As PTX's bar.sync, bar.arrive (`wait` false) and bar.red; how many threads came with x.
+int barrier(int number, int threads, bool wait, bool x);
+
+// 16 bytes, or zeros when null. They arrive at once or when they are waited for, as it happens.
+void copy_later(std::uint32_t to, const void* from);
+void commit_copies();
+void wait_for_copies(int pending);
+
+// Shared memory by its 32-bit addresses; checked.
+unsigned char* at(std::uint32_t address, std::size_t bytes);
+std::uint32_t address_of(const void* shared);
+// `p` itself; checked.
+const void* aligned(const void* p, std::size_t bytes);
+inline void* aligned(void* p, std::size_t bytes) {
+  (void)aligned(static_cast<const void*>(p), bytes);
+  return p;
+}
+
+[[noreturn]] void fail(const char* what);
+
+}  // namespace attune::emulator

@@ -1,0 +1,191 @@
+#include "tests/emulator/emulated_gpu.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <attune/arguments.hpp>
+#include <attune/problem.hpp>
+#include <attune/status.hpp>
+#include <chrono>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "host/device_facts.h"
+#include "plan/forward_portable.h"
+#include "problem/shapes.h"
+#include "select/portable.h"
+#include "spec/kernel_spec.h"
+#include "tests/emulator/block.h"
+#include "tests/emulator/entries.h"
+#include "tests/emulator/guarded_copy.h"
+#include "tests/support/device_under_test.h"
+
+namespace attune::testing {
+namespace {
+
+using emulator::GuardedCopy;
+using emulator::GuardedMemory;
+
+// Rows of Turing run on a Turing, the others on a Hopper, which has the most shared memory.
+const DeviceFacts& facts_for(const KernelSpec& spec) {
+  static const DeviceFacts turing = device_of("sm_75").value(), hopper = device_of("sm_90").value();
+  return arch_range(spec).begin < 80 ? turing : hopper;
+}
+
+std::int64_t round_up(std::int64_t x, std::int64_t step) {
+  return (std::max<std::int64_t>(x, 1) + step - 1) / step * step;
+}
+
+// Multiplications of a forward pass by whole tiles.
+double padded_work(const Problem& problem, const KernelSpec& spec) {
+  const kernel::PortableSpec& tile = spec.portable;
+  const auto width = [&](std::int64_t d) {
+    return static_cast<double>(tile.head_dim > 0 ? tile.head_dim : round_up(d, 64));
+  };
+  return static_cast<double>(std::max<std::int64_t>(problem.b, 1) * problem.hq) *
+         static_cast<double>(round_up(problem.sq, tile.queries)) *
+         static_cast<double>(round_up(problem.sk, tile.keys)) *
+         (width(problem.d) + width(problem.dv));
+}
+
+struct Runs {
+  int count = 0;
+  double seconds = 0;
+};
+
+std::map<std::string, Runs>& runs() {
+  static std::map<std::string, Runs> all;
+  return all;
+}
+
+// A call's tensors where a GPU's would lie.
+class DeviceCopies {
+ public:
+  DeviceCopies(const Problem& problem, const Arguments& host) : arguments_(host) {
+    const std::size_t misalignment =
+        problem.alignment >= 16 ? 0 : static_cast<std::size_t>(problem.alignment);
+    for (const TensorSpec& spec : tensors_of(problem)) {
+      if (spec.role == Role::unused) continue;
+      const GuardedCopy& copy =
+          copies_
+              .emplace_back(spec.name, std::make_unique<GuardedCopy>(
+                                           host.*spec.view, spec.strides ? misalignment : 0))
+              .second.
+              operator*();
+      arguments_.*spec.view = copy.view();
+    }
+  }
+  [[nodiscard]] const Arguments& arguments() const { return arguments_; }
+
+  // Copies everything back, inputs and gaps too.
+  [[nodiscard]] Status fetch() const {
+    for (const auto& [name, copy] : copies_) {
+      copy->fetch();
+      if (const std::string damage = copy->damage(); !damage.empty()) {
+        return {Code::internal, fmt::format("{}: {}", name, damage)};
+      }
+    }
+    return {};
+  }
+
+ private:
+  Arguments arguments_;
+  std::deque<std::pair<const char*, std::unique_ptr<GuardedCopy>>> copies_;
+};
+
+class EmulatedGpu final : public DeviceUnderTest {
+ public:
+  explicit EmulatedGpu(double most_work) : most_work_(most_work) {
+    for (const emulator::Entry& entry : emulator::entries()) {
+      const auto spec = spec_from(entry.id);
+      if (spec && std::find(rows_.begin(), rows_.end(), *spec) == rows_.end()) {
+        rows_.push_back(*spec);
+      }
+    }
+  }
+
+  [[nodiscard]] std::string missing() const override { return {}; }
+  [[nodiscard]] bool has_whole_table() const override { return false; }
+  [[nodiscard]] std::vector<KernelSpec> kernels() const override { return rows_; }
+
+  [[nodiscard]] bool serves(const KernelSpec& spec, const Problem& problem) const override {
+    return spec.kind == problem.kind && spec.dtype == problem.dtype &&
+           padded_work(problem, spec) <= most_work_ &&
+           reasons_against_portable(spec, problem, facts_for(spec)).empty();
+  }
+
+  [[nodiscard]] std::vector<KernelSpec> serving(const Problem& problem,
+                                                std::string_view) const override {
+    std::vector<KernelSpec> found;
+    for (const KernelSpec& spec : rows_) {
+      if (serves(spec, problem)) found.push_back(spec);
+    }
+    return found;
+  }
+
+  [[nodiscard]] Status run(const Problem& problem, const KernelSpec& spec,
+                           const Arguments& host) override {
+    const auto plan = plan_forward_portable(problem, spec, facts_for(spec));
+    if (!plan.ok()) return plan.status();
+    const DeviceCopies copies(problem, host);
+    // As large as asked for and not a byte more; garbage at first.
+    const GuardedMemory workspace(plan->workspace_bytes);
+    if (!plan->nothing) {
+      const kernel::ForwardParams params =
+          complete(*plan, problem, copies.arguments(), workspace.data());
+      if (Status status = launch(spec, "attune_kernel", *plan, params); !status.ok()) return status;
+    }
+    if (const std::string damage = workspace.damage(); !damage.empty()) {
+      return {Code::internal, "workspace: " + damage};
+    }
+    return copies.fetch();
+  }
+
+ private:
+  [[nodiscard]] static Status launch(const KernelSpec& spec, std::string_view name,
+                                     const PortablePlan& plan,
+                                     const kernel::ForwardParams& params) {
+    const std::string id = id_of(spec);
+    const emulator::Entry* const entry = emulator::find_entry(id, name);
+    if (entry == nullptr || entry->params_bytes != sizeof(params)) {
+      return {Code::internal, fmt::format("{} has no entry {} for such parameters", id, name)};
+    }
+    emulator::Launch how;
+    how.grid = {static_cast<unsigned>(plan.grid.x), static_cast<unsigned>(plan.grid.y), 1};
+    how.threads = static_cast<unsigned>(plan.threads);
+    how.shared_bytes = static_cast<std::size_t>(plan.shared_bytes);
+    // A problem's own, so that one seed repeats it.
+    how.seed = static_cast<unsigned>(params.sq * 31 + params.sk * 17 + params.d);
+    const auto begin = std::chrono::steady_clock::now();
+    try {
+      emulator::launch(how, [&] { entry->run(&params); });
+    } catch (const std::runtime_error& error) {
+      return {Code::device_error, error.what()};
+    }
+    Runs& done = runs()[id];
+    ++done.count;
+    done.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    return {};
+  }
+
+  std::vector<KernelSpec> rows_;
+  double most_work_;
+};
+
+}  // namespace
+
+void use_emulator(double most_work) { judge_on(std::make_unique<EmulatedGpu>(most_work)); }
+
+void print_emulated_runs() {
+  for (const auto& [id, done] : runs()) {
+    fmt::print("{:>6} runs of {} in {:.1f} s\n", done.count, id, done.seconds);
+  }
+}
+
+}  // namespace attune::testing
