@@ -6,37 +6,43 @@ the C ABI of libattune.so, mem-eff, FA2 and cuDNN by torch.nn.attention.sdpa_ker
 (A B C D A B C D ...), each turn is timed by CUDA events, and medians are compared, so that what the
 clocks do meanwhile hits all. Inputs are random normal, B S = 16,384 tokens, H D = 2,048.
 
-TFLOP/s count the matrix products: 4 B H S^2 D, half of it when causal. The error ratio is of the same
+TFLOP/s count the matrix products: 4 B H S^2 D forward, 2.5 times that backward, half of it when
+causal. Backward is timed alone; that of a bias includes the bias's gradient, and the group
+`deterministic` asks Attune, not its peers, for the same bits every time. The error ratio is of the same
 kernel on a small problem of the same kind (two heads, S at most 384), judged by Attune's float64
 oracle: the share of what the tolerance rule of docs/architecture.md allows, so at most 1 is fine.
 
-usage: gpu_peers.py [--groups forward,f32,bias,dropout] [--dims 64,128] [--lengths 1024,4096]
+usage: gpu_peers.py [--groups forward,f32,backward,backward-bias] [--dims 64,128] [--lengths 1024,4096]
                     [--masks full,causal] [--time-limit SECONDS] [--lib libattune.so] [-o OUT.json]
 """
 
 import argparse
 import contextlib
-import ctypes
 import json
 import math
 import pathlib
-import statistics
 import subprocess
 import sys
 import time
 import warnings
 
-from attune_abi import ROOT, Arguments, Doubles, Library, OracleResult, Plan, commit, view
+from attune_abi import ROOT, Library, commit
+from gpu_case import PEERS, Case, first_line, judge, problem_text, take_turns, usable_peers
 
 TOKENS, WIDTH = 16384, 2048
-PEERS = {"mem-eff": "EFFICIENT_ATTENTION", "FA2": "FLASH_ATTENTION", "cuDNN": "CUDNN_ATTENTION"}
-SEED, OFFSET = 20, 4
+KINDS = ("forward", "f16", "f32", "bias", "dropout")
+# deterministic: backward alone
+GROUPS = (*KINDS, *(f"backward-{kind}" for kind in KINDS[1:]), "backward", "deterministic")
 
 
 def rows_of(group):
     """The rows of a group: dtype, d, S, mask, bias, dropout."""
     both = ("full", "causal")
-    if group == "forward":
+    group = group.removeprefix("backward-")
+    if group == "deterministic":
+        return [("bf16", d, s, mask, None, 0.0) for d in (64, 128, 256) for mask in both
+                for s in (1024, 8192)]
+    if group in ("forward", "backward"):
         return [("bf16", d, s, mask, None, 0.0) for d in (64, 128, 256) for mask in both
                 for s in (512, 1024, 2048, 4096, 8192, 16384)]
     if group == "f16":
@@ -52,174 +58,21 @@ def rows_of(group):
             for mask in both]
 
 
-GROUPS = ("forward", "f16", "f32", "bias", "dropout")
-
-
-def torch_dtype(torch, name):
-    return {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[name]
-
-
-def problem_text(row, device):
-    text = (f"forward dtype={row['dtype']} b={row['b']} hq={row['h']} hkv={row['h']} sq={row['s']} "
-            f"sk={row['s']} d={row['d']}")
-    if row["mask"] == "causal":
-        text += " mask=causal-top-left"
-    if row["bias"]:
-        text += f" bias={row['dtype']}" + ("" if row["bias"] == "bhqk" else f":{row['bias']}")
-    if row["dropout"]:
-        text += f" dropout={row['dropout']}"
-    return f"{text} device={device}"
-
-
-class Case:
-    """The tensors of a row on the GPU, and each way to compute it."""
-
-    def __init__(self, torch, library, row):
-        self.torch, self.row = torch, row
-        kind = torch_dtype(torch, row["dtype"])
-        shape = (row["b"], row["s"], row["h"], row["d"])
-        generator = torch.Generator("cuda").manual_seed(SEED)
-        self.q, self.k, self.v = (
-            torch.randn(shape, device="cuda", dtype=kind, generator=generator) for _ in range(3))
-        self.o = torch.empty_like(self.q)
-        self.bias = None
-        if row["bias"]:
-            b = row["b"] if row["bias"] == "bhqk" else 1
-            self.bias = torch.randn((b, row["h"], row["s"], row["s"]), device="cuda", dtype=kind,
-                                    generator=generator)
-        self.plan = Plan(library, problem_text(row, "cuda"))
-        self.plan.prepare()
-        self.arguments = Arguments(struct_size=ctypes.sizeof(Arguments), dropout_seed=SEED,
-                                   dropout_offset=OFFSET)
-        for name in ("q", "k", "v", "o"):
-            setattr(self.arguments, name, view(getattr(self, name), row["dtype"]))
-        if row["bias"]:
-            self.arguments.bias = view(self.bias, row["dtype"])
-        self.arguments.stream = torch.cuda.current_stream().cuda_stream
-        self.workspace = torch.empty(max(1, self.plan.workspace_bytes), dtype=torch.uint8,
-                                     device="cuda")
-
-    def attune(self):
-        self.plan.run(self.arguments, self.workspace.data_ptr())
-
-    def peer(self, name):
-        """A function that computes it by one of PyTorch's backends."""
-        functional, attention = self.torch.nn.functional, self.torch.nn.attention
-        backend = getattr(attention.SDPBackend, PEERS[name])
-        q, k, v = (x.transpose(1, 2) for x in (self.q, self.k, self.v))
-        bias = self.bias
-        if bias is not None:
-            bias = bias.expand(self.row["b"], -1, -1, -1)
-        causal, dropout = self.row["mask"] == "causal", self.row["dropout"]
-
-        def run():
-            return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias,
-                                                           dropout_p=dropout, is_causal=causal)
-
-        return run, lambda: attention.sdpa_kernel([backend])
-
-
-def events(torch, function, calls):
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    for _ in range(calls):
-        function()
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end) * 1e-3 / calls
-
-
-def take_turns(torch, functions, rounds, turn):
-    """Median seconds a call of each. `functions`: {name: (function, context)}. Each turn lasts about
-    `turn` seconds."""
-    calls = {}
-    for name, (function, context) in functions.items():
-        with context():
-            events(torch, function, 2)
-            calls[name] = max(1, math.ceil(turn / events(torch, function, 3)))
-    seconds = {name: [] for name in functions}
-    for _ in range(rounds):
-        for name, (function, context) in functions.items():
-            with context():
-                seconds[name].append(events(torch, function, calls[name]))
-    return {name: statistics.median(times) for name, times in seconds.items()}
-
-
-def first_line(error):
-    return str(error).strip().splitlines()[0][:120]
-
-
-def usable_peers(case):
-    """The backends that compute this row, and why the others don't."""
-    usable, refused = {}, {}
-    for name in PEERS:
-        function, context = case.peer(name)
-        try:
-            with context():
-                function()
-            case.torch.cuda.synchronize()
-            usable[name] = (function, context)
-        except RuntimeError as error:
-            refused[name] = first_line(error)
-    return usable, refused
-
-
-def oracle(torch, library, case, rounding):
-    """What float64 (rounding 0) or the textbook in the row's dtype (1) makes of it."""
-    row = case.row
-    arguments = Arguments(struct_size=ctypes.sizeof(Arguments), dropout_seed=SEED,
-                          dropout_offset=OFFSET)
-    inputs = {name: getattr(case, name).cpu() for name in ("q", "k", "v")}
-    if row["bias"]:
-        inputs["bias"] = case.bias.cpu()
-    for name, tensor in inputs.items():
-        setattr(arguments, name, view(tensor, row["dtype"]))
-    o = torch.empty(case.o.shape, dtype=torch.float64)
-    room = OracleResult(struct_size=ctypes.sizeof(OracleResult), o=Doubles(o.data_ptr(), o.numel()))
-    library.check(library.c.attune_oracle_run(problem_text(row, "cpu").encode(), arguments, rounding,
-                                              room))
-    return o
-
-
-def error_ratio(torch, got, exact, plain):
-    error, yardstick = (got.double().cpu() - exact).abs(), (plain - exact).abs()
-    floor = exact.abs().max().item() * torch.finfo(got.dtype).eps
-    return max(error.max().item() / (2 * yardstick.max().item() + floor),
-               error.square().mean().sqrt().item()
-               / (1.5 * yardstick.square().mean().sqrt().item() + floor))
-
-
-def judge(torch, library, row, known):
-    """The error ratios of Attune and its peers on a small problem of the row's kind. Peers draw
-    dropout masks of their own, which no oracle knows."""
-    small = {**row, "b": 1, "h": 2, "s": min(row["s"], 384)}
-    key = problem_text(small, "cuda")
-    if key not in known:
-        case = Case(torch, library, small)
-        case.attune()
-        torch.cuda.synchronize()
-        exact, plain = (oracle(torch, library, case, rounding) for rounding in (0, 1))
-        known[key] = {"attune": error_ratio(torch, case.o, exact, plain)}
-        if not row["dropout"]:
-            for name, (function, context) in usable_peers(case)[0].items():
-                with context():
-                    known[key][name] = error_ratio(torch, function().transpose(1, 2), exact, plain)
-    return known[key]
-
-
 def measure(torch, library, row, arguments, known):
     case = Case(torch, library, row)
     row["problem"] = problem_text(row, "cuda")
     row["kernel"] = case.plan.kernel
     case.attune()
     torch.cuda.synchronize()
-    peers, row["refused"] = usable_peers(case)
-    peers = {name: peer for name, peer in peers.items() if name in arguments.peers}
+    peers, row["refused"] = usable_peers(case, arguments.peers)
     seconds = take_turns(torch, {"attune": (case.attune, contextlib.nullcontext), **peers},
                          arguments.rounds, arguments.turn)
     work = 4 * row["b"] * row["h"] * row["s"] ** 2 * row["d"] * 1e-12
     if row["mask"] == "causal":
         work /= 2
+    if row["direction"] == "backward":
+        work *= 2.5
+    row["workspace_bytes"] = case.plan.workspace_bytes
     row["seconds"] = seconds
     row["tflops"] = {name: work / t for name, t in seconds.items()}
     row["ratio"] = {name: seconds[name] / seconds["attune"] for name in peers}
@@ -282,7 +135,9 @@ def chosen_rows(arguments):
                 continue
             if mask not in arguments.masks:
                 continue
-            yield {"group": group, "dtype": dtype, "mask": mask, "bias": bias, "dropout": dropout,
+            direction = "forward" if group in KINDS else "backward"
+            yield {"group": group, "direction": direction,
+                   "deterministic": group == "deterministic", "dtype": dtype, "mask": mask, "bias": bias, "dropout": dropout,
                    "b": TOKENS // s, "h": WIDTH // d, "s": s, "d": d}
 
 

@@ -1,0 +1,211 @@
+"""The rows that bench/gpu_peers.py times: their tensors, each way to compute them, and how wrong it is."""
+
+import ctypes
+import math
+import statistics
+
+from attune_abi import Arguments, Doubles, OracleResult, Plan, view
+
+PEERS = {"mem-eff": "EFFICIENT_ATTENTION", "FA2": "FLASH_ATTENTION", "cuDNN": "CUDNN_ATTENTION"}
+SEED, OFFSET = 20, 4
+
+
+def torch_dtype(torch, name):
+    return {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[name]
+
+
+def problem_text(row, device, direction=None):
+    direction = direction or row["direction"]
+    text = (f"{direction} dtype={row['dtype']} b={row['b']} hq={row['h']} hkv={row['h']} "
+            f"sq={row['s']} sk={row['s']} d={row['d']}")
+    if row["mask"] == "causal":
+        text += " mask=causal-top-left"
+    if row["bias"]:
+        text += f" bias={row['dtype']}" + ("" if row["bias"] == "bhqk" else f":{row['bias']}")
+        text += " bias_grad" if direction == "backward" else ""
+    if row["dropout"]:
+        text += f" dropout={row['dropout']}"
+    if row["direction"] == "backward":
+        text += " lse"
+    if direction == "backward" and row["deterministic"]:
+        text += " deterministic"
+    return f"{text} device={device}"
+
+
+class Case:
+    """The tensors of a row, [B, S, H, D] in memory. Backward starts from what Attune's forward pass
+    saved; its peers from what their own did."""
+
+    def __init__(self, torch, library, row, device="cuda"):
+        self.torch, self.row, self.device = torch, row, device
+        kind, dtype = torch_dtype(torch, row["dtype"]), row["dtype"]
+        shape = (row["b"], row["s"], row["h"], row["d"])
+        generator = torch.Generator(device).manual_seed(SEED)
+
+        def random(shape):
+            return torch.randn(shape, device=device, dtype=kind, generator=generator)
+
+        self.tensors = {name: random(shape) for name in ("q", "k", "v")}
+        if row["bias"]:
+            b = row["b"] if row["bias"] == "bhqk" else 1
+            self.tensors["bias"] = random((b, row["h"], row["s"], row["s"]))
+        self.inputs = list(self.tensors)
+        self.tensors["o"] = torch.empty(shape, device=device, dtype=kind)
+        self.results = ["o"]
+        self.arguments = Arguments(struct_size=ctypes.sizeof(Arguments), dropout_seed=SEED,
+                                   dropout_offset=OFFSET)
+        if device == "cuda":
+            self.arguments.stream = torch.cuda.current_stream().cuda_stream
+        if row["direction"] == "backward":
+            lse = torch.empty((row["b"], row["h"], row["s"]), device=device)
+            self.arguments.lse = view(lse, "f32")
+            self.lse = lse
+            self.point_to(dtype)
+            forward = Plan(library, problem_text(row, device, "forward"))
+            forward.run(self.arguments)
+            self.results = [f"grad_{name}" for name in self.inputs]
+            self.tensors["grad_o"] = random(shape)
+            for name, result in zip(self.inputs, self.results):
+                self.tensors[result] = torch.empty_like(self.tensors[name])
+            self.inputs.append("grad_o")
+        self.point_to(dtype)
+        self.plan = Plan(library, problem_text(row, device))
+        self.plan.prepare()
+        self.workspace = torch.empty(max(1, self.plan.workspace_bytes), dtype=torch.uint8,
+                                     device=device)
+
+    def point_to(self, dtype):
+        for name, tensor in self.tensors.items():
+            setattr(self.arguments, name, view(tensor, dtype))
+
+    def attune(self):
+        self.plan.run(self.arguments, self.workspace.data_ptr())
+
+    def got(self):
+        """What attune() has left, as [B, S, H, D] (a bias: as it is)."""
+        return [self.tensors[name] for name in self.results]
+
+    def peer(self, name):
+        """A function that computes the row by one of PyTorch's backends, and its context. Results as
+        PyTorch has them: [B, H, S, D]."""
+        torch, row = self.torch, self.row
+        attention = torch.nn.attention
+        backend = getattr(attention.SDPBackend, PEERS[name])
+
+        def context():
+            return attention.sdpa_kernel([backend])
+
+        backward = row["direction"] == "backward"
+        leaves = [self.tensors[name].detach().requires_grad_(backward)
+                  for name in self.inputs if name != "grad_o"]
+        with torch.set_grad_enabled(backward):
+            q, k, v = (leaf.transpose(1, 2) for leaf in leaves[:3])
+            bias = leaves[3].expand(row["b"], -1, -1, -1) if row["bias"] else None
+
+        def forward():
+            return torch.nn.functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=bias, dropout_p=row["dropout"],
+                is_causal=row["mask"] == "causal")
+
+        if not backward:
+            return lambda: [forward()], context
+        with torch.enable_grad(), context():
+            o = forward()
+        grad = self.tensors["grad_o"].transpose(1, 2)
+        return lambda: torch.autograd.grad(o, leaves, grad, retain_graph=True), context
+
+
+def comparable(row, results):
+    """A peer's results in the layout of Case.got()."""
+    return [x.transpose(1, 2) for x in results] if row["direction"] == "forward" else list(results)
+
+
+def events(torch, function, calls):
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(calls):
+        function()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) * 1e-3 / calls
+
+
+def take_turns(torch, functions, rounds, turn):
+    """Median seconds a call of each. `functions`: {name: (function, context)}. Each turn lasts about
+    `turn` seconds."""
+    calls = {}
+    for name, (function, context) in functions.items():
+        with context():
+            events(torch, function, 2)
+            calls[name] = max(1, math.ceil(turn / events(torch, function, 3)))
+    seconds = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, (function, context) in functions.items():
+            with context():
+                seconds[name].append(events(torch, function, calls[name]))
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def first_line(error):
+    return str(error).strip().splitlines()[0][:120]
+
+
+def usable_peers(case, names=tuple(PEERS)):
+    """The backends that compute this row, and why the others don't."""
+    usable, refused = {}, {}
+    for name in names:
+        try:
+            function, context = case.peer(name)
+            with context():
+                function()
+            case.torch.cuda.synchronize()
+            usable[name] = (function, context)
+        except RuntimeError as error:
+            refused[name] = first_line(error)
+    return usable, refused
+
+
+def oracle(torch, library, case, rounding):
+    """What float64 (rounding 0) or the textbook in the row's dtype (1) makes of it."""
+    arguments = Arguments(struct_size=ctypes.sizeof(Arguments), dropout_seed=SEED,
+                          dropout_offset=OFFSET)
+    inputs = {name: case.tensors[name].detach().cpu() for name in case.inputs}
+    for name, tensor in inputs.items():
+        setattr(arguments, name, view(tensor, case.row["dtype"]))
+    results = [torch.empty(case.tensors[name].shape, dtype=torch.float64) for name in case.results]
+    room = OracleResult(struct_size=ctypes.sizeof(OracleResult))
+    for name, result in zip(case.results, results):
+        setattr(room, name, Doubles(result.data_ptr(), result.numel()))
+    library.check(library.c.attune_oracle_run(problem_text(case.row, "cpu").encode(), arguments,
+                                              rounding, room))
+    return results
+
+
+def error_ratio(torch, got, exact, plain):
+    error, yardstick = (got.double().cpu() - exact).abs(), (plain - exact).abs()
+    floor = exact.abs().max().item() * torch.finfo(got.dtype).eps
+    return max(error.max().item() / (2 * yardstick.max().item() + floor),
+               error.square().mean().sqrt().item()
+               / (1.5 * yardstick.square().mean().sqrt().item() + floor))
+
+
+def judge(torch, library, row, known):
+    """The error ratios of Attune and its peers on a small problem of the row's kind, the worst of its
+    results. Peers draw dropout masks of their own, which no oracle knows."""
+    small = {**row, "b": 1, "h": 2, "s": min(row["s"], 384)}
+    key = problem_text(small, "cuda")
+    if key not in known:
+        case = Case(torch, library, small)
+        case.attune()
+        torch.cuda.synchronize()
+        exact, plain = (oracle(torch, library, case, rounding) for rounding in (0, 1))
+
+        def worst(results):
+            return max(error_ratio(torch, *three) for three in zip(results, exact, plain))
+
+        known[key] = {"attune": worst(case.got())}
+        if not row["dropout"]:
+            for name, (function, context) in usable_peers(case)[0].items():
+                with context():
+                    known[key][name] = worst(comparable(row, function()))
+    return known[key]
