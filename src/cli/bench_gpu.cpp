@@ -48,20 +48,25 @@ struct Row {
 // 16,384 tokens and 2,048 numbers a token, in the lengths and head dims of common models.
 std::vector<Problem> standard_list(bool quick) {
   std::vector<Problem> problems;
-  for (const std::int64_t d : {64, 128, 256}) {
-    for (const bool causal : {false, true}) {
-      for (const std::int64_t s : {512, 1024, 2048, 4096, 8192, 16384}) {
-        if (quick && s != 1024 && s != 4096) continue;
-        Problem problem;
-        problem.device = Device::cuda;
-        problem.dtype = DType::bf16;
-        problem.b = 16384 / s;
-        problem.hq = problem.hkv = 2048 / d;
-        problem.sq = problem.sk = s;
-        problem.d = problem.dv = d;
-        problem.mask.causal = causal;
-        problems.push_back(problem);
-      }
+  const auto add = [&](Kind kind, std::int64_t d, bool causal) {
+    for (const std::int64_t s : {512, 1024, 2048, 4096, 8192, 16384}) {
+      if (quick && s != 1024 && s != 4096) continue;
+      Problem problem;
+      problem.kind = kind;
+      problem.device = Device::cuda;
+      problem.dtype = DType::bf16;
+      problem.b = 16384 / s;
+      problem.hq = problem.hkv = 2048 / d;
+      problem.sq = problem.sk = s;
+      problem.d = problem.dv = d;
+      problem.mask.causal = causal;
+      if (kind == Kind::backward) problem.lse = LseLayout::plain;
+      problems.push_back(problem);
+    }
+  };
+  for (const Kind kind : {Kind::forward, Kind::backward}) {
+    for (const std::int64_t d : {64, 128, 256}) {
+      for (const bool causal : {false, true}) add(kind, d, causal);
     }
   }
   return problems;
