@@ -117,6 +117,11 @@ class BenchTensors {
     Arguments host;
     const auto inputs = make_inputs(problem, kSeed, host);
     if (!inputs.ok()) return inputs.status();
+    Expected<std::vector<Tensor>> results = std::vector<Tensor>();
+    if (problem.kind == Kind::backward) {
+      results = allocate_outputs(forward_of(problem), false, host);
+      if (!results.ok()) return results.status();
+    }
     const auto outputs = allocate_outputs(problem, false, host);
     if (!outputs.ok()) return outputs.status();
     auto copied = cuda::DeviceArguments::copy_of(problem, host, device);
@@ -196,6 +201,15 @@ Expected<double> error_of(Problem problem) {
   Arguments arguments;
   const auto inputs = make_inputs(problem, kSeed, arguments);
   if (!inputs.ok()) return inputs.status();
+  Expected<std::vector<Tensor>> forward_outputs = std::vector<Tensor>();
+  if (problem.kind == Kind::backward) {
+    const auto forward = make_plan(forward_of(problem));
+    if (!forward.ok()) return forward.status();
+    forward_outputs = allocate_outputs(forward->problem(), false, arguments);
+    if (!forward_outputs.ok()) return forward_outputs.status();
+    const auto timing = run_timed(*forward, forward_of(arguments), 1);
+    if (!timing.ok()) return timing.status();
+  }
   const auto outputs = allocate_outputs(problem, false, arguments);
   if (!outputs.ok()) return outputs.status();
   if (const auto timing = run_timed(*plan, arguments, 1); !timing.ok()) return timing.status();
@@ -218,6 +232,11 @@ Expected<Row> measure(const Problem& problem, const GpuBenchOptions& options,
   if (Status status = plan->prepare(); !status.ok()) return status;
   BenchTensors tensors;
   if (Status status = tensors.make(problem, plan->device_index()); !status.ok()) return status;
+  if (problem.kind == Kind::backward) {  // its o and LSE
+    const auto forward = make_plan(forward_of(problem));
+    if (!forward.ok()) return forward.status();
+    if (Status status = forward->run(forward_of(tensors.arguments())); !status.ok()) return status;
+  }
   Row row;
   row.problem = plan->problem();
   row.kernel = plan->kernel();

@@ -49,16 +49,16 @@ std::string skip_reason(Kind kind, DType dtype) {
   return "no kernel of this kind and dtype runs here";
 }
 
-bool serves(const KernelSpec& kernel, const Problem& problem) {
+bool serves(const KernelSpec& kernel, const Problem& problem, const Arguments& arguments) {
   if (!on_gpu()) return true;
-  return reasons_against_portable(kernel, for_gpu(problem, ""), gpu_facts()).empty();
+  return reasons_against_portable(kernel, for_gpu(problem, "", arguments), gpu_facts()).empty();
 }
 
 Status run_kernel(const Problem& problem, const KernelSpec& kernel, const Arguments& arguments,
                   int threads) {
   if (on_gpu())
-    return run_on_gpu(problem.device == Device::cuda ? problem : for_gpu(problem, ""), kernel,
-                      arguments);
+    return run_on_gpu(problem.device == Device::cuda ? problem : for_gpu(problem, "", arguments),
+                      kernel, arguments);
   const Expected<Plan> plan =
       make_plan(problem, {.threads = threads, .kernel = id_of(kernel), .executor = {}});
   if (!plan) return {plan.status().code(), "make_plan: " + plan.status().message()};
@@ -119,7 +119,7 @@ std::string run_and_compare(const Problem& problem, Tensors& tensors, const Refe
 std::string judge_all(const Problem& given, Tensors& tensors, const Reference& reference,
                       int threads, std::string_view title) {
   std::string wrong;
-  const Problem problem = on_gpu() ? for_gpu(given, title) : given;
+  const Problem problem = on_gpu() ? for_gpu(given, title, tensors.arguments()) : given;
   const std::vector<KernelSpec> kernels = on_gpu() ? serving_gpu_kernels(problem, title)
                                                    : available_kernels(problem.kind, problem.dtype);
   if (kernels.empty()) return "\n  no kernel serves it";

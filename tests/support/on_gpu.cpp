@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <attune/plan.hpp>
 #include <functional>
 #include <optional>
@@ -9,6 +10,7 @@
 
 #include "launch/device.h"
 #include "launch/device_tensor.h"
+#include "problem/strides.h"
 #include "select/select.h"
 #include "tests/support/flags.h"
 #include "tests/support/random.h"
@@ -63,11 +65,15 @@ std::vector<KernelSpec> gpu_kernels() {
   return found;
 }
 
-Problem for_gpu(Problem problem, std::string_view salt) {
+Problem for_gpu(Problem problem, std::string_view salt, const Arguments& arguments) {
   Random random(std::hash<std::string_view>{}(salt));
   problem.device = Device::cuda;
   const auto size = static_cast<std::int64_t>(size_of(problem.dtype));
   problem.alignment = random.pick<std::int64_t>({16, 16, 16, 16, 8, size});
+  for (const TensorView* view :
+       {&arguments.grad_o, &arguments.grad_q, &arguments.grad_k, &arguments.grad_v}) {
+    problem.alignment = std::min(problem.alignment, row_alignment(*view));
+  }
   return problem;
 }
 

@@ -29,8 +29,9 @@ void use_gpu(int device);
 [[nodiscard]] std::vector<KernelSpec> gpu_kernels();
 
 // The same problem for the GPU. Some come with q, k, v and o less aligned than to 16 bytes; `salt`
-// decides.
-[[nodiscard]] Problem for_gpu(Problem problem, std::string_view salt);
+// decides, and so does the layout of the gradients among `arguments`.
+[[nodiscard]] Problem for_gpu(Problem problem, std::string_view salt,
+                              const Arguments& arguments = {});
 
 // Those that serve the Problem: the one that make_plan() takes, and another (or all of them, with
 // --every-kernel). Precondition: problem.device is cuda.
