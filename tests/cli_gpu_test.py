@@ -66,9 +66,13 @@ class Gpu(unittest.TestCase):
         self.assertIn("fwd.portable.sm80.bf16.d64.aligned.plain", said)
         self.assertIn("ATTUNE_JIT", said)
 
-    def test_backward_is_refused(self):
-        said = self.attune("explain", "backward sq=9 d=64 device=cuda", code=1).stdout
-        self.assertIn("not built yet", said)
+    def test_explain_backward(self):
+        said = self.attune("explain", PROBLEM.replace("forward", "backward")).stdout
+        self.assertIn("kernel bwd.portable.sm80.bf16.d128.aligned.plain.q64k128", said)
+        for word in ("rows", "keys", "finish", "dQ in float32"):
+            self.assertIn(word, said)
+        said = self.attune("explain", "backward sq=9 d=64 page_size=16 pages=2 device=cuda", code=1).stdout
+        self.assertIn("gather the pages", said)
 
     def test_bench_peers_needs_pytorch_or_its_script(self):
         said = self.attune("bench", "--peers", code=2).stderr

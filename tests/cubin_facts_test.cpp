@@ -40,6 +40,27 @@ TEST(CubinFacts, AreThoseThatWereWritten) {
   EXPECT_EQ(*facts, (CubinFacts{168, 2048, 96, 512, 256, 5000}));
 }
 
+TEST(CubinFacts, OfSeveralKernelsAreTheWorst) {
+  const auto cubin = [](std::uint32_t parameter_bytes) {
+    return testing::fake_cubin_of_several(
+        {{"attune_kernel", {.registers = 100, .local_bytes = 0, .code_bytes = 3000}},
+         {"attune_kernel_rows",
+          {.registers = 60,
+           .shared_bytes = 64,
+           .local_bytes = 16,
+           .parameter_bytes = parameter_bytes,
+           .max_threads = 64,
+           .code_bytes = 1000}},
+         {"attune_kernels", {.registers = 255, .parameter_bytes = 1}}});
+  };
+  const auto facts = read_facts(cubin(400), kEntryName);
+  ASSERT_TRUE(facts.ok()) << facts.status().message();
+  EXPECT_EQ(*facts, (CubinFacts{100, 64, 16, 400, 64, 4000}));
+  EXPECT_EQ(refusal(cubin(404)),
+            "is a cubin that contradicts itself: attune_kernel takes 400 bytes of parameters, and "
+            "attune_kernel_rows takes 404");
+}
+
 TEST(CubinFacts, NameWhatIsMissing) {
   EXPECT_EQ(refusal({}), "is no ELF file: it has 0 bytes, less than a header");
   EXPECT_EQ(refusal(std::vector<std::byte>(64)), "is no ELF file: it begins with other bytes");

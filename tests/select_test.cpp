@@ -2,11 +2,13 @@
 // needed.
 #include "select/select.h"
 
+#include <attune/kernel/backward_portable_layout.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <attune/problem.hpp>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -15,8 +17,10 @@
 namespace attune::testing {
 namespace {
 
+// Forward unless the words say so.
 Problem problem(const std::string& words) {
-  const Expected<Problem> parsed = parse("forward " + words + " device=cuda");
+  const bool backward = words.rfind("backward ", 0) == 0;
+  const Expected<Problem> parsed = parse((backward ? "" : "forward ") + words + " device=cuda");
   EXPECT_TRUE(parsed.ok()) << parsed.status().message();
   return parsed.ok() ? *parsed : Problem{};
 }
@@ -130,15 +134,69 @@ TEST(Select, WithoutAGpuSaysSo) {
   }
 }
 
-// The contract has no Problem that only some GPUs compute.
-TEST(Select, EveryGpuServesEveryForwardProblem) {
-  for (std::uint64_t seed = 0; seed < 400; ++seed) {
-    Problem p = random_problem(seed, Kind::forward);
+TEST(Select, BackwardTakesTheLargestTileThatFits) {
+  const struct {
+    const char* words;
+    const char* arch;
+    const char* row;
+  } cases[] = {
+      {"dtype=bf16 d=64", "sm_90", "bwd.portable.sm80.bf16.d64.aligned.plain.q64k128"},
+      {"dtype=bf16 d=128", "sm_90", "bwd.portable.sm80.bf16.d128.aligned.plain.q64k128"},
+      {"dtype=bf16 d=128", "sm_86", "bwd.portable.sm80.bf16.d128.aligned.plain.q64k64"},
+      {"dtype=f16 d=256", "sm_89", "bwd.portable.sm80.f16.d256.aligned.plain.q32k32"},
+      {"dtype=f16 d=128 bias=f32 bias_grad", "sm_90", "sm80.f16.d128.aligned.bias"},
+      {"dtype=f16 d=128 dropout=0.1", "sm_90", "sm80.f16.d128.aligned.dropout"},
+      {"dtype=bf16 d=64 softcap=30", "sm_90", "sm80.bf16.d64.aligned.full"},
+      {"dtype=bf16 d=64 scale=-1", "sm_90", "sm80.bf16.d64.aligned.full"},
+      {"dtype=bf16 d=64 align=2", "sm_90", "sm80.bf16.d64.strided.full"},
+      {"dtype=f32 d=256", "sm_90", "sm80.f32.dany.aligned.full"},
+      {"dtype=f16 d=64 deterministic", "sm_75", "sm75.f16.d64.aligned.full"},
+  };
+  for (const auto& c : cases) {
+    expect_part(chosen(problem(std::string("backward lse ") + c.words), device(c.arch)), c.row);
+  }
+}
+
+TEST(Select, NoBackwardRowTakesPages) {
+  const Problem p = problem("backward lse dtype=bf16 d=64 page_size=16");
+  for (const Candidate& candidate : candidates(p, {}, &known_devices().back())) {
+    ASSERT_FALSE(candidate.reasons.empty());
+    EXPECT_TRUE(std::any_of(candidate.reasons.begin(), candidate.reasons.end(),
+                            [](const std::string& reason) {
+                              return reason ==
+                                     "paged keys have no gradient on a GPU: use device=cpu, or "
+                                     "gather the pages into k and v first";
+                            }));
+  }
+}
+
+// The contract has no Problem that only some GPUs compute, and only gradients of pages that none does.
+TEST(Select, EveryGpuServesEveryProblem) {
+  for (std::uint64_t seed = 0; seed < 800; ++seed) {
+    Problem p = random_problem(seed);
     p.device = Device::cuda;
+    const bool served = p.kind == Kind::forward || p.page_size == 0;
     for (const DeviceFacts& facts : known_devices()) {
-      ASSERT_FALSE(chosen(p, facts).empty()) << print(p) << " on sm_" << facts.arch;
+      ASSERT_EQ(!chosen(p, facts).empty(), served) << print(p) << " on sm_" << facts.arch;
     }
   }
+}
+
+// What the table is made for: the large tiles fit the large devices, and for each dtype and head dim some
+// row fits the small ones.
+TEST(Select, BackwardTilesFitTheSharedMemoryOfTheirDevices) {
+  constexpr int kSmall = 99 * 1024, kLarge = 227 * 1024, kTuring = 64 * 1024;
+  std::map<std::string, bool> fits_small;
+  for (const KernelSpec& spec : kernel_table()) {
+    if (spec.family != Family::portable || spec.kind != Kind::backward) continue;
+    const kernel::PortableSpec& row = spec.portable;
+    const int bytes = kernel::backward_portable_shared_bytes(row);
+    EXPECT_LE(bytes, row.arch < 80 ? kTuring : kLarge) << id_of(spec);
+    const std::string id = id_of(spec);
+    fits_small[id.substr(0, id.rfind(".q"))] |= bytes <= kSmall;
+  }
+  EXPECT_GT(fits_small.size(), 50U);
+  for (const auto& [row, fits] : fits_small) EXPECT_TRUE(fits) << row;
 }
 
 // ---- What the generators that this family replaces emit, configuration by configuration ------
@@ -276,17 +334,13 @@ TEST(Select, ServesWhatTheReplacedGeneratorsEmit) {
       // Of architectures before sm_75 there are no devices in the table.
       const Expected<DeviceFacts> facts = device_of("sm_" + std::to_string(c.arch));
       const std::string row = facts.ok() ? chosen(c.problem, *facts) : std::string();
-      fmt::print("{:<55} {}\n", c.name,
-                 !row.empty()                       ? row
-                 : c.problem.kind == Kind::backward ? "open: backward"
-                                                    : fmt::format("open: sm_{}", c.arch));
+      fmt::print("{:<55} {}\n", c.name, !row.empty() ? row : fmt::format("open: sm_{}", c.arch));
       ++(row.empty() ? open : served);
-      const bool expected = c.arch >= 75 && c.problem.kind == Kind::forward;
-      EXPECT_EQ(!row.empty(), expected) << c.name;
+      EXPECT_EQ(!row.empty(), c.arch >= 75) << c.name;
     }
   }
   fmt::print("{} of {} configurations are served, {} are open\n", served, served + open, open);
-  EXPECT_EQ(open, 24 + 162 + 16);
+  EXPECT_EQ(open, 24 + 76) << "forward and backward of sm_50 and sm_70";
 }
 
 }  // namespace

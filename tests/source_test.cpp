@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "source/device_headers.h"
 #include "source/translation_unit.h"
@@ -56,6 +57,40 @@ TEST(Source, AUnitIsAFewLinesWithOneKernel) {
       "}\n");
 }
 
+// Several kernels in one cubin, which share their spec, parameters and number of threads.
+TEST(Source, ABackwardUnitHasAKernelAStep) {
+  const auto spec = spec_from("bwd.portable.sm80.f16.d64.aligned.bias.q64k64");
+  ASSERT_TRUE(spec);
+  const std::string unit = source_for(*spec);
+  EXPECT_NE(unit.find("#include <attune/kernel/backward_portable.cuh>\n"), std::string::npos);
+  EXPECT_NE(
+      unit.find("\nextern \"C\" __global__ void __launch_bounds__(256, 1)\n"
+                "    attune_kernel_rows(const __grid_constant__ attune::kernel::BackwardParams "
+                "params) {\n"
+                "  attune::kernel::backward_rows<attune::kernel::kSpec>(params);\n"
+                "}\n"),
+      std::string::npos)
+      << unit;
+  const auto names = [](const KernelSpec& row) {
+    std::vector<std::string> all;
+    for (const UnitEntry& entry : entries_of(row)) all.emplace_back(entry.name);
+    return all;
+  };
+  EXPECT_EQ(names(*spec), (std::vector<std::string>{"attune_kernel", "attune_kernel_rows",
+                                                    "attune_kernel_finish", "attune_kernel_bias"}));
+  EXPECT_STREQ(entries_of(*spec)[kBiasEntry].function, "backward_bias");
+  for (const KernelSpec& row : rows()) {
+    const std::vector<std::string> entries = names(row);
+    EXPECT_EQ(entries.front(), kEntryName);
+    const std::size_t expected = row.kind == Kind::forward ? 1 : row.portable.bias ? 4 : 3;
+    EXPECT_EQ(entries.size(), expected) << id_of(row);
+    const std::string text = source_for(row);
+    for (const std::string& entry : entries) {
+      EXPECT_NE(text.find("    " + entry + "(const"), std::string::npos) << id_of(row);
+    }
+  }
+}
+
 TEST(Source, NoTwoRowsHaveTheSameUnit) {
   std::set<std::string> units;
   for (const KernelSpec& spec : rows()) {
@@ -92,6 +127,13 @@ TEST(Source, TheManifestNamesEveryUnit) {
     EXPECT_EQ(kernel["threads"], block_shape(*spec).threads);
     EXPECT_EQ(kernel["shared_bytes"], block_shape(*spec).shared_bytes);
     EXPECT_EQ(kernel["entry"], kEntryName);
+    ASSERT_EQ(kernel["entries"].size(), entries_of(*spec).size());
+    for (std::size_t i = 0; i < kernel["entries"].size(); ++i) {
+      const UnitEntry& entry = entries_of(*spec)[i];
+      EXPECT_EQ(kernel["entries"][i]["name"], entry.name);
+      EXPECT_EQ(kernel["entries"][i]["shared_bytes"],
+                entry.shared ? block_shape(*spec).shared_bytes : 0);
+    }
     EXPECT_EQ(kernel["arch_begin"], arch_range(*spec).begin);
   }
 }

@@ -82,8 +82,10 @@ struct ATTUNE_API Problem {
   // Strides in elements of q, k, v, o; all zero means contiguous.
   using Strides = std::array<std::int64_t, 4>;
   Strides q_strides{}, k_strides{}, v_strides{}, o_strides{};
-  // Bytes that the addresses of q, k, v and o are multiples of: a power of two up to 256. CUDA
-  // kernels load 16 at a time where this and the strides allow it; the CPU's do not care.
+  // Bytes that the addresses of q, k, v, o and their gradients are multiples of: a power of two up to
+  // 256. CUDA kernels load 16 at a time where this and the strides allow it; the CPU's do not care.
+  // With 16 and more, backward on a GPU may also refuse gradients whose rows are not neighbours at
+  // multiples of 16 bytes, for no Problem states their strides; say less for those.
   std::int64_t alignment = 16;
 
   friend bool operator==(const Problem&, const Problem&) = default;

@@ -81,9 +81,11 @@ struct ForwardParams {
   LseOutput lse;
 
   // A tile is one block of queries of one head of one sequence; tiles lie in the grid as x + y * grid.x.
-  int query_blocks;   // of the longest sequence (or of the padded LSE or the packed tail)
-  int heads_a_slice;  // (sequence, head) pairs whose tiles run together; their K and V share the L2
-  i64 tiles;          // query_blocks * hq * b
+  int query_blocks;  // of the longest sequence (or of the padded LSE or the packed tail)
+  // (sequence, head) pairs whose tiles run together; their K and V share the L2. Backward: (sequence, key
+  // head) pairs, whose Q and dO do.
+  int heads_a_slice;
+  i64 tiles;           // query_blocks * hq * b
   float* accumulator;  // unbounded head dim: [tiles][queries][dv] floats
 };
 
@@ -99,6 +101,9 @@ struct BiasGradient {
   i64 b_stride, h_stride, q_stride, k_stride;
   int element;                     // as Element
   int one_b, one_h, one_q, one_k;  // whether that dimension is summed over
+  // What the others extend over. f.sq and f.sk are 0 where there is no sequence, and the gradient is not
+  // empty even then when it is summed over the sequences.
+  int sq, sk;
   // Tiles of queries x keys, [b or 1][hq or 1][query blocks or 1][key blocks or 1]. What a tile sums over
   // goes to `parts` blocks of threads; each leaves its sum in `sums` where there are several.
   int parts;
@@ -111,8 +116,9 @@ struct BiasGradient {
 struct BackwardParams {
   ForwardParams f;  // o and lse are inputs; query_blocks and tiles are those of rows and finish
   Operand grad_o, grad_q, grad_k, grad_v;
-  const float* grad_lse;  // null: none; strides as f.lse
-  float* grad_sink;       // null: not asked for
+  const float* grad_lse;  // null: none; rows start as those of f.lse do, by strides of their own
+  i64 grad_lse_b_stride, grad_lse_h_stride, grad_lse_s_stride;
+  float* grad_sink;  // null: not asked for
   i64 grad_sink_stride;
   float* grad_alibi;  // null: not asked for; strides 0 where all sequences share a slope
   i64 grad_alibi_b_stride, grad_alibi_h_stride;
@@ -124,12 +130,14 @@ struct BackwardParams {
   i64 row_blocks;  // blocks of queries in memory: packed sequences start anew, total_q / queries + b
 
   // Workspace.
-  RowFacts* rows;      // [row_blocks, hq, queries]
-  float* grad_q_sum;   // [row_blocks, hq, queries * width], a tile in the order of the fragments
-  float* key_sum;      // unbounded head dim: [key_tiles, 2, keys * width], dK and dV so far
+  RowFacts* rows;     // [row_blocks, hq, queries]
+  float* grad_q_sum;  // [row_blocks, hq, queries * width], a tile in the order of the fragments
+  // Unbounded head dim: [key_tiles], each dK's keys * backward_columns(d) floats, then dV's
+  // keys * backward_columns(dv).
+  float* key_sum;
   float* alibi_parts;  // [b, hq, key_blocks]
-  float* sink_parts;   // [b, hq, query_blocks]
-  u32* turns;          // deterministic: [1 + row_blocks * hq], zero at first; null: any order
+  float* sink_parts;   // [b, hq, query_blocks, warps]
+  u32* turns;          // deterministic: [1 + row_blocks * hq], rows zeroes them; null: any order
   // Blocks of threads of finish: f.tiles for dQ, then these.
   int sink_tiles, alibi_tiles;  // one a head, one a slope
   i64 bias_tiles;               // one for kBiasSumElements elements of `sums`

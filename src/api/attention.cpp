@@ -202,12 +202,19 @@ Expected<Call> build(const TensorView& q, const TensorView& k, const TensorView&
   return call;
 }
 
-// The largest power of two up to 16 that all of q, k, v and o start at a multiple of: what kernels
-// can make use of, and no more, so that equal calls find one plan.
+// The largest power of two up to 16 that all of q, k, v, o and their gradients start at a multiple of:
+// what kernels can make use of, and no more, so that equal calls find one plan. The gradients' rows
+// count as well, for their strides are not in the Problem.
 std::int64_t alignment_of(const Arguments& arguments) {
-  std::uintptr_t addresses = 16;
+  std::uintptr_t addresses = kMostRowAlignment;
   for (const TensorView* view : {&arguments.q, &arguments.k, &arguments.v, &arguments.o}) {
     if (view->elements() > 0) addresses |= reinterpret_cast<std::uintptr_t>(view->data);
+  }
+  for (const TensorView* view :
+       {&arguments.grad_o, &arguments.grad_q, &arguments.grad_k, &arguments.grad_v}) {
+    if (view->elements() == 0) continue;
+    addresses |= reinterpret_cast<std::uintptr_t>(view->data);
+    addresses |= static_cast<std::uintptr_t>(row_alignment(*view));
   }
   return static_cast<std::int64_t>(addresses & (~addresses + 1));
 }

@@ -116,9 +116,6 @@ std::string Choice::describe() const {
   for (std::size_t n = 0; n < notes.size(); ++n) {
     text += fmt::format("  [{}] {}\n", n + 1, notes[n]);
   }
-  if (candidates.empty() && problem.kind == Kind::backward) {
-    text += "  none: backward with device=cuda is not built yet; use device=cpu\n";
-  }
   return text;
 }
 

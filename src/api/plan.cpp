@@ -8,7 +8,7 @@
 #include "api/choose.h"
 #include "cpu/backend.h"
 #include "cpu/thread_pool.h"
-#include "launch/forward_execution.h"
+#include "launch/execution.h"
 #include "problem/check.h"
 
 namespace attune {
@@ -34,7 +34,7 @@ struct Plan::Impl {
   int threads = 0;
   Executor executor;
   std::unique_ptr<cpu::Execution> cpu;
-  std::unique_ptr<cuda::ForwardExecution> cuda;
+  std::unique_ptr<cuda::Execution> cuda;
 };
 
 Plan::Plan(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -105,7 +105,7 @@ Expected<Plan> make_plan(const Problem& problem, const PlanOptions& options) {
   impl->kernel = id_of(spec);
   if (spec.family == Family::portable) {
     auto execution =
-        cuda::ForwardExecution::make(impl->problem, spec, choice->device_index, *choice->device);
+        cuda::Execution::make(impl->problem, spec, choice->device_index, *choice->device);
     if (!execution.ok()) return execution.status();
     impl->cuda = std::move(execution).value();
     return Plan(std::move(impl));
@@ -135,7 +135,7 @@ Expected<std::string> explain(const Problem& problem, const PlanOptions& options
   }
   if (!choice->chosen) return choice->refusal().message();
   const KernelSpec& spec = choice->candidates[*choice->chosen].spec;
-  const Expected<PortablePlan> plan = plan_forward_portable(choice->problem, spec, *choice->device);
+  const Expected<PortablePlan> plan = plan_portable(choice->problem, spec, *choice->device);
   if (!plan.ok()) return plan.status();
   return fmt::format("{}\n{}kernel {}\n{}", print(choice->problem), choice->describe(), id_of(spec),
                      describe(*plan));

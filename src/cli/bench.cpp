@@ -63,13 +63,6 @@ struct Row {
   std::optional<std::vector<Verdict>> verdicts;
 };
 
-// The Problem whose o and LSE a backward one reads.
-Problem forward_of(Problem problem) {
-  problem.kind = Kind::forward;
-  problem.bias.grad = problem.sink_grad = problem.alibi_grad = problem.lse_grad = false;
-  return problem;
-}
-
 Expected<Timing> time_enough(const Plan& plan, const Arguments& arguments, bool quick) {
   const double budget = quick ? 0.2 : 1.0;
   auto first = run_timed(plan, arguments, 1);
@@ -93,10 +86,7 @@ Expected<Row> measure(const Problem& problem, int threads, const BenchOptions& o
     if (!forward_plan.ok()) return forward_plan.status();
     forward_outputs = allocate_outputs(forward, false, arguments);
     if (!forward_outputs.ok()) return forward_outputs.status();
-    Arguments forward_arguments = arguments;
-    forward_arguments.grad_o = {};
-    forward_arguments.grad_lse = {};
-    if (Status status = forward_plan->run(forward_arguments); !status.ok()) return status;
+    if (Status status = forward_plan->run(forward_of(arguments)); !status.ok()) return status;
   }
   const auto outputs = allocate_outputs(problem, false, arguments);
   if (!outputs.ok()) return outputs.status();

@@ -48,20 +48,25 @@ struct Row {
 // 16,384 tokens and 2,048 numbers a token, in the lengths and head dims of common models.
 std::vector<Problem> standard_list(bool quick) {
   std::vector<Problem> problems;
-  for (const std::int64_t d : {64, 128, 256}) {
-    for (const bool causal : {false, true}) {
-      for (const std::int64_t s : {512, 1024, 2048, 4096, 8192, 16384}) {
-        if (quick && s != 1024 && s != 4096) continue;
-        Problem problem;
-        problem.device = Device::cuda;
-        problem.dtype = DType::bf16;
-        problem.b = 16384 / s;
-        problem.hq = problem.hkv = 2048 / d;
-        problem.sq = problem.sk = s;
-        problem.d = problem.dv = d;
-        problem.mask.causal = causal;
-        problems.push_back(problem);
-      }
+  const auto add = [&](Kind kind, std::int64_t d, bool causal) {
+    for (const std::int64_t s : {512, 1024, 2048, 4096, 8192, 16384}) {
+      if (quick && s != 1024 && s != 4096) continue;
+      Problem problem;
+      problem.kind = kind;
+      problem.device = Device::cuda;
+      problem.dtype = DType::bf16;
+      problem.b = 16384 / s;
+      problem.hq = problem.hkv = 2048 / d;
+      problem.sq = problem.sk = s;
+      problem.d = problem.dv = d;
+      problem.mask.causal = causal;
+      if (kind == Kind::backward) problem.lse = LseLayout::plain;
+      problems.push_back(problem);
+    }
+  };
+  for (const Kind kind : {Kind::forward, Kind::backward}) {
+    for (const std::int64_t d : {64, 128, 256}) {
+      for (const bool causal : {false, true}) add(kind, d, causal);
     }
   }
   return problems;
@@ -112,6 +117,11 @@ class BenchTensors {
     Arguments host;
     const auto inputs = make_inputs(problem, kSeed, host);
     if (!inputs.ok()) return inputs.status();
+    Expected<std::vector<Tensor>> results = std::vector<Tensor>();
+    if (problem.kind == Kind::backward) {
+      results = allocate_outputs(forward_of(problem), false, host);
+      if (!results.ok()) return results.status();
+    }
     const auto outputs = allocate_outputs(problem, false, host);
     if (!outputs.ok()) return outputs.status();
     auto copied = cuda::DeviceArguments::copy_of(problem, host, device);
@@ -191,6 +201,15 @@ Expected<double> error_of(Problem problem) {
   Arguments arguments;
   const auto inputs = make_inputs(problem, kSeed, arguments);
   if (!inputs.ok()) return inputs.status();
+  Expected<std::vector<Tensor>> forward_outputs = std::vector<Tensor>();
+  if (problem.kind == Kind::backward) {
+    const auto forward = make_plan(forward_of(problem));
+    if (!forward.ok()) return forward.status();
+    forward_outputs = allocate_outputs(forward->problem(), false, arguments);
+    if (!forward_outputs.ok()) return forward_outputs.status();
+    const auto timing = run_timed(*forward, forward_of(arguments), 1);
+    if (!timing.ok()) return timing.status();
+  }
   const auto outputs = allocate_outputs(problem, false, arguments);
   if (!outputs.ok()) return outputs.status();
   if (const auto timing = run_timed(*plan, arguments, 1); !timing.ok()) return timing.status();
@@ -213,6 +232,11 @@ Expected<Row> measure(const Problem& problem, const GpuBenchOptions& options,
   if (Status status = plan->prepare(); !status.ok()) return status;
   BenchTensors tensors;
   if (Status status = tensors.make(problem, plan->device_index()); !status.ok()) return status;
+  if (problem.kind == Kind::backward) {  // its o and LSE
+    const auto forward = make_plan(forward_of(problem));
+    if (!forward.ok()) return forward.status();
+    if (Status status = forward->run(forward_of(tensors.arguments())); !status.ok()) return status;
+  }
   Row row;
   row.problem = plan->problem();
   row.kernel = plan->kernel();

@@ -1,6 +1,5 @@
 #include "cli/budget.h"
 
-#include <attune/params.h>
 #include <fmt/format.h>
 
 #include "source/translation_unit.h"
@@ -36,9 +35,9 @@ std::vector<std::string> broken_budgets(const KernelSpec& spec, const CubinFacts
     broken.push_back(fmt::format("made for blocks of {} threads and launched with {}",
                                  facts.max_threads, shape.threads));
   }
-  if (facts.parameter_bytes != sizeof(kernel::ForwardParams)) {
+  if (static_cast<int>(facts.parameter_bytes) != shape.parameter_bytes) {
     broken.push_back(fmt::format("takes {} bytes of parameters; the host hands over {}",
-                                 facts.parameter_bytes, sizeof(kernel::ForwardParams)));
+                                 facts.parameter_bytes, shape.parameter_bytes));
   }
   return broken;
 }

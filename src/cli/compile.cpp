@@ -113,8 +113,15 @@ Expected<std::vector<CompileJob>> jobs_for(const CompileOptions& options,
 
 std::string code_hash(std::span<const std::byte> cubin) {
   const auto elf = read_elf(cubin);
-  const ElfSection* code = elf.ok() ? elf->section(".text." + std::string(kEntryName)) : nullptr;
-  return code == nullptr ? "" : content_hash(code->data);
+  if (!elf.ok()) return "";
+  ContentHash code;
+  const std::string kernels = ".text." + std::string(kEntryName);
+  for (const ElfSection& section : elf->sections) {
+    if (!section.name.starts_with(kernels)) continue;
+    code.add(section.name)
+        .add({reinterpret_cast<const char*>(section.data.data()), section.data.size()});
+  }
+  return code.text();
 }
 
 // Bytes are kept for a bundle alone: the whole catalogue has hundreds of megabytes.

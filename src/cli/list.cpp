@@ -223,11 +223,12 @@ void print_markdown() {
     kernels.push_back(std::move(row));
   }
   std::vector<std::vector<std::string>> features = {
-      {"Feature", "CPU forward", "CPU backward", "GPU forward"}};
+      {"Feature", "CPU forward", "CPU backward", "GPU forward", "GPU backward"}};
   for (const Feature& feature : kFeatures) {
     features.push_back({feature.name, support(feature, Kind::forward, Device::cpu),
                         support(feature, Kind::backward, Device::cpu),
-                        support(feature, Kind::forward, Device::cuda)});
+                        support(feature, Kind::forward, Device::cuda),
+                        support(feature, Kind::backward, Device::cuda)});
   }
   fmt::print("{}\n{}", markdown_table(kernels), markdown_table(features));
 }

@@ -37,6 +37,22 @@ double operations(const Problem& problem, double pairs) {
   return pairs * 2 * (problem.kind == Kind::forward ? d + dv : 3 * d + 2 * dv);
 }
 
+Problem forward_of(Problem problem) {
+  problem.kind = Kind::forward;
+  problem.bias.grad = problem.sink_grad = problem.alibi_grad = problem.lse_grad = false;
+  return problem;
+}
+
+Arguments forward_of(Arguments arguments) {
+  for (TensorView Arguments::*gradient :
+       {&Arguments::grad_o, &Arguments::grad_lse, &Arguments::grad_q, &Arguments::grad_k,
+        &Arguments::grad_v, &Arguments::grad_bias, &Arguments::grad_sink,
+        &Arguments::grad_alibi_slopes}) {
+    arguments.*gradient = {};
+  }
+  return arguments;
+}
+
 namespace {
 
 // One run of the plan, in seconds.

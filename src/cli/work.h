@@ -19,6 +19,10 @@ namespace attune::cli {
 // 2 (3 D + 2 Dv) backward, which is 2.5 times as much where D = Dv.
 [[nodiscard]] double operations(const Problem& problem, double pairs);
 
+// The Problem whose o and LSE a backward one reads, and its part of the arguments.
+[[nodiscard]] Problem forward_of(Problem problem);
+[[nodiscard]] Arguments forward_of(Arguments arguments);
+
 struct Timing {
   std::vector<double> seconds;  // of each timed run
   bool first_only = false;      // the untimed first run took so long that it is the measurement

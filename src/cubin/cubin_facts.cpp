@@ -58,28 +58,19 @@ std::uint32_t clamp32(std::uint64_t size) {
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(size, 0xffffffffu));
 }
 
-}  // namespace
-
-Expected<CubinFacts> read_facts(std::span<const std::byte> cubin, std::string_view entry) {
-  const auto elf = read_elf(cubin);
-  if (!elf.ok()) return elf.status();
-  if (elf->machine != kCudaMachine) {
-    return malformed(
-        fmt::format("it is for machine {}, not for CUDA ({})", elf->machine, kCudaMachine));
-  }
-  const std::string name(entry);
-  const ElfSection* code = elf->section(".text." + name);
-  const ElfSection* all = elf->section(".nv.info");
-  const ElfSection* own = elf->section(".nv.info." + name);
+Expected<CubinFacts> facts_of(const ElfFile& elf, const std::string& name) {
+  const ElfSection* code = elf.section(".text." + name);
+  const ElfSection* all = elf.section(".nv.info");
+  const ElfSection* own = elf.section(".nv.info." + name);
   if (code == nullptr || all == nullptr || own == nullptr) {
-    return malformed(fmt::format("it has no kernel {}", entry));
+    return malformed(fmt::format("it has no kernel {}", name));
   }
   CubinFacts facts;
   facts.code_bytes = clamp32(code->size);
-  if (const ElfSection* shared = elf->section(".nv.shared." + name)) {
+  if (const ElfSection* shared = elf.section(".nv.shared." + name)) {
     facts.shared_bytes = clamp32(shared->size);
   }
-  if (const ElfSection* local = elf->section(".nv.local." + name)) {
+  if (const ElfSection* local = elf.section(".nv.local." + name)) {
     facts.local_bytes = clamp32(local->size);
   }
   // Of functions that were not inlined the largest counts: a kernel has none, when all is well.
@@ -87,7 +78,7 @@ Expected<CubinFacts> read_facts(std::span<const std::byte> cubin, std::string_vi
     const auto symbol = number_at<std::uint32_t>(record.data, 0);
     const auto value = number_at<std::uint32_t>(record.data, sizeof(std::uint32_t));
     if (!symbol || !value) return;
-    const bool ours = *symbol < elf->symbols.size() && elf->symbols[*symbol] == entry;
+    const bool ours = *symbol < elf.symbols.size() && elf.symbols[*symbol] == name;
     if (record.attribute == kRegisterCount && ours) facts.registers = *value;
     if (record.attribute == kFrameSize || (record.attribute == kMinStackSize && ours)) {
       facts.local_bytes = std::max(facts.local_bytes, *value);
@@ -105,8 +96,45 @@ Expected<CubinFacts> read_facts(std::span<const std::byte> cubin, std::string_vi
     facts.max_threads = static_cast<std::uint32_t>(threads);
   };
   if (Status status = each_record(*own, take_own); !status.ok()) return status;
-  if (facts.registers == 0) return malformed(fmt::format("{} uses no register", entry));
+  if (facts.registers == 0) return malformed(fmt::format("{} uses no register", name));
   return facts;
+}
+
+CubinFacts worst_of(const CubinFacts& a, const CubinFacts& b) {
+  return {
+      std::max(a.registers, b.registers),     std::max(a.shared_bytes, b.shared_bytes),
+      std::max(a.local_bytes, b.local_bytes), a.parameter_bytes,
+      std::min(a.max_threads, b.max_threads), clamp32(std::uint64_t{a.code_bytes} + b.code_bytes)};
+}
+
+}  // namespace
+
+Expected<CubinFacts> read_facts(std::span<const std::byte> cubin, std::string_view entry) {
+  const auto elf = read_elf(cubin);
+  if (!elf.ok()) return elf.status();
+  if (elf->machine != kCudaMachine) {
+    return malformed(
+        fmt::format("it is for machine {}, not for CUDA ({})", elf->machine, kCudaMachine));
+  }
+  Expected<CubinFacts> worst = facts_of(*elf, std::string(entry));
+  if (!worst.ok()) return worst;
+  constexpr std::string_view kText = ".text.";
+  constexpr int kMost = 16;  // no cubin of ours has as many
+  const std::string others = std::string(kText) + std::string(entry) + "_";
+  int kernels = 1;
+  for (const ElfSection& section : elf->sections) {
+    if (!section.name.starts_with(others)) continue;
+    if (++kernels > kMost) return malformed(fmt::format("it has more than {} kernels", kMost));
+    const std::string name(section.name.substr(kText.size()));
+    const auto facts = facts_of(*elf, name);
+    if (!facts.ok()) return facts;
+    if (facts->parameter_bytes != worst->parameter_bytes) {
+      return malformed(fmt::format("{} takes {} bytes of parameters, and {} takes {}", entry,
+                                   worst->parameter_bytes, name, facts->parameter_bytes));
+    }
+    worst = worst_of(*worst, *facts);
+  }
+  return worst;
 }
 
 }  // namespace attune

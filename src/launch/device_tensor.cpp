@@ -72,7 +72,7 @@ Expected<DeviceArguments> DeviceArguments::copy_of(const Problem& problem, const
   for (const TensorSpec& spec : tensors_of(problem)) {
     if (spec.role == Role::unused) continue;
     // The others are aligned to their elements alone anyway.
-    const std::size_t shift = spec.strides != nullptr ? misalignment : 0;
+    const std::size_t shift = spec.aligned ? misalignment : 0;
     Expected<DeviceTensor> tensor = DeviceTensor::copy_of(host.*spec.view, device, shift);
     if (!tensor.ok()) {
       return Status{tensor.status().code(),

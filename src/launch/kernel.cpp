@@ -7,14 +7,15 @@
 #include <memory>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 namespace attune::cuda {
 
 namespace {
 
 struct Loaded {
-  std::mutex mutex;  // held while the kernel is being loaded
-  Function function = nullptr;
+  std::mutex mutex;                 // held while the kernels are being loaded
+  std::vector<Function> functions;  // stay as they are once there
 };
 
 // Entries stay for the life of the process: a context that is gone took its modules along, and its
@@ -58,7 +59,7 @@ class RelaxedCapture {
   bool active_ = false;
 };
 
-Expected<Function> load(const Driver& driver, const KernelImage& image) {
+Expected<std::vector<Function>> load(const Driver& driver, const KernelImage& image) {
   const RelaxedCapture relaxed(driver);
   Module module = nullptr;
   const auto failed = [&](Result result, const std::string& doing) {
@@ -68,33 +69,38 @@ Expected<Function> load(const Driver& driver, const KernelImage& image) {
   if (const Result result = driver.module_load(&module, image.cubin.data()); result != kSuccess) {
     return failed(result, fmt::format("loading its cubin of {} bytes", image.cubin.size()));
   }
-  Function function = nullptr;
-  if (const Result result = driver.module_function(&function, module, image.entry);
-      result != kSuccess) {
-    return failed(result, fmt::format("looking {} up in its cubin", image.entry));
-  }
-  constexpr int kWithoutAsking = 48 * 1024;
-  if (image.shared_bytes > kWithoutAsking) {
+  std::vector<Function> functions;
+  for (const KernelEntry& entry : image.entries) {
+    Function function = nullptr;
+    if (const Result result = driver.module_function(&function, module, entry.name);
+        result != kSuccess) {
+      return failed(result, fmt::format("looking {} up in its cubin", entry.name));
+    }
+    functions.push_back(function);
+    constexpr int kWithoutAsking = 48 * 1024;
+    if (entry.shared_bytes <= kWithoutAsking) continue;
     const Result result =
-        driver.set_function_attribute(function, kFunctionDynamicShared, image.shared_bytes);
+        driver.set_function_attribute(function, kFunctionDynamicShared, entry.shared_bytes);
     if (result != kSuccess) {
       return failed(
-          result, fmt::format("asking for {} bytes of shared memory a block", image.shared_bytes));
+          result, fmt::format("asking for {} bytes of shared memory a block", entry.shared_bytes));
     }
   }
-  return function;
+  return functions;
 }
 
 }  // namespace
 
-Expected<Function> load_kernel(const Driver& driver, unsigned long long context,
-                               const KernelImage& image) {
+Expected<std::span<const Function>> load_kernels(const Driver& driver, unsigned long long context,
+                                                 const KernelImage& image) {
   const std::shared_ptr<Loaded> entry = table().entry(context, image.id);
   const std::lock_guard lock(entry->mutex);
-  if (entry->function != nullptr) return entry->function;
-  Expected<Function> loaded = load(driver, image);
-  if (loaded.ok()) entry->function = *loaded;
-  return loaded;
+  if (entry->functions.empty()) {
+    Expected<std::vector<Function>> loaded = load(driver, image);
+    if (!loaded.ok()) return loaded.status();
+    entry->functions = std::move(loaded).value();
+  }
+  return std::span<const Function>(entry->functions);
 }
 
 int registers_of(const Driver& driver, Function function) {

@@ -10,18 +10,23 @@
 
 namespace attune::cuda {
 
-// What it takes to load a kernel into a context.
-struct KernelImage {
-  std::string id;  // with the cubin's architecture: what tells loaded kernels apart
-  std::span<const std::byte> cubin;
-  const char* entry = "";
+struct KernelEntry {
+  const char* name = "";
   int shared_bytes = 0;  // dynamic, of every launch
 };
 
-// The kernel in the current context, whose number is `context`: loaded on the first call, whatever
-// threads race, and never unloaded. Allowed while a stream is being captured.
-[[nodiscard]] Expected<Function> load_kernel(const Driver& driver, unsigned long long context,
-                                             const KernelImage& image);
+// What it takes to load the kernels of a cubin into a context.
+struct KernelImage {
+  std::string id;  // with the cubin's architecture: what tells loaded cubins apart
+  std::span<const std::byte> cubin;
+  std::span<const KernelEntry> entries;
+};
+
+// The kernels in the current context, whose number is `context`, in the order of the entries: loaded on
+// the first call, whatever threads race, and never unloaded. Allowed while a stream is being captured.
+[[nodiscard]] Expected<std::span<const Function>> load_kernels(const Driver& driver,
+                                                               unsigned long long context,
+                                                               const KernelImage& image);
 
 // Registers a thread, as the driver says; 0 when it does not.
 [[nodiscard]] int registers_of(const Driver& driver, Function function);

@@ -109,9 +109,9 @@ Status check_pointer(const TensorSpec& spec, const TensorView& view) {
   return {};
 }
 
-// What a CUDA kernel was chosen for: q, k, v and o, whose layout the Problem states.
+// What a CUDA kernel was chosen for.
 Status check_alignment(const Problem& problem, const TensorSpec& spec, const TensorView& view) {
-  if (spec.strides == nullptr || view.elements() == 0) return {};
+  if (!spec.aligned || view.elements() == 0) return {};
   const auto address = reinterpret_cast<std::uintptr_t>(view.data);
   if (address % static_cast<std::uintptr_t>(problem.alignment) == 0) return {};
   return refuse(fmt::format(

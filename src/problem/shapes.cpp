@@ -92,11 +92,11 @@ class Table {
   }
 
   void qkv() {
-    add("q", &Arguments::q, Role::input, "", p_.dtype, query_side(p_.d, true)).strides =
+    aligned(add("q", &Arguments::q, Role::input, "", p_.dtype, query_side(p_.d, true))).strides =
         &p_.q_strides;
-    add("k", &Arguments::k, Role::input, "", p_.dtype, key_side(p_.d, true)).strides =
+    aligned(add("k", &Arguments::k, Role::input, "", p_.dtype, key_side(p_.d, true))).strides =
         &p_.k_strides;
-    add("v", &Arguments::v, Role::input, "", p_.dtype, key_side(p_.dv, false)).strides =
+    aligned(add("v", &Arguments::v, Role::input, "", p_.dtype, key_side(p_.dv, false))).strides =
         &p_.v_strides;
   }
 
@@ -125,11 +125,12 @@ class Table {
   void results() {
     const bool backward = p_.kind == Kind::backward;
     const Role result = backward ? Role::input : Role::output;
-    add("o", &Arguments::o, result, "", p_.dtype, query_side(p_.dv, false)).strides = &p_.o_strides;
+    aligned(add("o", &Arguments::o, result, "", p_.dtype, query_side(p_.dv, false))).strides =
+        &p_.o_strides;
     add("lse", &Arguments::lse, p_.lse == LseLayout::none ? Role::unused : result,
         "the problem has no LSE", DType::f32, lse_layout());
-    add("grad_o", &Arguments::grad_o, input_if(backward), "the problem is a forward one", p_.dtype,
-        query_side(p_.dv, false));
+    aligned(add("grad_o", &Arguments::grad_o, input_if(backward), "the problem is a forward one",
+                p_.dtype, query_side(p_.dv, false)));
     add("grad_lse", &Arguments::grad_lse, input_if(backward && p_.lse_grad),
         "the problem has no gradient of the LSE", DType::f32, lse_layout());
   }
@@ -137,11 +138,12 @@ class Table {
   void gradients() {
     const bool backward = p_.kind == Kind::backward;
     const char* forward = "the problem is a forward one";
-    add("grad_q", &Arguments::grad_q, output_if(backward), forward, p_.dtype,
-        query_side(p_.d, true));
-    add("grad_k", &Arguments::grad_k, output_if(backward), forward, p_.dtype, key_side(p_.d, true));
-    add("grad_v", &Arguments::grad_v, output_if(backward), forward, p_.dtype,
-        key_side(p_.dv, false));
+    aligned(add("grad_q", &Arguments::grad_q, output_if(backward), forward, p_.dtype,
+                query_side(p_.d, true)));
+    aligned(add("grad_k", &Arguments::grad_k, output_if(backward), forward, p_.dtype,
+                key_side(p_.d, true)));
+    aligned(add("grad_v", &Arguments::grad_v, output_if(backward), forward, p_.dtype,
+                key_side(p_.dv, false)));
     add("grad_bias", &Arguments::grad_bias, output_if(backward && p_.bias.grad),
         "the problem asks for no bias gradient", p_.bias.dtype, bias_layout())
         .any_float = true;
@@ -149,6 +151,11 @@ class Table {
         "the problem asks for no sink gradient", DType::f32, {1, {p_.hq}, "[Hq]"});
     add("grad_alibi_slopes", &Arguments::grad_alibi_slopes, output_if(backward && p_.alibi_grad),
         "the problem asks for no ALiBi gradient", DType::f32, slopes());
+  }
+
+  static TensorSpec& aligned(TensorSpec& row) {
+    row.aligned = true;
+    return row;
   }
 
   static Role input_if(bool used) { return used ? Role::input : Role::unused; }

@@ -30,6 +30,8 @@ struct TensorSpec {
   std::array<std::int64_t, kMaxRank> shape{};
   const char* dims = "";                      // the shape in words, "[B, Sq, Hq, D]"
   const Problem::Strides* strides = nullptr;  // what the Problem prescribes; null: any
+  bool aligned =
+      false;  // starts at a multiple of the Problem's alignment: q, k, v, o, their gradients
 };
 
 inline constexpr std::size_t kTensorCount = 20;

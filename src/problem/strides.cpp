@@ -62,6 +62,20 @@ bool overlaps_itself(const Extents& shape, const Extents& strides, int rank) {
   return false;
 }
 
+std::int64_t row_alignment(const TensorView& view) {
+  const auto size = static_cast<std::int64_t>(size_of(view.dtype));
+  std::uint64_t bits = kMostRowAlignment;
+  if (view.rank < 1 || view.rank > kMaxRank || view.elements() == 0) return kMostRowAlignment;
+  const auto last = static_cast<std::size_t>(view.rank) - 1;
+  if (view.shape[last] > 1 && view.strides[last] != 1) return size;
+  for (std::size_t axis = 0; axis < last; ++axis) {
+    // Wraps around for strides past 2^63 bytes, which keep their lowest bits all the same.
+    if (view.shape[axis] > 1)
+      bits |= static_cast<std::uint64_t>(view.strides[axis]) * static_cast<std::uint64_t>(size);
+  }
+  return static_cast<std::int64_t>(bits & (~bits + 1));
+}
+
 Extents resolve_strides(const Extents& shape, const Extents& strides, int rank) {
   const bool unset = std::all_of(strides.begin(), strides.end(), [](auto s) { return s == 0; });
   return unset ? contiguous_strides(shape, rank) : strides;

@@ -27,6 +27,12 @@ struct Reach {
 // can't see are called overlapping too. Extents of 0 and 1 don't count.
 [[nodiscard]] bool overlaps_itself(const Extents& shape, const Extents& strides, int rank);
 
+// Bytes at whose multiples all rows start when the first one does, so far as strides decide it: a row is
+// what the last axis spans. A power of two up to kMostRowAlignment; one element's bytes where neighbours
+// of a row are not neighbours in memory.
+inline constexpr std::int64_t kMostRowAlignment = 16;
+[[nodiscard]] std::int64_t row_alignment(const TensorView& view);
+
 // The strides meant: contiguous ones when all are zero.
 [[nodiscard]] Extents resolve_strides(const Extents& shape, const Extents& strides, int rank);
 

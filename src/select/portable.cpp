@@ -1,5 +1,6 @@
 #include "select/portable.h"
 
+#include <attune/kernel/backward_portable_layout.h>
 #include <attune/kernel/forward_portable_layout.h>
 #include <fmt/format.h>
 
@@ -28,6 +29,10 @@ class Reasons {
     head_dim();
     if (spec_.portable.aligned) alignment();
     features();
+    if (p_.kind == Kind::backward && p_.page_size > 0) {
+      add("paged keys have no gradient on a GPU: use device=cpu, or gather the pages into k and v "
+          "first");
+    }
     shared_memory();
     return std::move(reasons_);
   }
@@ -56,14 +61,16 @@ class Reasons {
         p_.d >= p_.dv ? "d" : "dv", widest, bound);
   }
 
-  // Each of q, k, v, o: rows of a multiple of 16 bytes, that start at one.
+  // Each of q, k, v, o: rows of a multiple of 16 bytes, that start at one. The strides of gradients are
+  // known at the run alone (plan/backward_portable.h).
   void alignment() {
     const auto size = static_cast<std::int64_t>(size_of(p_.dtype));
     const std::int64_t elements = kLoadBytes / size;
     if (p_.alignment % kLoadBytes != 0) {
       add("q, k, v and o start at multiples of {} bytes (align={}), it loads {} at a time: "
-          "align them to {}",
-          p_.alignment, p_.alignment, kLoadBytes, kLoadBytes);
+          "align them to {}{}",
+          p_.alignment, p_.alignment, kLoadBytes, kLoadBytes,
+          p_.kind == Kind::backward ? ", and their gradients" : "");
     }
     if (p_.d % elements != 0) width("d", p_.d, elements);
     if (p_.dv % elements != 0) width("dv", p_.dv, elements);
@@ -102,7 +109,7 @@ class Reasons {
     if (row.general) return;
     if (p_.softcap > 0) missing("softcap", "full");
     if (p_.alibi != PerHead::none) missing("ALiBi", "full");
-    if (p_.page_size > 0) missing("paged keys", "full");
+    if (p_.page_size > 0 && p_.kind == Kind::forward) missing("paged keys", "full");
     if (!(static_cast<float>(p_.effective_scale()) > 0)) {
       add("scale = {} is not positive, and it takes only positive ones: a full row takes any",
           p_.effective_scale());
@@ -114,7 +121,9 @@ class Reasons {
   }
 
   void shared_memory() {
-    const std::int64_t needed = kernel::forward_portable_shared_bytes(spec_.portable);
+    const std::int64_t needed = p_.kind == Kind::forward
+                                    ? kernel::forward_portable_shared_bytes(spec_.portable)
+                                    : kernel::backward_portable_shared_bytes(spec_.portable);
     if (needed <= device_.shared_per_block) return;
     add("it needs {} bytes of shared memory a block, sm_{} offers {}: a row with a smaller tile "
         "or a smaller head dim",

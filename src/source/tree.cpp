@@ -16,19 +16,27 @@ std::string unit_path(const KernelSpec& spec) { return "kernels/" + id_of(spec) 
 
 std::string dispatch_header(const std::vector<KernelSpec>& specs) {
   std::string rows;
+  std::size_t count = 0;
   for (const KernelSpec& spec : specs) {
     const BlockShape shape = block_shape(spec);
     const ArchRange range = arch_range(spec);
-    rows += fmt::format("    Kernel{{\"{}\", \"{}\", \"{}\", {}, {}, {}, {}}},\n", id_of(spec),
-                        unit_path(spec), kEntryName, shape.threads, shape.shared_bytes, range.begin,
-                        range.end == kAnyLaterArch ? "kAnyLaterArch" : std::to_string(range.end));
+    for (const UnitEntry& entry : entries_of(spec)) {
+      rows += fmt::format("    Kernel{{\"{}\", \"{}\", \"{}\", {}, {}, {}, {}}},\n", id_of(spec),
+                          unit_path(spec), entry.name, shape.threads,
+                          entry.shared ? shape.shared_bytes : 0, range.begin,
+                          range.end == kAnyLaterArch ? "kAnyLaterArch" : std::to_string(range.end));
+      ++count;
+    }
   }
   return fmt::format(
       "// Written by `attune generate`: every kernel of this tree, in order of preference. "
       "Compile\n"
       "// one with\n"
       "//   nvcc -std=c++20 --expt-relaxed-constexpr -I . -cubin -arch=sm_80 kernels/<id>.cu\n"
-      "// and hand it one attune::kernel::ForwardParams (attune/params.h).\n"
+      "// and hand it one attune::kernel::ForwardParams, or BackwardParams (attune/params.h). A "
+      "row "
+      "of\n"
+      "// backward is a unit of several kernels.\n"
       "#pragma once\n"
       "\n"
       "#include <array>\n"
@@ -41,7 +49,7 @@ std::string dispatch_header(const std::vector<KernelSpec>& specs) {
       "struct Kernel {{\n"
       "  std::string_view id;\n"
       "  std::string_view file;   // below this folder\n"
-      "  std::string_view entry;  // the only kernel of its cubin\n"
+      "  std::string_view entry;  // in the cubin\n"
       "  int threads;             // a block\n"
       "  int shared_bytes;        // dynamic, a block\n"
       "  int arch_begin;          // 10 * major + minor of the first architecture\n"
@@ -52,16 +60,16 @@ std::string dispatch_header(const std::vector<KernelSpec>& specs) {
       "{}"
       "}};\n"
       "\n"
-      "// Null when this tree has no such kernel.\n"
-      "constexpr const Kernel* find(std::string_view id) {{\n"
+      "// Null when this tree has no such kernel. The main one of a unit has the default name.\n"
+      "constexpr const Kernel* find(std::string_view id, std::string_view entry = \"{}\") {{\n"
       "  for (const Kernel& kernel : kKernels) {{\n"
-      "    if (kernel.id == id) return &kernel;\n"
+      "    if (kernel.id == id && kernel.entry == entry) return &kernel;\n"
       "  }}\n"
       "  return nullptr;\n"
       "}}\n"
       "\n"
       "}}  // namespace attune::generated\n",
-      specs.size(), rows);
+      count, rows, kEntryName);
 }
 
 // The structured binding fails to compile when the struct gains a field that is not written here.
@@ -78,9 +86,15 @@ std::string manifest(const std::vector<KernelSpec>& specs) {
   for (const KernelSpec& spec : specs) {
     const BlockShape shape = block_shape(spec);
     const ArchRange range = arch_range(spec);
+    nlohmann::ordered_json entries = nlohmann::ordered_json::array();
+    for (const UnitEntry& entry : entries_of(spec)) {
+      entries.push_back(
+          {{"name", entry.name}, {"shared_bytes", entry.shared ? shape.shared_bytes : 0}});
+    }
     kernels.push_back({{"id", id_of(spec)},
                        {"file", unit_path(spec)},
                        {"entry", kEntryName},
+                       {"entries", std::move(entries)},
                        {"threads", shape.threads},
                        {"shared_bytes", shape.shared_bytes},
                        {"arch_begin", range.begin},

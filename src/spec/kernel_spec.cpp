@@ -31,9 +31,13 @@ std::vector<KernelSpec> make_table() {
       for (const Isa isa : sets_for(dtype)) table.push_back({kind, Family::cpu, dtype, isa, {}});
     }
   }
-  for (const DType dtype : kDTypes) {
-    for (const kernel::PortableSpec& spec : portable_forward_rows(dtype)) {
-      table.push_back({Kind::forward, Family::portable, dtype, Isa::generic, spec});
+  for (const auto& [kind, name] : kKinds) {
+    for (const DType dtype : kDTypes) {
+      const auto rows =
+          kind == Kind::forward ? portable_forward_rows(dtype) : portable_backward_rows(dtype);
+      for (const kernel::PortableSpec& spec : rows) {
+        table.push_back({kind, Family::portable, dtype, Isa::generic, spec});
+      }
     }
   }
   return table;

@@ -14,12 +14,15 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
+#include <variant>
 #include <vector>
 
 #include "host/device_facts.h"
-#include "plan/forward_portable.h"
+#include "plan/portable.h"
 #include "problem/shapes.h"
 #include "select/portable.h"
+#include "source/translation_unit.h"
 #include "spec/kernel_spec.h"
 #include "tests/emulator/block.h"
 #include "tests/emulator/entries.h"
@@ -42,13 +45,14 @@ std::int64_t round_up(std::int64_t x, std::int64_t step) {
   return (std::max<std::int64_t>(x, 1) + step - 1) / step * step;
 }
 
-// Multiplications of a forward pass by whole tiles.
+// Multiplications by whole tiles; backward has five products, two and a half times as many.
 double padded_work(const Problem& problem, const KernelSpec& spec) {
   const kernel::PortableSpec& tile = spec.portable;
   const auto width = [&](std::int64_t d) {
     return static_cast<double>(tile.head_dim > 0 ? tile.head_dim : round_up(d, 64));
   };
-  return static_cast<double>(std::max<std::int64_t>(problem.b, 1) * problem.hq) *
+  return (problem.kind == Kind::backward ? 2.5 : 1.0) *
+         static_cast<double>(std::max<std::int64_t>(problem.b, 1) * problem.hq) *
          static_cast<double>(round_up(problem.sq, tile.queries)) *
          static_cast<double>(round_up(problem.sk, tile.keys)) *
          (width(problem.d) + width(problem.dv));
@@ -131,15 +135,31 @@ class EmulatedGpu final : public DeviceUnderTest {
 
   [[nodiscard]] Status run(const Problem& problem, const KernelSpec& spec,
                            const Arguments& host) override {
-    const auto plan = plan_forward_portable(problem, spec, facts_for(spec));
+    const auto plan = plan_portable(problem, spec, facts_for(spec));
     if (!plan.ok()) return plan.status();
+    return std::visit([&](const auto& one) { return run_plan(problem, spec, one, host); }, *plan);
+  }
+
+ private:
+  template <typename Plan>
+  [[nodiscard]] static Status run_plan(const Problem& problem, const KernelSpec& spec,
+                                       const Plan& plan, const Arguments& host) {
     const DeviceCopies copies(problem, host);
     // As large as asked for and not a byte more; garbage at first.
-    const GuardedMemory workspace(plan->workspace_bytes);
-    if (!plan->nothing) {
-      const kernel::ForwardParams params =
-          complete(*plan, problem, copies.arguments(), workspace.data());
-      if (Status status = launch(spec, "attune_kernel", *plan, params); !status.ok()) return status;
+    const GuardedMemory workspace(plan.workspace_bytes);
+    if constexpr (std::is_same_v<Plan, BackwardPlan>) {
+      if (Status status = check_gradients(plan, problem, copies.arguments()); !status.ok()) {
+        return status;
+      }
+    }
+    const auto params = complete(plan, problem, copies.arguments(), workspace.data());
+    // A problem's own, so that one seed repeats it.
+    const auto seed = static_cast<unsigned>(problem.sq * 31 + problem.sk * 17 + problem.d);
+    for (const KernelLaunch& one : plan.launches) {
+      const char* const name = entries_of(spec)[one.entry].name;
+      if (Status status = launch(spec, name, one, &params, sizeof(params), seed); !status.ok()) {
+        return status;
+      }
     }
     if (const std::string damage = workspace.damage(); !damage.empty()) {
       return {Code::internal, "workspace: " + damage};
@@ -147,29 +167,27 @@ class EmulatedGpu final : public DeviceUnderTest {
     return copies.fetch();
   }
 
- private:
   [[nodiscard]] static Status launch(const KernelSpec& spec, std::string_view name,
-                                     const PortablePlan& plan,
-                                     const kernel::ForwardParams& params) {
+                                     const KernelLaunch& one, const void* params,
+                                     std::size_t params_bytes, unsigned seed) {
     const std::string id = id_of(spec);
     const emulator::Entry* const entry = emulator::find_entry(id, name);
-    if (entry == nullptr || entry->params_bytes != sizeof(params)) {
+    if (entry == nullptr || entry->params_bytes != params_bytes) {
       return {Code::internal, fmt::format("{} has no entry {} for such parameters", id, name)};
     }
     emulator::Launch how;
-    how.grid = {static_cast<unsigned>(plan.grid.x), static_cast<unsigned>(plan.grid.y), 1};
-    how.threads = static_cast<unsigned>(plan.threads);
-    how.shared_bytes = static_cast<std::size_t>(plan.shared_bytes);
-    // A problem's own, so that one seed repeats it.
-    how.seed = static_cast<unsigned>(params.sq * 31 + params.sk * 17 + params.d);
+    how.grid = {static_cast<unsigned>(one.grid.x), static_cast<unsigned>(one.grid.y), 1};
+    how.threads = static_cast<unsigned>(one.threads);
+    how.shared_bytes = static_cast<std::size_t>(one.shared_bytes);
+    how.seed = seed;
     const auto begin = std::chrono::steady_clock::now();
     try {
-      emulator::launch(how, [&] { entry->run(&params); });
+      emulator::launch(how, [&] { entry->run(params); });
     } catch (const std::runtime_error& error) {
-      return {Code::device_error, error.what()};
+      return {Code::device_error, fmt::format("{}: {}", name, error.what())};
     }
     Runs& done = runs()[id];
-    ++done.count;
+    if (name == kEntryName) ++done.count;
     done.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     return {};
   }

@@ -132,11 +132,31 @@ TEST_F(Failures, MisplacedPointersNameTheFix) {
               {"k starts at address", "multiple of the 16 bytes", "say align=8"});
 }
 
-TEST_F(Failures, BackwardIsNotBuiltYet) {
-  const Expected<Problem> p = parse("backward sq=10 d=16 device=cuda");
-  ASSERT_TRUE(p.ok());
-  expect_says(make_plan(*p).status(), Code::unsupported,
-              {"backward with device=cuda is not built yet", "device=cpu"});
+TEST_F(Failures, BackwardOverPagesNamesTheWaysAround) {
+  const Problem p = problem("backward lse sq=10 d=16 page_size=16 pages=4");
+  expect_says(make_plan(p).status(), Code::unsupported,
+              {"paged keys have no gradient on a GPU", "use device=cpu", "gather the pages"});
+}
+
+// Problems state no strides of gradients, so a run is the first to see them.
+TEST_F(Failures, GradientsThatAPlansKernelCannotTakeNameTheFix) {
+  const Problem p = problem("backward lse dtype=bf16 hq=2 hkv=2 sq=10 sk=10 d=16");
+  const Plan made = plan(p);
+  for (TensorView Arguments::*tensor :
+       {&Arguments::grad_o, &Arguments::grad_q, &Arguments::grad_k, &Arguments::grad_v}) {
+    Arguments a = arguments(p);
+    (a.*tensor).strides = {0, 36, 18, 1};
+    expect_says(made.run(a), Code::invalid_argument,
+                {std::string(made.kernel()), "grad_", "strides (0, 36, 18, 1)", "multiples of 8",
+                 "align=2"});
+    EXPECT_EQ(stand_in().launches(), 0);
+    Problem any = p;
+    any.alignment = 2;
+    EXPECT_TRUE(plan(any).run(a).ok());
+  }
+  Arguments a = arguments(p);
+  a.grad_o.data = static_cast<std::byte*>(a.grad_o.data) + 8;
+  expect_says(made.run(a), Code::invalid_argument, {"grad_o starts at address", "say align=8"});
 }
 
 TEST_F(Failures, ArchIsForExplainAlone) {

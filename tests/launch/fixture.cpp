@@ -30,7 +30,8 @@ void Launching::TearDown() {
 }
 
 Problem Launching::problem(const std::string& words) {
-  const Expected<Problem> parsed = parse("forward " + words + " device=cuda");
+  const bool backward = words.rfind("backward ", 0) == 0;
+  const Expected<Problem> parsed = parse((backward ? "" : "forward ") + words + " device=cuda");
   EXPECT_TRUE(parsed.ok()) << parsed.status().message();
   return parsed.ok() ? *parsed : Problem{};
 }

@@ -29,7 +29,7 @@ class Launching : public ::testing::Test {
   void SetUp() override;
   void TearDown() override;
 
-  // A valid Problem for the GPU from words such as "dtype=bf16 sq=100".
+  // A valid Problem for the GPU from words such as "dtype=bf16 sq=100"; forward unless they say so.
   [[nodiscard]] static Problem problem(const std::string& words);
   // Device memory for every tensor, on `device`. Lives as long as the test.
   [[nodiscard]] Arguments arguments(const Problem& problem, int device = 0);

@@ -293,15 +293,16 @@ TEST_F(Launching, ClustersAndDependentLaunchesAreAttributes) {
   const cuda::Driver& driver = **cuda::driver();
   stand_in().set_current(stand_in().create_context(0));
   std::vector<std::byte> bytes(64);
-  const auto function = cuda::load_kernel(driver, 1u << 20, {"test", bytes, "attune_kernel", 0});
-  ASSERT_TRUE(function.ok()) << function.status().message();
+  const cuda::KernelEntry entry{"attune_kernel", 0};
+  const auto functions = cuda::load_kernels(driver, 1u << 20, {"test", bytes, {&entry, 1}});
+  ASSERT_TRUE(functions.ok()) << functions.status().message();
   cuda::Launch how;
   how.grid_x = 8;
   how.threads = 128;
   how.cluster = 2;
   how.programmatic = true;
   const kernel::ForwardParams params{};
-  ASSERT_TRUE(cuda::launch(driver, *function, how, &params, "test").ok());
+  ASSERT_TRUE(cuda::launch(driver, functions->front(), how, &params, "test").ok());
   EXPECT_EQ(stand_in().latest()->cluster, 2U);
   EXPECT_TRUE(stand_in().latest()->programmatic);
 }

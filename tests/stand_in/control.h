@@ -16,15 +16,18 @@ struct StandInDevice {
   bool reads_host_memory = false;
 };
 
-// What the latest launch was.
+// What a launch was.
 struct StandInLaunch {
   unsigned grid_x, grid_y, grid_z, threads, shared_bytes, cluster;
   bool programmatic;
   void* stream;
   void* context;
   char function[64];
-  kernel::ForwardParams params;
+  kernel::ForwardParams params;     // backward: those within the others
+  kernel::BackwardParams backward;  // of a cubin with the kernels of backward
 };
+
+inline constexpr int kStandInLaunches = 8;  // so many are kept after each reset
 
 struct StandInControl {
   // Forgets everything that was recorded and every order to fail; devices are as given.
@@ -36,6 +39,7 @@ struct StandInControl {
   const char* (*log)();
   int (*count)(const char* name);  // calls of that name since the reset
   const StandInLaunch* (*latest)();
+  const StandInLaunch* (*launch)(int n);  // the n-th since the reset, of the first few
   int (*launches)();
   void (*quiet)(bool on);      // records nothing: for measuring what a call costs its caller
   void (*forget_memory)();     // frees what is still allocated

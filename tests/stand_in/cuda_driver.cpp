@@ -47,6 +47,7 @@ struct Function {
 struct Module {
   Context* context;
   std::vector<std::unique_ptr<Function>> functions;
+  bool backward = false;  // it has the kernels of a backward row
 };
 struct Stream {
   Context* context;
@@ -72,6 +73,7 @@ struct State {
   std::string log_text;
   std::map<DevicePointer, std::size_t> memory;
   StandInLaunch latest{};
+  StandInLaunch first[kStandInLaunches]{};
   int launches = 0;
   std::uint64_t next_id = 1;
 };
@@ -245,6 +247,7 @@ const StandInControl attune_stand_in_control = {
     log_of_calls,
     count_of,
     [] { return static_cast<const StandInLaunch*>(&state().latest); },
+    [](int n) { return static_cast<const StandInLaunch*>(&state().first[n]); },
     [] { return state().launches; },
     [](bool on) { quiet_mode = on; },
     [] {
@@ -391,8 +394,11 @@ Result cuModuleLoadData(void** module, const void* image) {
 }
 Result cuModuleGetFunction(void** function, void* module, const char* name) {
   ENTER("cuModuleGetFunction");
-  if (std::strcmp(name, "attune_kernel") != 0) return kNotFound;
+  const std::set<std::string> known = {"attune_kernel", "attune_kernel_rows",
+                                       "attune_kernel_finish", "attune_kernel_bias"};
+  if (known.count(name) == 0) return kNotFound;
   auto& functions = static_cast<Module*>(module)->functions;
+  if (std::strcmp(name, "attune_kernel_rows") == 0) static_cast<Module*>(module)->backward = true;
   functions.emplace_back(new Function{static_cast<Module*>(module), name});
   *function = functions.back().get();
   return 0;
@@ -452,9 +458,15 @@ Result cuLaunchKernelEx(const LaunchConfig* config, void* function, void** param
   launch.stream = config->stream;
   launch.context = current();
   std::snprintf(launch.function, sizeof(launch.function), "%s", f->name.c_str());
-  std::memcpy(&launch.params, params[0], sizeof(launch.params));
+  if (f->module->backward) {
+    std::memcpy(&launch.backward, params[0], sizeof(launch.backward));
+    launch.params = launch.backward.f;
+  } else {
+    std::memcpy(&launch.params, params[0], sizeof(launch.params));
+  }
   const std::lock_guard lock(state().mutex);
   state().latest = launch;
+  if (state().launches < kStandInLaunches) state().first[state().launches] = launch;
   ++state().launches;
   return 0;
 }

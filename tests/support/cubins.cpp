@@ -52,7 +52,11 @@ struct Section {
 }  // namespace
 
 std::vector<std::byte> fake_cubin(const FakeKernel& kernel) {
-  const std::string entry(kEntryName);
+  return fake_cubin_of_several(std::vector{std::pair{std::string(kEntryName), kernel}});
+}
+
+std::vector<std::byte> fake_cubin_of_several(
+    const std::vector<std::pair<std::string, FakeKernel>>& kernels) {
   std::vector<std::byte> names(1);
   const auto name = [&](std::vector<std::byte>& table, const std::string& text) {
     const auto at = static_cast<std::uint32_t>(table.size());
@@ -62,32 +66,36 @@ std::vector<std::byte> fake_cubin(const FakeKernel& kernel) {
   };
   std::vector<std::byte> symbol_names(1);
   std::vector<std::byte> symbols(24);
-  put<std::uint32_t>(symbols, name(symbol_names, entry));
-  symbols.resize(48);
-
   std::vector<std::byte> all;
-  record(all, 0x2f, {1, kernel.registers});
-  record(all, 0x11, {1, kernel.local_bytes});
-  record(all, 0x12, {1, kernel.local_bytes});
-  std::vector<std::byte> own;
-  record(own, 0x05, {kernel.max_threads, 1, 1});
-  put<std::uint16_t>(own, 0x1903);
-  put<std::uint16_t>(own, static_cast<std::uint16_t>(kernel.parameter_bytes));
-  std::vector<std::byte> code(kernel.code_bytes);
-  unsigned state = kernel.seed;
-  for (std::byte& byte : code) {
-    state = state * 1664525u + 1013904223u;
-    byte = static_cast<std::byte>(state >> 24);
+  std::vector<Section> of_kernels;
+  for (const auto& [entry, kernel] : kernels) {
+    const auto symbol = static_cast<std::uint32_t>(symbols.size() / 24);
+    put<std::uint32_t>(symbols, name(symbol_names, entry));
+    symbols.resize(24 * (symbol + 1));
+    record(all, 0x2f, {symbol, kernel.registers});
+    record(all, 0x11, {symbol, kernel.local_bytes});
+    record(all, 0x12, {symbol, kernel.local_bytes});
+    std::vector<std::byte> own;
+    record(own, 0x05, {kernel.max_threads, 1, 1});
+    put<std::uint16_t>(own, 0x1903);
+    put<std::uint16_t>(own, static_cast<std::uint16_t>(kernel.parameter_bytes));
+    std::vector<std::byte> code(kernel.code_bytes);
+    unsigned state = kernel.seed;
+    for (std::byte& byte : code) {
+      state = state * 1664525u + 1013904223u;
+      byte = static_cast<std::byte>(state >> 24);
+    }
+    of_kernels.push_back({".nv.info." + entry, 0x70000000, own, 0, 3});
+    of_kernels.push_back({".text." + entry, 1, code, 0, 3});
+    of_kernels.push_back({".nv.shared." + entry, 8, {}, kernel.shared_bytes, 0});
   }
 
   std::vector<Section> sections = {{},
                                    {".shstrtab", 3, {}, 0, 0},
                                    {".strtab", 3, symbol_names, 0, 0},
                                    {".symtab", 2, symbols, 0, 2},
-                                   {".nv.info", 0x70000000, all, 0, 3},
-                                   {".nv.info." + entry, 0x70000000, own, 0, 3},
-                                   {".text." + entry, 1, code, 0, 3},
-                                   {".nv.shared." + entry, 8, {}, kernel.shared_bytes, 0}};
+                                   {".nv.info", 0x70000000, all, 0, 3}};
+  sections.insert(sections.end(), of_kernels.begin(), of_kernels.end());
   std::vector<std::uint32_t> name_offsets;
   for (const Section& section : sections) name_offsets.push_back(name(names, section.name));
   sections[1].data = names;

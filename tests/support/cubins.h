@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "registry/registry.h"
@@ -28,6 +29,9 @@ struct FakeKernel {
   unsigned seed = 0;
 };
 [[nodiscard]] std::vector<std::byte> fake_cubin(const FakeKernel& kernel);
+// One of several kernels by name.
+[[nodiscard]] std::vector<std::byte> fake_cubin_of_several(
+    const std::vector<std::pair<std::string, FakeKernel>>& kernels);
 
 // A registry whose compiler knows sm_75, 80, 86, 89 and 90, counts, and makes fake cubins.
 [[nodiscard]] Registry::Options counting_options(std::atomic<int>& compiled,

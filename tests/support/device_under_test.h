@@ -46,7 +46,9 @@ void judge_on(std::unique_ptr<DeviceUnderTest> device);
 // Its missing().
 [[nodiscard]] std::string no_gpu();
 
-// The same problem for it. Some come with q, k, v and o less aligned than to 16 bytes; `salt` decides.
-[[nodiscard]] Problem for_gpu(Problem problem, std::string_view salt);
+// The same problem for it. Some come with q, k, v and o less aligned than to 16 bytes; `salt` decides,
+// and so does the layout of the gradients among `arguments`.
+[[nodiscard]] Problem for_gpu(Problem problem, std::string_view salt,
+                              const Arguments& arguments = {});
 
 }  // namespace attune::testing

@@ -54,16 +54,17 @@ std::string skip_reason(const Problem& problem) {
   return "none of the rows here serves it, or it is too large for them";
 }
 
-bool serves(const KernelSpec& kernel, const Problem& problem) {
+bool serves(const KernelSpec& kernel, const Problem& problem, const Arguments& arguments) {
   if (!on_gpu()) return true;
-  return device_under_test().serves(kernel, for_gpu(problem, ""));
+  return device_under_test().serves(kernel, for_gpu(problem, "", arguments));
 }
 
 Status run_kernel(const Problem& problem, const KernelSpec& kernel, const Arguments& arguments,
                   int threads) {
   if (on_gpu()) {
-    return device_under_test().run(problem.device == Device::cuda ? problem : for_gpu(problem, ""),
-                                   kernel, arguments);
+    return device_under_test().run(
+        problem.device == Device::cuda ? problem : for_gpu(problem, "", arguments), kernel,
+        arguments);
   }
   const Expected<Plan> plan =
       make_plan(problem, {.threads = threads, .kernel = id_of(kernel), .executor = {}});
@@ -125,7 +126,7 @@ std::string run_and_compare(const Problem& problem, Tensors& tensors, const Refe
 std::string judge_all(const Problem& given, Tensors& tensors, const Reference& reference,
                       int threads, std::string_view title) {
   std::string wrong;
-  const Problem problem = on_gpu() ? for_gpu(given, title) : given;
+  const Problem problem = on_gpu() ? for_gpu(given, title, tensors.arguments()) : given;
   const std::vector<KernelSpec> kernels = on_gpu() ? device_under_test().serving(problem, title)
                                                    : available_kernels(problem.kind, problem.dtype);
   if (kernels.empty()) {

@@ -35,7 +35,8 @@ struct Reference {
 [[nodiscard]] std::string skip_reason(const Problem& problem);
 
 // Whether this row of available_kernels() computes the Problem.
-[[nodiscard]] bool serves(const KernelSpec& kernel, const Problem& problem);
+[[nodiscard]] bool serves(const KernelSpec& kernel, const Problem& problem,
+                          const Arguments& arguments = {});
 
 // Runs one kernel, on the CPU or on the device under test. Precondition: it serves the Problem.
 [[nodiscard]] Status run_kernel(const Problem& problem, const KernelSpec& kernel,

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "tests/support/layout.h"
+#include "tests/support/on_gpu.h"
 #include "tests/support/random_problem.h"
 #include "tests/support/scalar.h"
 
@@ -283,9 +284,12 @@ void Tensors::make_backward() {
   const Problem& p = problem_;
   o_ = &input("o", p.dtype, shape_of_o(p), strides_from(p.o_strides));
   lse_ = &input("lse", DType::f32, shape_of_lse(p), sparse_strides(shape_of_lse(p), random_));
-  const Layout layout = random_.chance(0.05)  ? Layout::broadcast_all
-                        : random_.chance(0.5) ? Layout::row_major
-                                              : random_input_layout(random_);
+  // Aligned rows of a GPU take gradients only when all of them lie in aligned rows.
+  const bool aligned = on_gpu() && random_.chance(0.6);
+  const Layout layout = aligned                ? Layout::row_major
+                        : random_.chance(0.05) ? Layout::broadcast_all
+                        : random_.chance(0.5)  ? Layout::row_major
+                                               : random_input_layout(random_);
   grad_o_ = &input("grad_o", p.dtype, shape_of_o(p), strides_for(layout, shape_of_o(p), random_));
   fill_normal(*grad_o_, 1, random_);
   if (p.lse_grad) {
@@ -296,8 +300,9 @@ void Tensors::make_backward() {
 
   const auto gradient = [&](std::string_view name, DType dtype, const Shape& shape,
                             std::vector<double> oracle::Result::*result) {
-    const Layout own = random_.chance(0.5) || shape.size() != 4 ? Layout::row_major
-                                                                : random_output_layout(random_);
+    const Layout own = aligned || random_.chance(0.5) || shape.size() != 4
+                           ? Layout::row_major
+                           : random_output_layout(random_);
     const Shape strides =
         shape.size() == 4 ? strides_for(own, shape, random_) : sparse_strides(shape, random_);
     output(name, dtype, shape, strides, result);

@@ -38,8 +38,11 @@ struct BackwardBias {
       part = static_cast<int>(tile % bias.parts);
       tile /= bias.parts;
       int sequences = 1;
-      take(bias.one_k != 0, p.key_blocks, key, keys);
-      take(bias.one_q != 0, p.f.query_blocks, query, queries);
+      // Blocks of the gradient, which may be larger than what has queries and keys.
+      const int own_keys = (bias.sk + kSpec.keys - 1) / kSpec.keys;
+      const int own_queries = (bias.sq + kSpec.queries - 1) / kSpec.queries;
+      take(bias.one_k != 0, bias.one_k != 0 ? p.key_blocks : own_keys, key, keys);
+      take(bias.one_q != 0, bias.one_q != 0 ? p.f.query_blocks : own_queries, query, queries);
       take(bias.one_h != 0, p.f.hq, h, heads);
       take(bias.one_b != 0, p.f.b, b, sequences);
       steps = static_cast<i64>(sequences) * heads * queries * keys;
@@ -196,7 +199,7 @@ struct BackwardBias {
   static __device__ __forceinline__ void put(const BackwardParams& p, const Walk& walk, int i,
                                              int j, float x) {
     const BiasGradient& bias = p.grad_bias;
-    const i64 queries = bias.one_q != 0 ? 1 : p.f.sq, keys = bias.one_k != 0 ? 1 : p.f.sk;
+    const i64 queries = bias.one_q != 0 ? 1 : bias.sq, keys = bias.one_k != 0 ? 1 : bias.sk;
     if (i >= queries || j >= keys) return;
     if (bias.sums == nullptr) {
       store_element(

@@ -21,7 +21,7 @@ struct BackwardFinish {
     tile -= p.f.tiles;
     if (tile < p.sink_tiles) {
       return parts(p.grad_sink + tile * p.grad_sink_stride, p.sink_parts, static_cast<int>(tile),
-                   p.f.b, p.f.hq, p.f.query_blocks);
+                   p.f.b, p.f.hq, p.f.query_blocks * kSpec.warps);
     }
     tile -= p.sink_tiles;
     if (tile < p.alibi_tiles) {
@@ -117,7 +117,7 @@ struct BackwardFinish {
 
   static __device__ __forceinline__ void bias(const BackwardParams& p, i64 tile) {
     const BiasGradient& bias = p.grad_bias;
-    const i64 queries = bias.one_q != 0 ? 1 : p.f.sq, keys = bias.one_k != 0 ? 1 : p.f.sk;
+    const i64 queries = bias.one_q != 0 ? 1 : bias.sq, keys = bias.one_k != 0 ? 1 : bias.sk;
     const i64 heads = bias.one_h != 0 ? 1 : p.f.hq, all = bias.one_b != 0 ? 1 : p.f.b;
     const i64 elements = all * heads * queries * keys;
     const i64 end = smaller<i64>((tile + 1) * kBiasSumElements, elements);

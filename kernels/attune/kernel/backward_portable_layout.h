@@ -39,8 +39,7 @@ constexpr int backward_portable_shared_bytes(const PortableSpec& spec) {
   return backward_portable_shared(spec).total;
 }
 
-// The bias kernel needs no more, and the rows kernel a float a warp.
-constexpr int backward_rows_shared_bytes(const PortableSpec& spec) { return spec.warps * 4; }
+// The bias kernel needs no more, and the others none.
 
 // Floats that dQ's sums keep for a block of queries and a head, for d up to 65,536; likewise dK's and
 // dV's for a block of keys where they do not fit into registers.

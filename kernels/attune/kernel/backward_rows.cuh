@@ -81,7 +81,9 @@ struct BackwardRows {
     }
     float lse = *lse_at(f, seq, tile.b, tile.h, i);
     if (p.grad_lse != nullptr) {
-      delta -= p.grad_lse[lse_at(f, seq, tile.b, tile.h, i) - f.lse.data];
+      const i64 row = i + (f.lse.packed != 0 ? seq.q_start : 0);
+      delta -= p.grad_lse[tile.b * p.grad_lse_b_stride + tile.h * p.grad_lse_h_stride +
+                          row * p.grad_lse_s_stride];
     }
     if (lse == -infinity()) {  // nothing is attended to: no weights, whatever dO holds
       lse = infinity();
@@ -100,21 +102,14 @@ struct BackwardRows {
     }
   }
 
-  // One number a tile, summed in an order that never changes.
+  // One number a warp.
   static __device__ __forceinline__ void write_sink(const BackwardParams& p, const TilePlace& tile,
                                                     float sum) {
-    extern __shared__ __align__(128) unsigned char shared[];
-    const u32 sums = shared_address(shared);
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(~0u, sum, distance);
-    if (threadIdx.x % 32 == 0) store_shared(sums + threadIdx.x / 32 * 4, __float_as_uint(sum));
-    __syncthreads();
-    if (threadIdx.x != 0) return;
-    float all = 0.0f;
-    for (int warp = 0; warp < kSpec.warps; ++warp)
-      all += __uint_as_float(load_shared(sums + warp * 4));
-    p.sink_parts[(static_cast<i64>(tile.b) * p.f.hq + tile.h) * p.f.query_blocks + tile.block] =
-        all;
+    if (threadIdx.x % 32 != 0) return;
+    const i64 block = (static_cast<i64>(tile.b) * p.f.hq + tile.h) * p.f.query_blocks + tile.block;
+    p.sink_parts[block * kSpec.warps + threadIdx.x / 32] = sum;
   }
 };
 

@@ -1,0 +1,85 @@
+#include "spec/portable_rows.h"
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "spec/portable_table.h"
+
+namespace attune {
+
+namespace {
+
+using kernel::Element;
+using kernel::PortableSpec;
+
+struct FeatureSet {
+  bool bias, dropout, general;
+  const char* name;
+};
+constexpr std::array kFeatureSets = {
+    FeatureSet{false, false, false, "plain"}, FeatureSet{true, false, false, "bias"},
+    FeatureSet{false, true, false, "dropout"}, FeatureSet{true, true, true, "full"}};
+constexpr std::array kHeadDims = {32, 64, 96, 128, 192, 256, 0};
+constexpr std::array kArchs = {80, 75};
+
+Element element_of(DType dtype) {
+  if (dtype == DType::f16) return Element::f16;
+  return dtype == DType::bf16 ? Element::bf16 : Element::f32;
+}
+
+const char* name_of(Element element) {
+  if (element == Element::f16) return "f16";
+  return element == Element::bf16 ? "bf16" : "f32";
+}
+
+PortableSpec with_tile(PortableSpec spec, const PortableTile& tile) {
+  spec.queries = tile.queries;
+  spec.keys = tile.keys;
+  spec.warps = tile.warps;
+  spec.stages = tile.stages;
+  spec.blocks = tile.blocks;
+  spec.paired = tile.paired;
+  return spec;
+}
+
+}  // namespace
+
+std::vector<PortableSpec> portable_rows(DType dtype, PortableTiles tiles) {
+  std::vector<PortableSpec> rows;
+  for (const int arch : kArchs) {
+    for (const bool aligned : {true, false}) {
+      for (const int head_dim : kHeadDims) {
+        for (const FeatureSet& set : kFeatureSets) {
+          // Where loads are slow anyway, leaving features out gains nothing.
+          const bool slow = !aligned || head_dim == 0 || arch < 80;
+          if (slow && !set.general) continue;
+          PortableSpec spec;
+          spec.element = element_of(dtype);
+          spec.arch = arch;
+          spec.head_dim = head_dim;
+          spec.aligned = aligned;
+          spec.bias = set.bias;
+          spec.dropout = set.dropout;
+          spec.general = set.general;
+          for (const PortableTile& tile : tiles(spec)) rows.push_back(with_tile(spec, tile));
+        }
+      }
+    }
+  }
+  return rows;
+}
+
+std::string portable_id(const PortableSpec& spec) {
+  const char* features = "";
+  for (const FeatureSet& set : kFeatureSets) {
+    if (set.bias == spec.bias && set.dropout == spec.dropout && set.general == spec.general) {
+      features = set.name;
+    }
+  }
+  return fmt::format("sm{}.{}.d{}.{}.{}.q{}k{}", spec.arch, name_of(spec.element),
+                     spec.head_dim == 0 ? "any" : std::to_string(spec.head_dim),
+                     spec.aligned ? "aligned" : "strided", features, spec.queries, spec.keys);
+}
+
+}  // namespace attune
