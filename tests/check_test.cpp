@@ -388,5 +388,30 @@ TEST(Tensor, PrintsItself) {
   EXPECT_EQ(TensorView::contiguous(&x, DType::u8, {2, 0, 3}).strides[0], 3);
 }
 
+TEST(RowAlignment, IsThatOfEveryRow) {
+  const auto of = [](DType dtype, Extents shape, Extents strides) {
+    TensorView view;
+    view.dtype = dtype;
+    view.rank = 4;
+    view.shape = shape;
+    view.strides = strides;
+    return row_alignment(view);
+  };
+  EXPECT_EQ(of(DType::bf16, {2, 3, 4, 8}, {96, 32, 8, 1}), 16);
+  EXPECT_EQ(of(DType::bf16, {2, 3, 4, 8}, {96, 32, 12, 1}), 8);
+  EXPECT_EQ(of(DType::f32, {2, 3, 4, 8}, {96, 33, 8, 1}), 4);
+  EXPECT_EQ(of(DType::f32, {2, 3, 4, 8}, {0, 0, -8, 1}), 16) << "rows may repeat and walk back";
+  EXPECT_EQ(of(DType::bf16, {2, 3, 4, 8}, {0, 0, 0, 0}), 2) << "neighbours are not neighbours";
+  EXPECT_EQ(of(DType::bf16, {2, 3, 4, 8}, {768, 256, 64, 2}), 2);
+  EXPECT_EQ(of(DType::bf16, {1, 1, 1, 1}, {3, 5, 7, 9}), 16) << "extents of 1 do not count";
+  EXPECT_EQ(of(DType::bf16, {2, 0, 4, 8}, {1, 1, 1, 3}), 16) << "nor do tensors without elements";
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  EXPECT_EQ(of(DType::bf16, {2, 3, 4, 8}, {kMost, 32, 8, 1}), 2);
+  TensorView wrong;
+  wrong.data = &wrong;
+  wrong.rank = 9;
+  EXPECT_EQ(row_alignment(wrong), 16) << "check() refuses it";
+}
+
 }  // namespace
 }  // namespace attune

@@ -105,7 +105,7 @@ class GenerateTest(KernelsTest):
 
     def test_the_dispatch_header_is_plain_cplusplus(self):
         tree, rows = self.generate()
-        row = rows[-1]
+        row = rows[-1]  # of backward: a unit of several kernels
         source = self.folder / "use.cpp"
         source.write_text(
             '#include "dispatch.h"\n'
@@ -114,7 +114,9 @@ class GenerateTest(KernelsTest):
             f'              kernel->shared_bytes == {row["shared_bytes"]} &&\n'
             f'              kernel->arch_begin == {row["arch_begin"]});\n'
             'static_assert(attune::generated::find("none") == nullptr);\n'
-            f"static_assert(attune::generated::kKernels.size() == {len(rows)});\n"
+            f'static_assert(attune::generated::find("{row["id"]}", "{row["entries"][1]["name"]}")->shared_bytes == 0);\n'
+            "static_assert(attune::generated::kKernels.size() =="
+            f" {sum(len(row['entries']) for row in rows)});\n"
             "int main() {}\n")
         done = subprocess.run([CXX, "-std=c++20", "-Wall", "-Wextra", "-Werror", "-I", tree,
                                "-fsyntax-only", source], capture_output=True, text=True)

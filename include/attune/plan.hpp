@@ -39,7 +39,7 @@ class ATTUNE_API Plan {
   [[nodiscard]] int threads() const;              // 0 on a GPU
   [[nodiscard]] int device_index() const;         // of the GPU; -1 on the CPU
   // Bytes of scratch memory that run() needs; grows at most linearly with Sq and Sk. On a GPU
-  // mostly 0.
+  // mostly 0 forward; backward, parts of a bias's gradient that is summed over are as large as it is.
   [[nodiscard]] std::size_t workspace_bytes() const;
   // Every candidate in order, chosen or refused and why; tiles, tasks, threads, workspace.
   [[nodiscard]] std::string explain() const;

@@ -68,6 +68,7 @@ std::vector<std::byte> fake_cubin_of_several(
   std::vector<std::byte> symbols(24);
   std::vector<std::byte> all;
   std::vector<Section> of_kernels;
+  of_kernels.reserve(3 * kernels.size());
   for (const auto& [entry, kernel] : kernels) {
     const auto symbol = static_cast<std::uint32_t>(symbols.size() / 24);
     put<std::uint32_t>(symbols, name(symbol_names, entry));
