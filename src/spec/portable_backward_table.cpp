@@ -22,15 +22,19 @@ Tiles turing_tiles(const PortableSpec& spec) {
   return spec.head_dim > 128 ? Tiles{} : Tiles{kSmall};
 }
 
-// f32 by split tf32: rows are twice as long.
+// f32 by split tf32: rows are twice as long. Columns go to warps by powers of two: 96 are not.
 Tiles split_tiles(const PortableSpec& spec) {
   if (spec.head_dim <= 64) return {kMiddle};
-  if (spec.head_dim > 128) return {};
+  if (spec.head_dim != 128) return {};
   return {{32, 64, 8, 1, 1}, kSmall};
 }
 
 Tiles half_tiles(const PortableSpec& spec) {
-  if (spec.head_dim > 128) return {kMiddle, kSmall};
+  if (spec.head_dim > 128) {
+    // dK and dV leave too few registers for more; without a bound there is a row for any device.
+    if (spec.dropout || spec.general) return {{64, 32, 8, 1, 1}};
+    return {kMiddle, kSmall};
+  }
   if (is_featured(spec)) return {kMiddle};
   if (spec.head_dim > 64) return {kLarge, kMiddle};
   return {kLarge};
