@@ -95,10 +95,9 @@ struct BackwardFinish {
           Bits* const row = rows(i);
 #pragma unroll
           for (int n = 0; n < kColumns; ++n) {
-            const int at = first + 8 * n;
-            const float a = x[m][n][2 * half] * p.f.scale, b = x[m][n][2 * half + 1] * p.f.scale;
-            if (at < p.f.d) row[at * p.grad_q.d_stride] = E::from_float(a);
-            if (at + 1 < p.f.d) row[(at + 1) * p.grad_q.d_stride] = E::from_float(b);
+            store_pair<kSpec.element, kSpec.aligned>(row, p.grad_q.d_stride, first + 8 * n, p.f.d,
+                                                     x[m][n][2 * half] * p.f.scale,
+                                                     x[m][n][2 * half + 1] * p.f.scale);
           }
         }
         const u32 bad = __ballot_sync(~0u, doubtful(x, m, half));

@@ -37,6 +37,24 @@ struct Elements<Element::bf16> {
   static __device__ __forceinline__ u32 pack(float a, float b) { return pack_bf16(a, b); }
 };
 
+// Two neighbours of a row of d elements, from an even column on. kAligned: they lie together.
+template <Element kElement, bool kAligned>
+__device__ __forceinline__ void store_pair(typename Elements<kElement>::Bits* row, i64 d_stride,
+                                           int column, int d, float a, float b) {
+  using E = Elements<kElement>;
+  if constexpr (kAligned) {
+    if (column >= d) return;
+    if constexpr (kElement == Element::f32) {
+      *reinterpret_cast<float2*>(row + column) = make_float2(a, b);
+    } else {
+      *reinterpret_cast<u32*>(row + column) = E::pack(a, b);
+    }
+  } else {
+    if (column < d) row[column * d_stride] = E::from_float(a);
+    if (column + 1 < d) row[(column + 1) * d_stride] = E::from_float(b);
+  }
+}
+
 // An element of a tensor whose type is known only at run time.
 __device__ __forceinline__ float load_element(const void* data, i64 index, int element) {
   if (element == static_cast<int>(Element::f32)) return static_cast<const float*>(data)[index];

@@ -241,10 +241,9 @@ struct OwnedKeys {
           Bits* const row = head + key * x.s_stride;
 #pragma unroll
           for (int n = 0; n < G::kKeyColumns / 8; ++n) {
-            const int at = first + 8 * n;
-            const float a = from[m][n][2 * half] * factor, b = from[m][n][2 * half + 1] * factor;
-            if (at < d) row[at * x.d_stride] = E::from_float(a);
-            if (at + 1 < d) row[(at + 1) * x.d_stride] = E::from_float(b);
+            store_pair<kSpec.element, kSpec.aligned>(row, x.d_stride, first + 8 * n, d,
+                                                     from[m][n][2 * half] * factor,
+                                                     from[m][n][2 * half + 1] * factor);
           }
         }
         const u32 bad = __ballot_sync(~0u, doubtful(from, m, half));
