@@ -220,11 +220,12 @@ TEST_F(Backward, PiecesOfTheWorkspaceHaveTheirSizesAndDoNotOverlap) {
   const auto keys = static_cast<std::size_t>(made.spec.keys);
   const auto row_blocks = static_cast<std::size_t>(params.row_blocks);
   const BackwardWorkspace& w = made.workspace;
-  EXPECT_EQ(w.rows.bytes, 2U * 4 * 100 * sizeof(kernel::RowFacts));
+  EXPECT_EQ(w.rows.bytes, 2U * 4 * 128 * sizeof(kernel::RowFacts));
   EXPECT_EQ(w.grad_q_sum.bytes, row_blocks * 4 * queries * 320 * 4);
   EXPECT_EQ(w.key_sum.bytes, static_cast<std::size_t>(params.key_tiles) * keys * (320 + 128) * 4);
   EXPECT_EQ(w.alibi_parts.bytes, 2U * 4 * static_cast<std::size_t>(params.key_blocks) * 4);
-  EXPECT_EQ(w.sink_parts.bytes, 2U * 4 * static_cast<std::size_t>(params.f.query_blocks) * 4);
+  EXPECT_EQ(w.sink_parts.bytes,
+            2U * 4 * static_cast<std::size_t>(params.f.query_blocks * made.spec.warps) * 4);
   EXPECT_EQ(w.bias_sums.bytes, static_cast<std::size_t>(params.grad_bias.parts) * 100 * 300 * 4);
   EXPECT_GT(params.grad_bias.parts, 1);
   EXPECT_EQ(w.turns.bytes, (1 + row_blocks * 4) * 4);
@@ -270,7 +271,7 @@ TEST_F(Backward, WorkspaceIsTheCallersOrTheStreams) {
 TEST_F(Backward, SizesPast63BitsAreRefusedWithTheirValues) {
   const std::pair<const char*, const char*> cases[] = {
       {"dtype=f32 b=1048576 hq=1024 hkv=1 sq=1073741824 sk=1 d=1 dv=1",
-       "the workspace of 1048576 * 1024 * 1073741824 * 8 bytes for LSE and delta"},
+       "the workspace of 18014398509481984 * 64 * 8 bytes for LSE and delta"},
       {"dtype=f32 packed=qk b=2147483646 hq=1048576 hkv=1 sq=2147000000 sk=1 total_q=4 total_k=1 "
        "d=8",
        " * 1048576 * 2147483646 tiles, more than 2^63"}};
