@@ -85,7 +85,8 @@ struct BackwardBias {
     weigher.begin();
     typename W::Scores s, dp;
     multiply(p, memory, seq, b, h, i, j, f.q, f.k, f.d, s);
-    wait_for_copies<0>();  // the rows' facts, where d is 0
+    commit_copies();  // the rows' facts, where d is 0
+    wait_for_copies<0>();
     __syncthreads();
     weigher.powers(s);
     multiply(p, memory, seq, b, h, i, j, p.grad_o, f.v, f.dv, dp);

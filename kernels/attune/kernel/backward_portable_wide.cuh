@@ -94,9 +94,10 @@ struct WideBackward {
         typename Tile::P(memory + kShared.o).scores(dp, memory + kShared.v, false);
       }
     }
-    wait_for_copies<0>();  // the rows' facts, where d and dv are 0
+    commit_copies();  // the rows' facts, where d and dv are 0
+    wait_for_copies<0>();
     __syncthreads();
-    const auto copy = [(typename W::Scores& to, const typename W::Scores& from) {
+    const auto copy = [](typename W::Scores& to, const typename W::Scores& from) {
 #pragma unroll
       for (int m = 0; m < W::kRowTiles; ++m) {
 #pragma unroll
