@@ -74,19 +74,21 @@ struct BoundedBackward {
           [&](typename W::Scores& s) { typename Tile::P(q_tile).scores(s, memory + kShared.k); },
           [&](typename W::Scores& dp) { typename Tile::P(o_tile).scores(dp, memory + kShared.v); });
       __syncthreads();
+      {
+        typename G::QueryGradients dq;
+        clear_fragments(dq);
+        Tile::D::add_over_keys(dq, memory + kShared.s, memory + kShared.k);
+        tile.wait_for_turn(turn);
+        tile.add_queries(turn, 0, dq);
+        tile.pass_turn(turn);
+      }
       Tile::D::add_over_queries(dv, memory + kShared.p, o_tile);
       Tile::D::add_over_queries(dk, memory + kShared.s, q_tile);
-      typename G::QueryGradients dq;
-      clear_fragments(dq);
-      Tile::D::add_over_keys(dq, memory + kShared.s, memory + kShared.k);
       if constexpr (kSpec.stages == 1) {
         __syncthreads();
         const Turn next = tile.after(turn);
         if (tile.goes_on(next)) load_queries(next, stage);
       }
-      tile.wait_for_turn(turn);
-      tile.add_queries(turn, 0, dq);
-      tile.pass_turn(turn);
       tile.finish_head(turn);
     }
     wait_for_copies<0>();
