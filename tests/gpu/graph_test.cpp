@@ -6,6 +6,7 @@
 #include <attune/plan.hpp>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -13,6 +14,9 @@
 
 #include "launch/device.h"
 #include "launch/device_tensor.h"
+#include "launch/memory.h"
+#include "tests/gpu/backward_case.h"
+#include "tests/gpu/with_stream.h"
 #include "tests/support/judge.h"
 #include "tests/support/on_gpu.h"
 #include "tests/support/tensors.h"
@@ -20,26 +24,16 @@
 namespace attune::testing {
 namespace {
 
-class Graphs : public ::testing::Test {
+class Graphs : public WithStream {
  protected:
-  void SetUp() override {
-    if (!no_gpu().empty()) GTEST_SKIP() << no_gpu();
-    driver_ = *cuda::driver();
-    // A context that stays current, as a framework has one.
-    scope_.emplace(std::move(cuda::ContextScope::enter(*driver_, gpu(), nullptr)).value());
-    ASSERT_EQ(driver_->stream_create(&stream_, 1), cuda::kSuccess);
-  }
-  void TearDown() override {
-    if (stream_ != nullptr) (void)driver_->stream_destroy(stream_);
-  }
-
-  // Captures plan.run(arguments) on a stream of its own.
-  cuda::GraphExec capture(const Plan& plan, Arguments arguments) {
+  // Captures plan.run(arguments), with a workspace if there is one, on a stream of its own.
+  cuda::GraphExec capture(const Plan& plan, Arguments arguments,
+                          std::optional<std::span<std::byte>> workspace = {}) {
     arguments.stream = stream_;
     cuda::Graph graph = nullptr;
     cuda::GraphExec exec = nullptr;
     EXPECT_EQ(driver_->capture_begin(stream_, 0), cuda::kSuccess);
-    const Status status = plan.run(arguments);
+    const Status status = workspace ? plan.run(arguments, *workspace) : plan.run(arguments);
     EXPECT_TRUE(status.ok()) << status.message();
     EXPECT_EQ(driver_->capture_end(stream_, &graph), cuda::kSuccess);
     EXPECT_EQ(driver_->graph_instantiate(&exec, graph, 0), cuda::kSuccess);
@@ -51,10 +45,6 @@ class Graphs : public ::testing::Test {
     ASSERT_EQ(driver_->graph_launch(exec, stream_), cuda::kSuccess);
     ASSERT_EQ(driver_->stream_synchronize(stream_), cuda::kSuccess);
   }
-
-  const cuda::Driver* driver_ = nullptr;
-  std::optional<cuda::ContextScope> scope_;
-  cuda::Stream stream_ = nullptr;
 };
 
 Problem small(const std::string& words) {
@@ -129,6 +119,51 @@ TEST_F(Graphs, CapturesWithoutPreparing) {
           << print(p);
     }
     (void)driver_->graph_exec_destroy(exec);
+  }
+}
+
+// Backward: each replay reads the inputs, o, LSE and dropout state of its time. With and without a
+// workspace of the caller's, and the first run of its kernels while the stream is being captured.
+TEST_F(Graphs, AReplayOfBackwardGivesWhatARunGives) {
+  for (const char* words :
+       {"dtype=bf16 d=64 mask=causal-bottom-right", "dtype=f32 d=64 dropout=0.2",
+        "dtype=f16 d=128 bias=f16:1hqk bias_grad sink sink_grad", "dtype=bf16 d=300"}) {
+    const Expected<Problem> p =
+        parse(std::string("backward lse deterministic device=cuda b=2 hq=4 hkv=2 sq=200 sk=300 ") +
+              words);
+    ASSERT_TRUE(p.ok()) << p.status().message();
+    Expected<BackwardCase> tensors = BackwardCase::make(*p);
+    ASSERT_TRUE(tensors.ok()) << tensors.status().message();
+    const Expected<Plan> plan = make_plan(*p);
+    ASSERT_TRUE(plan.ok()) << plan.status().message();
+    const auto workspace = cuda::DeviceBuffer::allocate(gpu(), plan->workspace_bytes());
+    ASSERT_TRUE(workspace.ok()) << workspace.status().message();
+    const std::span<std::byte> own(workspace->data(), workspace->size());
+    const std::array graphs = {capture(*plan, tensors->arguments()),
+                               capture(*plan, tensors->arguments(), own)};
+    std::vector<std::byte> last;
+    for (const std::uint64_t seed : {1, 2, 1}) {
+      Status status = tensors->draw(seed);
+      ASSERT_TRUE(status.ok()) << status.message();
+      ASSERT_TRUE(tensors->poison().ok());
+      status = plan->run(tensors->arguments());
+      ASSERT_TRUE(status.ok()) << status.message();
+      const Expected<std::vector<std::byte>> run = tensors->results();
+      ASSERT_TRUE(run.ok()) << run.status().message();
+      EXPECT_TRUE(*run != last) << print(*p) << ": other inputs, the same gradients";
+      last = *run;
+      for (cuda::GraphExec graph : graphs) {
+        ASSERT_TRUE(tensors->poison().ok());
+        // The graph's stream does not wait for the default one.
+        ASSERT_TRUE(cuda::synchronize(gpu()).ok());
+        replay(graph);
+        const Expected<std::vector<std::byte>> replayed = tensors->results();
+        ASSERT_TRUE(replayed.ok()) << replayed.status().message();
+        EXPECT_EQ(tensors->differences(*run, *replayed), "")
+            << print(*p) << (graph == graphs[1] ? " with a workspace" : "") << ", seed " << seed;
+      }
+    }
+    for (cuda::GraphExec graph : graphs) (void)driver_->graph_exec_destroy(graph);
   }
 }
 

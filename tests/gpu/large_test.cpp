@@ -1,5 +1,4 @@
-// Sizes past 2^31 elements, judged on sampled rows. Elements repeat a pattern whose length is prime,
-// so that any part of any tensor is known without being kept.
+// Forward passes past 2^31 elements, judged on sampled rows.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -13,51 +12,17 @@
 #include <vector>
 
 #include "launch/device_tensor.h"
+#include "tests/gpu/pattern.h"
 #include "tests/support/flags.h"
 #include "tests/support/judge.h"
 #include "tests/support/on_gpu.h"
 #include "tests/support/random.h"
-#include "tests/support/scalar.h"
 #include "tests/support/tensor_memory.h"
 
 namespace attune::testing {
 namespace {
 
-constexpr std::int64_t kPeriod = 16777213;  // the largest prime below 2^24
 constexpr std::int64_t kTwoTo31 = std::int64_t{1} << 31;
-
-// A million different numbers would do; a prime of them falls in step with no stride.
-class Pattern {
- public:
-  explicit Pattern(DType dtype) : dtype_(dtype), bytes_(kPeriod * size_of(dtype)) {
-    Random random(7);
-    // Normal enough, and quick to draw: a sum of four uniform numbers.
-    for (std::int64_t n = 0; n < kPeriod; ++n) {
-      const std::uint64_t bits = random.next();
-      double sum = 0;
-      for (int part = 0; part < 4; ++part) sum += static_cast<double>(bits >> 16 * part & 0xFFFF);
-      store_scalar(&bytes_[static_cast<std::size_t>(n) * size_of(dtype)], dtype,
-                   (sum / 65535.0 - 2) * std::sqrt(3.0));
-    }
-  }
-
-  // Element `at` of a tensor that was filled with it.
-  [[nodiscard]] double operator()(std::int64_t at) const {
-    return load_scalar(&bytes_[static_cast<std::size_t>(at % kPeriod) * size_of(dtype_)], dtype_);
-  }
-
-  [[nodiscard]] Status fill(const cuda::DeviceBuffer& buffer) const {
-    for (std::size_t at = 0; at < buffer.size(); at += bytes_.size()) {
-      Status status = buffer.write(bytes_.data(), std::min(bytes_.size(), buffer.size() - at), at);
-      if (!status.ok()) return status;
-    }
-    return {};
-  }
-
- private:
-  DType dtype_;
-  std::vector<std::byte> bytes_;
-};
 
 class Large : public ::testing::Test {
  protected:
