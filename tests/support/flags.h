@@ -15,7 +15,7 @@ struct Flags {
   std::uint64_t grid_count = ATTUNE_GRID_COUNT;  // --grid-count=N: how many Problems
   bool every_kernel = false;  // --every-kernel: on a GPU, each row that serves instead of two
   std::uint64_t most_work = 20'000'000;  // --most-work=N: in the emulator, multiplications of a row
-  bool huge = false;  // --huge: on a GPU, the test that takes 9 GB and half a minute
+  bool huge = false;  // --huge: on a GPU, the tests that take up to 50 GB and half a minute each
 };
 
 [[nodiscard]] const Flags& flags();
