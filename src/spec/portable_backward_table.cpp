@@ -32,7 +32,8 @@ Tiles split_tiles(const PortableSpec& spec) {
 Tiles half_tiles(const PortableSpec& spec) {
   if (spec.head_dim > 128) {
     // dK and dV leave too few registers for more; without a bound there is a row for any device.
-    if (spec.dropout || spec.general) return {{64, 32, 8, 1, 1}};
+    if (spec.general && spec.head_dim > 192) return {};
+    if (is_featured(spec)) return {{64, 32, 8, 1, 1}};
     return {kMiddle, kSmall};
   }
   if (is_featured(spec)) return {kMiddle};
