@@ -107,8 +107,7 @@ driver_cuda() { # the CUDA version that the driver is made for; nothing where th
 has_nvrtc() {
   local toolkit=${CUDA_HOME:-${CUDA_PATH:-/usr/local/cuda}}
   [ -n "${ATTUNE_NVRTC:-}" ] || ldconfig -p 2>/dev/null | grep -q 'libnvrtc\.so\.1[23]' ||
-    compgen -G "$toolkit/lib64/libnvrtc.so.1[23]" >/dev/null ||
-    compgen -G "build/python/lib/python3*/site-packages/nvidia/*/lib/libnvrtc.so.1[23]" >/dev/null
+    compgen -G "$toolkit/lib64/libnvrtc.so.1[23]" >/dev/null
 }
 
 install_nvrtc() { # CUDA_MAJOR
@@ -125,6 +124,7 @@ python3-venv | @venv   | a place of its own for what PyPI brings"
 }
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/nvrtc.sh
 cuda=$(driver_cuda)
 if { [ "$what" = test ] || [ -n "$cuda" ]; } && ! has_nvrtc; then install_nvrtc "${cuda:-13}"; fi
 

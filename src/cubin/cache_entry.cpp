@@ -74,10 +74,17 @@ Expected<EntryMeta> read_meta(const std::filesystem::path& entry) {
   return meta;
 }
 
+std::string entry_name(const Recipe& recipe) {
+  return fmt::format("{}.{}.{}", recipe.id, to_string(recipe.target), recipe.key());
+}
+
 Expected<Cubin> read_entry(const std::filesystem::path& entry, EntryMeta& meta) {
   auto read = read_meta(entry);
   if (!read.ok()) return read.status();
   meta = *std::move(read);
+  if (entry.filename() != entry_name(meta.recipe)) {
+    return in_file(entry, Status(Code::io_error, "is not of the kernel that its name says"));
+  }
   const auto path = entry / kCubinFile;
   auto bytes = read_file(path, kMostCubinBytes);
   if (!bytes.ok()) return bytes.status();

@@ -30,7 +30,11 @@ struct EntryMeta {
 // Reads meta.json alone.
 [[nodiscard]] Expected<EntryMeta> read_meta(const std::filesystem::path& entry);
 
-// Reads and checks all of it: the cubin's size and hash against the meta file, and its facts anew.
+// The entry's folder, by all that the cubin was made from.
+[[nodiscard]] std::string entry_name(const Recipe& recipe);
+
+// Reads and checks all of it: the entry's name, the cubin's size and hash against the meta file, and its
+// facts anew.
 [[nodiscard]] Expected<Cubin> read_entry(const std::filesystem::path& entry, EntryMeta& meta);
 
 // Writes both files into the existing folder; the meta file last.

@@ -20,9 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What is wrong with an entry whose meta file was changed and is still one.
-constexpr const char* kOfAnother = "is not of the kernel that its name says";
-
 // A temporary folder this old belongs to nobody: a kernel compiles in seconds.
 constexpr std::int64_t kAbandonedSeconds = 24 * 60 * 60;
 
@@ -75,8 +72,7 @@ DiskCache::DiskCache(fs::path folder, std::uint64_t limit_bytes)
     : folder_(std::move(folder)), limit_bytes_(limit_bytes) {}
 
 fs::path DiskCache::path_of(const Recipe& recipe) const {
-  return folder_ / "entries" /
-         fmt::format("{}.{}.{}", recipe.id, to_string(recipe.target), recipe.key());
+  return folder_ / "entries" / entry_name(recipe);
 }
 
 // Names that no other thread or process has; the key comes first, for sweep().
@@ -107,11 +103,7 @@ std::optional<Cubin> DiskCache::find(const Recipe& recipe) {
   if (!fs::exists(path, error)) return std::nullopt;
   auto found = read(path);
   if (!found) return std::nullopt;
-  if (found->recipe == recipe) return std::move(found->cubin);
-  notice(fmt::format("the kernel cache has a damaged entry, which is compiled anew: {} {}",
-                     path.string(), kOfAnother));
-  (void)remove({.path = path, .meta = {}, .bytes = 0, .used = 0, .status = {}});
-  return std::nullopt;
+  return std::move(found->cubin);
 }
 
 std::optional<CachedCubin> DiskCache::find_any(const std::string& id, const std::string& contents,
@@ -230,11 +222,7 @@ std::vector<CacheItem> DiskCache::list(bool thorough) const {
     CacheItem item{path, {}, bytes_of(path), used_ns(path) / 1'000'000'000, {}};
     if (thorough) {
       const auto cubin = read_entry(path, item.meta);
-      if (!cubin.ok()) {
-        item.status = cubin.status();
-      } else if (path_of(item.meta.recipe) != path) {
-        item.status = {Code::io_error, path.string() + " " + kOfAnother};
-      }
+      if (!cubin.ok()) item.status = cubin.status();
     } else {
       auto meta = read_meta(path);
       if (meta.ok()) {

@@ -48,8 +48,7 @@ Expected<NvccProgram> find() {
   }
   return Status(Code::unsupported,
                 "there is no nvcc in CUDA_HOME, CUDA_PATH, /usr/local/cuda, PATH or a package of "
-                "pip. Install "
-                "the CUDA toolkit, or compile with NVRTC");
+                "pip. Install the CUDA toolkit, or compile with NVRTC");
 }
 
 Status write_text(const fs::path& path, std::string_view text) {

@@ -55,8 +55,8 @@ ATTUNE_INLINE void store_tiles(float* c, std::int64_t ldc) {
   if constexpr (kM == 2 && kN == 2) _tile_stored(3, c + 16 * ldc + 16, c_bytes);
 }
 
-// A in tiles 4-5, B in 6-7. Two by two reads each operand tile for
-// two products, which is what the load ports can feed.
+// A in tiles 4-5, B in 6-7. Two by two reads each operand tile for two products, which is what the load
+// ports can feed.
 template <int kM, int kN>
 ATTUNE_INLINE void tile_block(std::int64_t words, const float* a, std::int64_t lda, const float* b,
                               std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate) {

@@ -10,8 +10,8 @@
 
 namespace attune::cpu::ATTUNE_ISA {
 
-// A in tiles 4-5, B in 6-7. Small products first. kAll: low times low
-// too, 2^-18 of the whole, which the LSE, a float, would miss and what is rounded to binary16 does not.
+// A in tiles 4-5, B in 6-7. Small products first. kAll: low times low too, 2^-18 of the whole, which the
+// LSE, a float, would miss and what is rounded to binary16 does not.
 template <int kM, int kN, bool kAll>
 ATTUNE_INLINE void half_tile_block(std::int64_t words, const float* a, std::int64_t lda,
                                    const float* b, std::int64_t ldb, float* c, std::int64_t ldc,
