@@ -22,7 +22,7 @@ def problem_text(row, device, direction=None):
         text += " mask=causal-top-left"
     if row["bias"]:
         text += f" bias={row['dtype']}" + ("" if row["bias"] == "bhqk" else f":{row['bias']}")
-        text += " bias_grad" if direction == "backward" else ""
+        text += " bias_grad" if direction == "backward" and row["bias_grad"] else ""
     if row["dropout"]:
         text += f" dropout={row['dropout']}"
     if row["direction"] == "backward":
@@ -63,9 +63,9 @@ class Case:
             self.point_to(dtype)
             forward = Plan(library, problem_text(row, device, "forward"))
             forward.run(self.arguments)
-            self.results = [f"grad_{name}" for name in self.inputs]
+            self.results = [f"grad_{name}" for name in self.differentiated()]
             self.tensors["grad_o"] = random(shape)
-            for name, result in zip(self.inputs, self.results):
+            for name, result in zip(self.differentiated(), self.results):
                 self.tensors[result] = torch.empty_like(self.tensors[name])
             self.inputs.append("grad_o")
         self.point_to(dtype)
@@ -73,6 +73,10 @@ class Case:
         self.plan.prepare()
         self.workspace = torch.empty(max(1, self.plan.workspace_bytes), dtype=torch.uint8,
                                      device=device)
+
+    def differentiated(self):
+        return [name for name in self.inputs
+                if name != "grad_o" and (name != "bias" or self.row["bias_grad"])]
 
     def point_to(self, dtype):
         for name, tensor in self.tensors.items():
@@ -96,11 +100,12 @@ class Case:
             return attention.sdpa_kernel([backend])
 
         backward = row["direction"] == "backward"
-        leaves = [self.tensors[name].detach().requires_grad_(backward)
-                  for name in self.inputs if name != "grad_o"]
+        asked = self.differentiated() if backward else []
+        leaves = {name: self.tensors[name].detach().requires_grad_(name in asked)
+                  for name in self.inputs if name != "grad_o"}
         with torch.set_grad_enabled(backward):
-            q, k, v = (leaf.transpose(1, 2) for leaf in leaves[:3])
-            bias = leaves[3].expand(row["b"], -1, -1, -1) if row["bias"] else None
+            q, k, v = (leaves[name].transpose(1, 2) for name in "qkv")
+            bias = leaves["bias"].expand(row["b"], -1, -1, -1) if row["bias"] else None
 
         def forward():
             return torch.nn.functional.scaled_dot_product_attention(
@@ -112,7 +117,8 @@ class Case:
         with torch.enable_grad(), context():
             o = forward()
         grad = self.tensors["grad_o"].transpose(1, 2)
-        return lambda: torch.autograd.grad(o, leaves, grad, retain_graph=True), context
+        wanted = [leaves[name] for name in asked]
+        return lambda: torch.autograd.grad(o, wanted, grad, retain_graph=True), context
 
 
 def comparable(row, results):

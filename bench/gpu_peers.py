@@ -7,10 +7,11 @@ the C ABI of libattune.so, mem-eff, FA2 and cuDNN by torch.nn.attention.sdpa_ker
 clocks do meanwhile hits all. Inputs are random normal, B S = 16,384 tokens, H D = 2,048.
 
 TFLOP/s count the matrix products: 4 B H S^2 D forward, 2.5 times that backward, half of it when
-causal. Backward is timed alone; that of a bias includes the bias's gradient, and the group
-`deterministic` asks Attune, not its peers, for the same bits every time. The error ratio is of the same
-kernel on a small problem of the same kind (two heads, S at most 384), judged by Attune's float64
-oracle: the share of what the tolerance rule of docs/architecture.md allows, so at most 1 is fine.
+causal. Backward is timed alone, that of `bias-gradient` with the gradient of the bias in the bias's own
+shape; `deterministic` asks Attune, not its peers, for the same bits every time. The error ratio is of
+the same kernel on a small problem of the same kind (two heads, S at most 384), judged by Attune's
+float64 oracle: the share of what the tolerance rule of docs/architecture.md allows, so at most 1 is
+fine.
 
 usage: gpu_peers.py [--groups forward,f32,backward,backward-bias] [--dims 64,128] [--lengths 1024,4096]
                     [--masks full,causal] [--time-limit SECONDS] [--lib libattune.so] [-o OUT.json]
@@ -31,8 +32,8 @@ from gpu_case import PEERS, Case, first_line, judge, problem_text, take_turns, u
 
 TOKENS, WIDTH = 16384, 2048
 KINDS = ("forward", "f16", "f32", "bias", "dropout")
-# deterministic: backward alone
-GROUPS = (*KINDS, *(f"backward-{kind}" for kind in KINDS[1:]), "backward", "deterministic")
+GROUPS = (*KINDS, "backward", *(f"backward-{kind}" for kind in KINDS[1:]), "bias-gradient",
+          "deterministic")
 
 
 def rows_of(group):
@@ -51,7 +52,7 @@ def rows_of(group):
     if group == "f32":
         return [("f32", d, s, mask, None, 0.0) for d in (64, 128) for s in (1024, 4096)
                 for mask in both]
-    if group == "bias":
+    if group in ("bias", "bias-gradient"):
         return [("bf16", d, s, "full", bias, 0.0) for d in (64, 128) for s in (1024, 4096)
                 for bias in ("bhqk", "1hqk")]
     return [("bf16", d, s, mask, None, 0.125) for d in (64, 128) for s in (1024, 4096)
@@ -137,17 +138,18 @@ def chosen_rows(arguments):
                 continue
             direction = "forward" if group in KINDS else "backward"
             yield {"group": group, "direction": direction,
-                   "deterministic": group == "deterministic", "dtype": dtype, "mask": mask, "bias": bias, "dropout": dropout,
+                   "deterministic": group == "deterministic", "dtype": dtype, "mask": mask,
+                   "bias": bias, "bias_grad": group == "bias-gradient", "dropout": dropout,
                    "b": TOKENS // s, "h": WIDTH // d, "s": s, "d": d}
 
 
 def say_row(row):
-    name = row["group"] if not row["bias"] else f"bias {row['bias']}"
+    name = row["group"] + (f" {row['bias']}" if row["bias"] else "")
     numbers = "".join(f"{row['tflops'][p]:9.0f}" if p in row["tflops"] else f"{'-':>9}"
                       for p in ("attune", *PEERS))
     ratios = "".join(f"{row['ratio'][p]:9.2f}" if p in row["ratio"] else f"{'-':>9}" for p in PEERS)
     error = f"{row['error_ratio']['attune']:7.2f}" if "error_ratio" in row else f"{'-':>7}"
-    return (f"{name:10} {row['dtype']:5} {row['mask']:6} {row['d']:4} {row['s']:6}{numbers}"
+    return (f"{name:18} {row['dtype']:5} {row['mask']:6} {row['d']:4} {row['s']:6}{numbers}"
             f"{ratios}{error}  {row['kernel']}")
 
 
@@ -175,7 +177,7 @@ def main():
 
     print(f"{report['device']}, driver {report['driver']}; PyTorch {report['torch']}, cuDNN "
           f"{report['cudnn']}; Attune {report['version']} ({report['commit']}), TFLOP/s")
-    print(f"{'row':10} {'dtype':5} {'mask':6} {'D':>4} {'S':>6}{'Attune':>9}"
+    print(f"{'row':18} {'dtype':5} {'mask':6} {'D':>4} {'S':>6}{'Attune':>9}"
           + "".join(f"{p:>9}" for p in PEERS) + "".join(f"{'/' + p:>9}" for p in PEERS)
           + f"{'error':>7}  kernel")
     start, failed, known = time.monotonic(), False, {}

@@ -11,12 +11,18 @@ import sys
 
 PEERS = ("mem-eff", "FA2", "cuDNN")
 COLORS = {"attune": "#3b518b", "mem-eff": "#d0d0d0", "FA2": "#a8a8a8", "cuDNN": "#d9822b"}
-# What the README shows: (title, which rows)
-SHOWN = (("bf16", lambda r: r["group"] == "forward" and r["s"] in (1024, 4096, 16384)),
-         ("f16", lambda r: r["group"] == "f16" and r["s"] == 4096),
-         ("f32", lambda r: r["group"] == "f32" and r["s"] == 4096),
-         ("bf16, bias [B, H, S, S]", lambda r: r["group"] == "bias" and r["bias"] == "bhqk" and r["s"] == 4096),
-         ("bf16, dropout 0.125", lambda r: r["group"] == "dropout" and r["s"] == 4096))
+DRAWN = ("forward", "backward")
+# What the README shows: (title, group, lengths).
+SHOWN = (("bf16", "forward", (1024, 4096, 16384)),
+         ("f16", "f16", (4096,)),
+         ("f32", "f32", (4096,)),
+         ("bf16, bias [B, H, S, S]", "bias", (4096,)),
+         ("bf16, dropout 0.125", "dropout", (4096,)),
+         ("bf16 backward", "backward", (1024, 4096, 16384)),
+         ("bf16 backward, deterministic", "deterministic", (8192,)),
+         ("f32 backward", "backward-f32", (4096,)),
+         ("bf16 backward, gradient of a bias [B, H, S, S] too", "bias-gradient", (4096,)),
+         ("bf16 backward, dropout 0.125", "backward-dropout", (4096,)))
 
 
 def cell(row, peer):
@@ -28,8 +34,10 @@ def cell(row, peer):
 def print_table(rows):
     print("| what | D | S | mask | Attune | " + " | ".join(PEERS) + " |")
     print("|---" * (5 + len(PEERS)) + "|")
-    for title, chosen in SHOWN:
-        for row in filter(chosen, rows):
+    for title, group, lengths in SHOWN:
+        for row in rows:
+            if row["group"] != group or row["s"] not in lengths or row["bias"] == "1hqk":
+                continue
             print(f"| {title} | {row['d']} | {row['s']:,} | {row['mask']} | "
                   f"**{row['tflops']['attune']:.0f}** | "
                   + " | ".join(cell(row, peer) for peer in PEERS) + " |")
@@ -43,14 +51,13 @@ def draw(report, output):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = [row for row in report["rows"] if row["group"] == "forward"]
-    dims = sorted({row["d"] for row in rows})
-    figure, grid = plt.subplots(2, len(dims), squeeze=False, layout="constrained",
-                                figsize=(3.6 * len(dims), 5.2))
-    for x, d in enumerate(dims):
-        for y, mask in enumerate(("full", "causal")):
-            axes = grid[y][x]
-            chosen = [row for row in rows if row["d"] == d and row["mask"] == mask]
+    dims = sorted({row["d"] for row in report["rows"] if row["group"] in DRAWN})
+    figure, grid = plt.subplots(2 * len(DRAWN), len(dims), squeeze=False, layout="constrained",
+                                figsize=(3.6 * len(dims), 5 * len(DRAWN)))
+    for y, (group, mask) in enumerate((g, m) for g in DRAWN for m in ("full", "causal")):
+        for axes, d in zip(grid[y], dims):
+            chosen = [row for row in report["rows"]
+                      if (row["group"], row["d"], row["mask"]) == (group, d, mask)]
             for name, color in COLORS.items():
                 points = [(row["s"], row["tflops"][name]) for row in chosen if name in row["tflops"]]
                 if points:
@@ -60,14 +67,14 @@ def draw(report, output):
             axes.set_xticks([row["s"] for row in chosen], [str(row["s"]) for row in chosen], fontsize=6)
             axes.set_ylim(bottom=0)
             axes.tick_params(axis="y", labelsize=7)
-            axes.set_title(f"D {d}, {mask}", fontsize=9)
+            axes.set_title(f"{group}, D {d}, {mask}", fontsize=9)
             axes.set_ylabel("TFLOP/s", fontsize=8)
             axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"Forward, bf16, {report['device']}: Attune {report['version']}, PyTorch "
+    figure.suptitle(f"bf16, {report['device']}: Attune {report['version']}, PyTorch "
                     f"{report['torch']}, cuDNN {report['cudnn']}", fontsize=10)
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    figure.savefig(output, dpi=130)
+    figure.savefig(output, dpi=110)
     print(f"wrote {output}")
 
 

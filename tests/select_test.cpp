@@ -140,9 +140,11 @@ TEST(Select, BackwardTakesTheLargestTileThatFits) {
     const char* arch;
     const char* row;
   } cases[] = {
-      {"dtype=bf16 d=64", "sm_90", "bwd.portable.sm80.bf16.d64.aligned.plain.q64k128"},
+      {"dtype=bf16 d=64", "sm_90", "bwd.portable.sm80.bf16.d64.aligned.plain.q32k128"},
       {"dtype=bf16 d=128", "sm_90", "bwd.portable.sm80.bf16.d128.aligned.plain.q64k128"},
       {"dtype=bf16 d=128", "sm_86", "bwd.portable.sm80.bf16.d128.aligned.plain.q64k64"},
+      {"dtype=f16 d=256", "sm_90", "bwd.portable.sm80.f16.d256.aligned.plain.q64k64"},
+      {"dtype=f16 d=256", "sm_80", "bwd.portable.sm80.f16.d256.aligned.plain.q32k64"},
       {"dtype=f16 d=256", "sm_89", "bwd.portable.sm80.f16.d256.aligned.plain.q32k32"},
       {"dtype=f16 d=128 bias=f32 bias_grad", "sm_90", "sm80.f16.d128.aligned.bias"},
       {"dtype=f16 d=128 dropout=0.1", "sm_90", "sm80.f16.d128.aligned.dropout"},

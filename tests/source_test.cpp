@@ -64,7 +64,7 @@ TEST(Source, ABackwardUnitHasAKernelAStep) {
   const std::string unit = source_for(*spec);
   EXPECT_NE(unit.find("#include <attune/kernel/backward_portable.cuh>\n"), std::string::npos);
   EXPECT_NE(
-      unit.find("\nextern \"C\" __global__ void __launch_bounds__(256, 1)\n"
+      unit.find("\nextern \"C\" __global__ void __launch_bounds__(128, 2)\n"
                 "    attune_kernel_rows(const __grid_constant__ attune::kernel::BackwardParams "
                 "params) {\n"
                 "  attune::kernel::backward_rows<attune::kernel::kSpec>(params);\n"

@@ -105,7 +105,8 @@ struct BiasGradient {
   // empty even then when it is summed over the sequences.
   int sq, sk;
   // Tiles of queries x keys, [b or 1][hq or 1][query blocks or 1][key blocks or 1]. What a tile sums over
-  // goes to `parts` blocks of threads; each leaves its sum in `sums` where there are several.
+  // goes to `parts` blocks of threads; each leaves its sum in `sums` where there are several. 0: nothing
+  // is summed over, and the keys kernel writes the gradient as it goes.
   int parts;
   i64 tiles;    // parts included
   float* sums;  // workspace [parts][elements of the gradient, row-major]; null: one part

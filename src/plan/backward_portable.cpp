@@ -77,7 +77,8 @@ class Planner {
     return {};
   }
 
-  // A tile of the gradient sums over what the bias is broadcast along. Where the tiles are too few for
+  // A tile of the gradient sums over what the bias is broadcast along, if anything. Where the tiles are
+  // too few for
   // the multiprocessors, several blocks of threads share a tile's sum.
   Status bias() {
     BiasGradient& g = plan_.params.grad_bias;
@@ -92,6 +93,7 @@ class Planner {
     g.one_k = bias.broadcast_k ? 1 : 0;
     g.sq = static_cast<int>(problem_.sq);
     g.sk = static_cast<int>(problem_.sk);
+    if ((g.one_b | g.one_h | g.one_q | g.one_k) == 0) return {};  // written by the keys kernel
     const auto tiles =
         count_tiles({bias.broadcast_b ? 1 : problem_.b, bias.broadcast_h ? 1 : problem_.hq,
                      bias.broadcast_q ? 1 : ceil_div(g.sq, row_.queries),
@@ -182,8 +184,9 @@ class Planner {
       if (tiles == 0) continue;
       const Expected<Grid> grid = fold(tiles);
       if (!grid.ok()) return grid.status();
-      plan_.launches.push_back(
-          {entry, *grid, shape.threads, entries[entry].shared ? shape.shared_bytes : 0});
+      const int shared =
+          entry == kBiasEntry ? kernel::backward_bias_shared_bytes(row_) : shape.shared_bytes;
+      plan_.launches.push_back({entry, *grid, shape.threads, entries[entry].shared ? shared : 0});
     }
     return {};
   }

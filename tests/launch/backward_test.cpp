@@ -66,14 +66,15 @@ TEST_F(Backward, LaunchesRowsKeysBiasAndFinishInThisOrder) {
   EXPECT_EQ(stand_in().launch(2)->shared_bytes, 0U);
 
   const Problem biased =
-      backward("dtype=bf16 b=2 hq=4 hkv=2 sq=300 sk=500 d=128 bias=f32 bias_grad");
+      backward("dtype=bf16 b=2 hq=4 hkv=2 sq=300 sk=500 d=128 bias=f32:1hqk bias_grad");
   const Arguments with_bias = arguments(biased);
   ASSERT_TRUE(plan(biased).run(with_bias).ok());
   EXPECT_EQ(launched(), kFour);
 
-  // A bias whose gradient nobody asks for, or that has no element.
+  // A bias whose gradient nobody asks for, that has no element, or that is summed over nothing.
   for (const char* words :
-       {"dtype=bf16 sq=30 sk=50 d=64 bias=f32", "dtype=bf16 sq=30 sk=0 d=64 bias=f32 bias_grad"}) {
+       {"dtype=bf16 sq=30 sk=50 d=64 bias=f32", "dtype=bf16 sq=30 sk=0 d=64 bias=f32 bias_grad",
+        "dtype=bf16 b=2 hq=4 hkv=2 sq=300 sk=500 d=128 bias=f32 bias_grad"}) {
     const Problem none = backward(words);
     const Arguments arguments_of_none = arguments(none);
     ASSERT_TRUE(plan(none).run(arguments_of_none).ok()) << words;
@@ -149,16 +150,25 @@ TEST_F(Backward, BiasSumsAreSharedWhereTilesAreFew) {
   EXPECT_EQ(stand_in().launch(2)->grid_x, 128U);
   EXPECT_EQ(stand_in().latest()->grid_x, got.f.tiles + got.bias_tiles);
 
-  // Nothing to sum, and enough tiles.
-  const Problem many = backward("dtype=f16 b=8 hq=16 hkv=16 sq=200 sk=300 d=64 bias=f16 bias_grad");
+  // Enough tiles.
+  const Problem many =
+      backward("dtype=f16 b=8 hq=16 hkv=16 sq=2000 sk=300 d=64 bias=f16:1hqk bias_grad");
   a = arguments(many);
   got = run(many, a);
   EXPECT_EQ(got.grad_bias.parts, 1);
   EXPECT_EQ(got.grad_bias.sums, nullptr);
   EXPECT_EQ(got.bias_tiles, 0);
   const kernel::PortableSpec row = planned(many).spec;
-  EXPECT_EQ(got.grad_bias.tiles, std::int64_t{8} * 16 * ((200 + row.queries - 1) / row.queries) *
+  EXPECT_EQ(got.grad_bias.tiles, std::int64_t{16} * ((2000 + row.queries - 1) / row.queries) *
                                      ((300 + row.keys - 1) / row.keys));
+
+  // Nothing to sum: the keys kernel writes it.
+  const Problem own = backward("dtype=f16 b=8 hq=16 hkv=16 sq=200 sk=300 d=64 bias=f16 bias_grad");
+  a = arguments(own);
+  got = run(own, a);
+  EXPECT_EQ(got.grad_bias.tiles, 0);
+  EXPECT_EQ(got.grad_bias.data, a.grad_bias.data);
+  EXPECT_EQ(got.grad_bias.sums, nullptr);
 }
 
 TEST_F(Backward, PackedSequencesCountTheirBlocksInMemory) {

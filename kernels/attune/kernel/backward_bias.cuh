@@ -1,11 +1,12 @@
-// The gradient of a bias: dS summed over the dimensions along which the bias is one and the same.
+// The gradient of a bias that is one and the same along some dimensions: dS summed over them.
 //
 // A tile is a block of queries by a block of keys of one head of one sequence (of all of them where that
 // dimension is summed over), and walks over what it sums, S and dP anew each time: two products of five,
 // for which no sum is shared and no order matters. Where that leaves most of the GPU idle, a tile is cut
 // in parts, which backward_finish.cuh adds up.
 //
-// Shared memory: that of the keys kernel.
+// Shared memory: backward_portable_layout.h. Little of it, so that several blocks of threads hide each
+// other's loads.
 #pragma once
 
 #include <attune/kernel/backward_portable_layout.h>
@@ -21,7 +22,7 @@ struct BackwardBias {
   static constexpr int kWidth = backward_width(kSpec), kThreads = threads_of(kSpec);
   using W = typename BackwardShape<kSpec, kWidth, kSpec.head_dim == 0 ? 2 : 4>::W;
   using P = Products<kSpec.arch, W, false>;
-  static constexpr BackwardShared kShared = backward_portable_shared(kSpec);
+  static constexpr BiasShared kShared = backward_bias_shared(kSpec);
 
   // What a tile sums over, and where it stands: [sequences][heads][blocks of queries][blocks of keys].
   struct Walk {
@@ -82,14 +83,35 @@ struct BackwardBias {
     __syncthreads();
     weigher.copy_rows(memory + kShared.rows, p,
                       head_block(p, seq, b, h, i / kSpec.queries, kSpec.queries));
+    const Tiles scores{p.f.q, p.f.k, p.f.d, memory};
+    const Tiles gradients{p.grad_o, p.f.v, p.f.dv,
+                          memory + (kSpec.head_dim == 0 ? 0 : kShared.pair)};
+    if constexpr (kSpec.head_dim != 0) {
+      scores.load(p, seq, b, h, i, j, 0);
+      commit_copies();
+      gradients.load(p, seq, b, h, i, j, 0);
+      commit_copies();
+    }
     weigher.begin();
     typename W::Scores s, dp;
-    multiply(p, memory, seq, b, h, i, j, f.q, f.k, f.d, s);
-    commit_copies();  // the rows' facts, where d is 0
-    wait_for_copies<0>();
-    __syncthreads();
-    weigher.powers(s);
-    multiply(p, memory, seq, b, h, i, j, p.grad_o, f.v, f.dv, dp);
+    if constexpr (kSpec.head_dim != 0) {
+      wait_for_copies<1>();
+      __syncthreads();
+      scores.multiply(s);
+    } else {
+      scores.multiply_chunks(p, seq, b, h, i, j, s);
+      commit_copies();  // the rows' facts, where d is 0
+      wait_for_copies<0>();
+      __syncthreads();
+    }
+    weigher.powers(s, false);
+    if constexpr (kSpec.head_dim != 0) {
+      wait_for_copies<0>();
+      __syncthreads();
+      gradients.multiply(dp);
+    } else {
+      gradients.multiply_chunks(p, seq, b, h, i, j, dp);
+    }
     weigher.differences(s, dp);
 #pragma unroll
     for (int m = 0; m < W::kRowTiles; ++m) {
@@ -101,30 +123,42 @@ struct BackwardBias {
     }
   }
 
-  // S or dP.
-  static __device__ __forceinline__ void multiply(const BackwardParams& p, u32 memory,
-                                                  const Sequence& seq, int b, int h, int i, int j,
-                                                  const Operand& x, const Operand& y, int d,
-                                                  typename W::Scores& out) {
-    const u32 x_tile = memory + kShared.q, y_tile = memory + kShared.k;
-    clear_fragments(out);
-#pragma unroll 1
-    for (int column = 0; column < d; column += kWidth) {
-      __syncthreads();
-      QueryRows<const Bits> x_rows(x, b, seq.q_start, h);
-      x_rows.base += column * x.d_stride;
+  // The operands of S or dP, a tile of each at `memory`.
+  struct Tiles {
+    const Operand &x, &y;
+    int d;
+    u32 memory;
+
+    __device__ __forceinline__ void load(const BackwardParams& p, const Sequence& seq, int b, int h,
+                                         int i, int j, int column) const {
+      QueryRows<const Bits> rows(x, b, seq.q_start, h);
+      rows.base += column * x.d_stride;
       load_rows<kSpec.element, kSpec.aligned, kThreads, typename W::QTile, W::kQueries, kWidth>(
-          x_tile, x_rows, x.d_stride, d - column, i, seq.sq);
+          memory, rows, x.d_stride, d - column, i, seq.sq);
       const Bits* first =
           first_key_row<Bits, false>(p.f, y, b, seq.k_start, h / p.f.group) + column * y.d_stride;
       load_rows<kSpec.element, kSpec.aligned, kThreads, typename W::KTile, W::kKeys, kWidth>(
-          y_tile, KeyRows<Bits, false>(p.f, y, first, b), y.d_stride, d - column, j, seq.sk);
-      commit_copies();
-      wait_for_copies<0>();
-      __syncthreads();
-      P(x_tile).scores(out, y_tile, false);
+          memory + kShared.keys, KeyRows<Bits, false>(p.f, y, first, b), y.d_stride, d - column, j,
+          seq.sk);
     }
-  }
+    __device__ __forceinline__ void multiply(typename W::Scores& out, bool clear = true) const {
+      P(memory).scores(out, memory + kShared.keys, clear);
+    }
+    __device__ __forceinline__ void multiply_chunks(const BackwardParams& p, const Sequence& seq,
+                                                    int b, int h, int i, int j,
+                                                    typename W::Scores& out) const {
+      clear_fragments(out);
+#pragma unroll 1
+      for (int column = 0; column < d; column += kWidth) {
+        __syncthreads();
+        load(p, seq, b, h, i, j, column);
+        commit_copies();
+        wait_for_copies<0>();
+        __syncthreads();
+        multiply(out, false);
+      }
+    }
+  };
 
   // The sums of a tile, over its queries and keys too where they share an element.
   static __device__ __forceinline__ void write(const BackwardParams& p, u32 memory,

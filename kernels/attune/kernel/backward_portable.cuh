@@ -46,19 +46,22 @@ struct BoundedBackward {
     tile.load_keys(f.v, memory + kShared.v, f.dv);
     int stage = 0;
     const auto load_queries = [&](const Turn& turn, int stage) {
-      tile.load_queries(f.q, memory + kShared.q + stage * kShared.query_bytes, f.d, turn);
-      tile.load_queries(p.grad_o, memory + kShared.o + stage * kShared.query_bytes, f.dv, turn);
+      tile.load_queries(f.q, tile.facts.q, memory + kShared.q + stage * kShared.query_bytes, f.d,
+                        turn);
+      tile.load_queries(p.grad_o, tile.facts.grad_o,
+                        memory + kShared.o + stage * kShared.query_bytes, f.dv, turn);
       tile.load_facts(memory + kShared.rows + stage * kShared.row_bytes, turn);
       commit_copies();
     };
     Turn turn = tile.first_turn();
-    if (tile.goes_on(turn)) load_queries(turn, stage);
+    int left = tile.turns();
+    if (left > 0) load_queries(turn, stage);
 
     typename G::KeyGradients dk, dv;
     clear_fragments(dk);
     clear_fragments(dv);
 #pragma unroll 1
-    for (; tile.goes_on(turn); turn = tile.after(turn)) {
+    for (; left > 0; --left) {
       const u32 q_tile = memory + kShared.q + stage * kShared.query_bytes;
       const u32 o_tile = q_tile + kShared.o - kShared.q;
       const u32 rows = memory + kShared.rows + stage * kShared.row_bytes;
@@ -66,8 +69,7 @@ struct BoundedBackward {
       wait_for_copies<0>();
       __syncthreads();
       if constexpr (kSpec.stages > 1) {
-        const Turn next = tile.after(turn);
-        if (tile.goes_on(next)) load_queries(next, stage);
+        if (left > 1) load_queries(tile.after(turn), stage);
       }
       tile.weigh(
           turn, rows, memory + kShared.p, memory + kShared.s,
@@ -86,10 +88,10 @@ struct BoundedBackward {
       Tile::D::add_over_queries(dk, memory + kShared.s, q_tile);
       if constexpr (kSpec.stages == 1) {
         __syncthreads();
-        const Turn next = tile.after(turn);
-        if (tile.goes_on(next)) load_queries(next, stage);
+        if (left > 1) load_queries(tile.after(turn), stage);
       }
       tile.finish_head(turn);
+      turn = tile.after(turn);
     }
     wait_for_copies<0>();
     tile.write(p.grad_k, f.d, 0, dk, f.scale, false);

@@ -15,7 +15,7 @@ constexpr int backward_width(const PortableSpec& spec) {
 // The keys kernel: [K][V][stages x Q][stages x dO][P][dS][stages x RowFacts]
 // [a float a warp][what a tile is]. Without a
 // bound K, V, Q and dO are chunks, and there is one stage.
-constexpr int kKeyFactsBytes = 48;
+constexpr int kKeyFactsBytes = 104;
 
 struct BackwardShared {
   int key_bytes, query_bytes;               // of one tile of K or V, of Q or dO
@@ -39,7 +39,23 @@ constexpr int backward_portable_shared_bytes(const PortableSpec& spec) {
   return backward_portable_shared(spec).total;
 }
 
-// The bias kernel needs no more, and the others none.
+// The bias kernel: [Q][K][dO][V][RowFacts]; without a bound, chunks of a pair. The others need none.
+struct BiasShared {
+  int keys;  // where K lies after Q, V after dO
+  int pair;  // where dO lies
+  int rows, total;
+};
+
+constexpr BiasShared backward_bias_shared(const PortableSpec& spec) {
+  const BackwardShared all = backward_portable_shared(spec);
+  const int pair = all.query_bytes + all.key_bytes;
+  const int rows = spec.head_dim == 0 ? pair : 2 * pair;
+  return {all.query_bytes, pair, rows, rows + all.row_bytes};
+}
+
+constexpr int backward_bias_shared_bytes(const PortableSpec& spec) {
+  return backward_bias_shared(spec).total;
+}
 
 // Floats that dQ's sums keep for a block of queries and a head, for d up to 65,536; likewise dK's and
 // dV's for a block of keys where they do not fit into registers.

@@ -118,11 +118,11 @@ struct WideBackward {
                                               bool values) {
     const ForwardParams& f = p.f;
     if (column < f.d) {
-      tile.load_queries(f.q, memory + kShared.q, f.d, turn, column);
+      tile.load_queries(f.q, tile.facts.q, memory + kShared.q, f.d, turn, column);
       tile.load_keys(f.k, memory + kShared.k, f.d, column);
     }
     if (column < f.dv) {
-      tile.load_queries(p.grad_o, memory + kShared.o, f.dv, turn, column);
+      tile.load_queries(p.grad_o, tile.facts.grad_o, memory + kShared.o, f.dv, turn, column);
       if (values) tile.load_keys(f.v, memory + kShared.v, f.dv, column);
     }
     commit_copies();

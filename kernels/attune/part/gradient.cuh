@@ -1,8 +1,8 @@
 // The products of the backward pass on tiles in shared memory: sums over queries (dK, dV) and over
 // keys (dQ), three ways as in products.cuh.
 //
-// P and dS lie as [queries][keys], keys in the order of the fragments (shared_tile.cuh): no product has
-// to move an element, and only who writes dK and dV must know which key a row is (key_row()).
+// P and dS lie as [queries][keys] in the order of the keys: the four that a thread has of a row
+// (shared_tile.cuh) are neighbours, and stored together.
 #pragma once
 
 #include <attune/part/products.cuh>
@@ -28,10 +28,13 @@ struct GradientShape {
   static_assert(kKeyColumns % 16 == 0 && kQueryColumns % 16 == 0);
   using KeyGradients = float[kKeyRows / 16][kKeyColumns / 8][4];
   using QueryGradients = float[kQueryRows / 16][kQueryColumns / 8][4];
-  static constexpr int kRowBytes = kWidth * bytes_of(kElement);
-  using QueryTile = SharedTile<kQueries, kRowBytes, false>;                    // Q or dO
-  using KeyTile = SharedTile<kKeys, kRowBytes, true>;                          // K
-  using WeightTile = SharedTile<kQueries, kKeys * bytes_of(kElement), false>;  // P or dS
+  static constexpr int kElementBytes = bytes_of(kElement);
+  static constexpr int kRowBytes = kWidth * kElementBytes;
+  using QueryTile = SharedTile<kQueries, kRowBytes, RowOrder::natural>;  // Q or dO
+  using KeyTile = SharedTile<kKeys, kRowBytes, RowOrder::keys>;          // K
+  using WeightTile =
+      SharedTile<kQueries, kKeys * kElementBytes,
+                 kElement == Element::f32 ? RowOrder::natural : RowOrder::weights>;  // P or dS
 
   static __device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
   static __device__ __forceinline__ int key_row0() { return warp() % kKeyWarps * kKeyRows; }
@@ -43,32 +46,45 @@ struct GradientShape {
 
   // This thread's row of 16-row tile m, upper or lower half, as a key of the tile.
   static __device__ __forceinline__ int key(int m, int half) {
-    return key_row0() + 16 * m + key_row(static_cast<int>(threadIdx.x % 32 / 4), half);
+    return key_row0() + 16 * m + 8 * half + static_cast<int>(threadIdx.x % 32 / 4);
   }
   static __device__ __forceinline__ int query(int m, int half) {
     return query_row0() + 16 * m + 8 * half + static_cast<int>(threadIdx.x % 32 / 4);
   }
 };
 
-// This warp's P or dS to the tile.
-template <typename G, typename W>
-__device__ __forceinline__ void store_weights(u32 tile, const typename W::Scores& x) {
+// value() of this warp's P or dS to the tile: at once the keys of a row that a thread has in two tiles of
+// columns.
+template <typename G, typename W, typename Value>
+__device__ __forceinline__ void store_weights(u32 tile, const typename W::Scores& x,
+                                              const Value& value) {
   using E = Elements<W::kElement>;
+  using Tile = typename G::WeightTile;
+  constexpr int kGroup = G::kElementBytes;  // chunks of 16 keys
+  static_assert((W::kKeyTiles & (W::kKeyTiles - 1)) == 0);
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  const int chunk0 = W::half() * W::kKeyTiles / 2 * kGroup;
+  const u32 base = tile + chunk0 / Tile::kChunks * (G::kQueries * Tile::kPanel) +
+                   (W::first_row() + g) * Tile::kPanel;
+  const u32 inner = (chunk0 % Tile::kChunks + t * kGroup / 4) ^ Tile::swizzle(g);
 #pragma unroll
-  for (int m = 0; m < W::kRowTiles; ++m) {
+  for (int n = 0; n < W::kKeyTiles; n += 2) {
+    const int group = n / 2 * kGroup, panel = group / Tile::kChunks;
+    const u32 to =
+        base + panel * (G::kQueries * Tile::kPanel) + ((inner ^ group % Tile::kChunks) << 4);
 #pragma unroll
-    for (int n = 0; n < W::kKeyTiles; ++n) {
+    for (int m = 0; m < W::kRowTiles; ++m) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int row = W::first_row() + 16 * m + 8 * half + g;
-        const int at = W::half() * W::kKeyTiles + n;
-        const float a = x[m][n][2 * half], b = x[m][n][2 * half + 1];
+        const float a = value(x[m][n][2 * half]), b = value(x[m][n][2 * half + 1]);
+        const float c = value(x[m][n + 1][2 * half]), d = value(x[m][n + 1][2 * half + 1]);
+        const u32 row = to + (16 * m + 8 * half) * Tile::kPanel;
         if constexpr (W::kElement == Element::f32) {
-          store_shared(tile + G::WeightTile::chunk(row, 2 * at + t / 2) + t % 2 * 8,
-                       __float_as_uint(a), __float_as_uint(b));
+          const u32 words[4] = {__float_as_uint(a), __float_as_uint(b), __float_as_uint(c),
+                                __float_as_uint(d)};
+          store_shared(row, words);
         } else {
-          store_shared(tile + G::WeightTile::chunk(row, at) + 4 * t, E::pack(a, b));
+          store_shared(row + t % 2 * 8, E::pack(a, b), E::pack(c, d));
         }
       }
     }
@@ -76,7 +92,7 @@ __device__ __forceinline__ void store_weights(u32 tile, const typename W::Scores
 }
 
 // add_over_queries: x += A^T B with A = [queries][keys], B = [queries][columns].
-// add_over_keys: x += A B with A = [queries][keys], B = [keys][columns], both in the fragments' order.
+// add_over_keys: x += A B with A = [queries][keys], B = [keys][columns].
 template <typename G>
 struct TensorGradients {
   // Columns from a pair of chunks on, of a warp that has kColumns.
@@ -136,8 +152,8 @@ struct TensorGradients {
     using Rows = typename G::KeyTile;
     const MatrixReader<Weights> a_reader(weights + G::query_row0() * Weights::kPanel, lane % 16,
                                          lane / 16);
-    const Columns<G::kKeys, G::kQueryColumns, Rows> b_reader(
-        {keys, key_row(lane % 8, lane / 8 % 2), lane / 16}, G::query_column0());
+    const Columns<G::kKeys, G::kQueryColumns, Rows> b_reader({keys, lane % 16, lane / 16},
+                                                             G::query_column0());
 #pragma unroll
     for (int k = 0; k < G::kKeys; k += 16) {
       u32 a[G::kQueryRows / 16][4];
@@ -155,11 +171,10 @@ struct TensorGradients {
 template <typename G>
 struct SplitGradients {
   // Sums of four steps where registers are left for them.
-  static constexpr int kDepth =
-      G::kWidth <= 64 && G::kQueries % 32 == 0 && G::kKeys % 32 == 0 ? 4 : 2;
+  static constexpr int kDepth = 2;
 
-  // Floats of a tile at a row of this thread's, and of rows 8 (16 in the order of keys) apart, from a
-  // column on that is a multiple of kSpan, a power of two. What may be known at compile time, is.
+  // Floats of a tile at a row of this thread's, one of eight, and of rows 8 apart, from a column on that
+  // is a multiple of kSpan, a power of two. What may be known at compile time, is.
   template <typename Tile, int kRows, int kSpan>
   struct Reader {
     static_assert((kSpan & (kSpan - 1)) == 0);
@@ -174,7 +189,8 @@ struct SplitGradients {
     [[nodiscard]] __device__ __forceinline__ u32 load(int row, int column) const {
       const int chunk = column / 4;
       return load_shared(base + chunk / Tile::kChunks * (kRows * Tile::kPanel) +
-                         row * Tile::kPanel + (first ^ chunk % Tile::kChunks << 4));
+                         row * Tile::kPanel +
+                         (first ^ (chunk % Tile::kChunks ^ Tile::swizzle(row)) << 4));
     }
   };
 
@@ -217,7 +233,7 @@ struct SplitGradients {
     using Rows = Reader<typename G::KeyTile, G::kKeys, G::kQueryColumns>;
     const int row = G::query_row0() + g, column = G::query_column0() + g;
     const Weights even(weights, row, 2 * t), odd(weights, row, 2 * t + 1);
-    const Rows b_even(keys, 4 * t, column), b_odd(keys, 4 * t + 1, column);
+    const Rows b_even(keys, 2 * t, column), b_odd(keys, 2 * t + 1, column);
 #pragma unroll 1
     for (int k0 = 0; k0 < G::kKeys; k0 += 8 * kDepth) {
 #pragma unroll
@@ -235,8 +251,7 @@ struct SplitGradients {
           u32 b[kDepth][2];
 #pragma unroll
           for (int k = 0; k < kDepth; ++k) {
-            const int key = k0 + k / 2 * 16 + k % 2 * 2;  // and 4t: position k0 + 8k + 2t
-            b[k][0] = b_even.load(key, 8 * n), b[k][1] = b_odd.load(key, 8 * n);
+            b[k][0] = b_even.load(k0 + 8 * k, 8 * n), b[k][1] = b_odd.load(k0 + 8 * k, 8 * n);
           }
           multiply_split(x[m][n], a, b);
         }
@@ -290,7 +305,6 @@ struct SimtGradients {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll 1
     for (int position = 0; position < G::kKeys; ++position) {
-      const int key = position / 16 * 16 + key_row(position % 8, position / 8 % 2);
 #pragma unroll
       for (int m = 0; m < G::kQueryRows / 16; ++m) {
         const int row = G::query_row0() + 16 * m + g;
@@ -301,7 +315,7 @@ struct SimtGradients {
 #pragma unroll
           for (int e = 0; e < 2; ++e) {
             const float y =
-                at<typename G::KeyTile>(keys, key, G::query_column0() + 8 * n + 2 * t + e);
+                at<typename G::KeyTile>(keys, position, G::query_column0() + 8 * n + 2 * t + e);
             x[m][n][e] += a * y;
             x[m][n][2 + e] += b * y;
           }

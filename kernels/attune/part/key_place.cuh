@@ -37,6 +37,7 @@ struct KeyPlace {
 
 // Query i attends to keys [i + low, i + high).
 struct Diagonals {
+  static constexpr int kMostQueries = 0x7fffffff;
   i64 low, high;
   __device__ __forceinline__ Diagonals(const ForwardParams& p, const Sequence& s) {
     const i64 diagonal = p.bottom_right != 0 ? static_cast<i64>(s.sk) - s.sq : 0;
@@ -48,6 +49,16 @@ struct Diagonals {
                                                             int keys) const {
     return {static_cast<int>(clamp<i64>(j - high + 1, 0, s.sq)),
             static_cast<int>(clamp<i64>(j + keys - low, 0, s.sq))};
+  }
+
+  // Blocks of queries from first_whole() to last_whole() attend to all keys [j, j + keys).
+  [[nodiscard]] __device__ __forceinline__ int first_whole(int j, int keys) const {
+    return static_cast<int>(clamp<i64>(j + keys - high, 0, kMostQueries));
+  }
+  [[nodiscard]] __device__ __forceinline__ int last_whole(const Sequence& s, int j, int queries,
+                                                          int keys) const {
+    if (keys > s.sk - j) return -1;
+    return static_cast<int>(clamp<i64>(j - low - queries + 1, -1, kMostQueries));
   }
 };
 

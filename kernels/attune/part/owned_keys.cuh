@@ -4,6 +4,7 @@
 
 #include <attune/kernel/backward_portable_layout.h>
 
+#include <attune/part/bias_gradient.cuh>
 #include <attune/part/exact_gradient.cuh>
 #include <attune/part/weigh.cuh>
 
@@ -13,8 +14,12 @@ namespace attune::kernel {
 struct KeyFacts {
   KeyPlace place;
   Sequence seq;
-  int j;             // the first key
-  int first, count;  // blocks of queries to visit, from query `first` on
+  int j;                  // the first key
+  int first, count, end;  // blocks of queries to visit, from query `first` on; the end of the last
+  int whole_first, whole_last;  // from and up to which query blocks of them have no element masked
+  const void *q, *grad_o;       // query 0 of head 0
+  BiasWriter bias;
+  i64 sum_block;  // its block of queries: head_block()
 };
 
 // A block of queries from i on, of head h.
@@ -53,12 +58,27 @@ struct OwnedKeys {
       const KeyPlace place(p, number);
       const Sequence seq = sequence_of(p.f, place.b);
       const int j = place.block * kSpec.keys;
-      const V visits(Diagonals(p.f, seq), seq, j);
-      facts = {place, seq, j, visits.first, j < seq.sk ? visits.count : 0};
+      const Diagonals diagonals(p.f, seq);
+      const V visits(diagonals, seq, j);
+      facts = {place,
+               seq,
+               j,
+               visits.first,
+               j < seq.sk ? visits.count : 0,
+               visits.first + visits.count * kSpec.queries,
+               diagonals.first_whole(j, kSpec.keys),
+               diagonals.last_whole(seq, j, kSpec.queries, kSpec.keys),
+               QueryRows<const Bits>(p.f.q, place.b, seq.q_start, 0).base,
+               QueryRows<const Bits>(p.grad_o, place.b, seq.q_start, 0).base,
+               kSpec.bias ? BiasWriter::of(p.grad_bias, place.b) : BiasWriter{nullptr, false},
+               head_block(p, seq, place.b, 0, 0, kSpec.queries)};
     }
     __syncthreads();
     write_outside(p.grad_k, p.f.d);
     write_outside(p.grad_v, p.f.dv);
+    if constexpr (kSpec.bias) {
+      if (facts.bias.data != nullptr) write_bias_outside();
+    }
     if constexpr (kSpec.general) {
       if (p.alibi_parts != nullptr && facts.count == 0) {
         for (int h = threadIdx.x; h < p.f.group; h += kThreads) *alibi_part(h) = 0.0f;
@@ -98,15 +118,36 @@ struct OwnedKeys {
     }
   }
 
+  // Zeros of the bias's gradient for queries that attend to none of these keys.
+  __device__ __forceinline__ void write_bias_outside() const {
+    constexpr int kColumns = kSpec.keys / 4;
+    static_assert(kThreads % kColumns == 0);
+    const int sq = p.grad_bias.sq, thread = threadIdx.x;
+    const int before = facts.count > 0 ? facts.first : sq, end = facts.end;
+    const int rows = before + (facts.count > 0 && end < sq ? sq - end : 0);
+    const int j = facts.j + thread % kColumns * 4;
+    for (int h = facts.place.hkv * p.f.group; h < (facts.place.hkv + 1) * p.f.group; ++h) {
+      for (int row = thread / kColumns; row < rows; row += kThreads / kColumns) {
+        facts.bias.write(p.grad_bias, h, row < before ? row : row - before + end, j, 0, 0, 0, 0);
+      }
+    }
+  }
+  // dS of one turn.
+  __device__ __forceinline__ void write_bias(const Turn& turn, const typename W::Scores& ds) const {
+    const int j = facts.j + W::half() * W::kWarpKeys + 4 * static_cast<int>(threadIdx.x % 4);
+    BiasTile<W>::for_each([&](int m, int half, int n) {
+      const float(&low)[4] = ds[m][2 * n], (&high)[4] = ds[m][2 * n + 1];
+      facts.bias.write(p.grad_bias, turn.h, turn.i + thread_row<W>(m, half), j + 16 * n,
+                       low[2 * half], low[2 * half + 1], high[2 * half], high[2 * half + 1]);
+    });
+  }
+
   [[nodiscard]] __device__ __forceinline__ int turns() const { return facts.count * p.f.group; }
   [[nodiscard]] __device__ __forceinline__ Turn first_turn() const {
     return {facts.place.hkv * p.f.group, facts.first};
   }
-  [[nodiscard]] __device__ __forceinline__ bool goes_on(const Turn& turn) const {
-    return facts.count > 0 && turn.h < (facts.place.hkv + 1) * p.f.group;
-  }
   [[nodiscard]] __device__ __forceinline__ bool ends_head(const Turn& turn) const {
-    return turn.i + kSpec.queries >= facts.first + facts.count * kSpec.queries;
+    return turn.i + kSpec.queries >= facts.end;
   }
   [[nodiscard]] __device__ __forceinline__ Turn after(const Turn& turn) const {
     if (ends_head(turn)) return {turn.h + 1, facts.first};
@@ -122,10 +163,13 @@ struct OwnedKeys {
     load_rows<kSpec.element, kSpec.aligned, kThreads, typename W::KTile, W::kKeys, W::kWidth>(
         to, rows, x.d_stride, d - column, facts.j, facts.seq.sk);
   }
-  __device__ __forceinline__ void load_queries(const Operand& x, u32 to, int d, const Turn& turn,
-                                               int column = 0) const {
-    QueryRows<const Bits> rows(x, facts.place.b, facts.seq.q_start, turn.h);
-    rows.base += column * x.d_stride;
+  // Of q or grad_o, whose first row `row0` is.
+  __device__ __forceinline__ void load_queries(const Operand& x, const void* row0, u32 to, int d,
+                                               const Turn& turn, int column = 0) const {
+    const QueryRows<const Bits> rows(static_cast<const Bits*>(row0) +
+                                         static_cast<u32>(turn.h) * x.h_stride +
+                                         column * x.d_stride,
+                                     x.s_stride);
     load_rows<kSpec.element, kSpec.aligned, kThreads, typename W::QTile, W::kQueries, W::kWidth>(
         to, rows, x.d_stride, d - column, turn.i, facts.seq.sq);
   }
@@ -142,29 +186,18 @@ struct OwnedKeys {
     weigher.begin();
     typename W::Scores s, dp;
     scores(s);
-    weigher.powers(s);
-    if constexpr (kSpec.dropout) {
-      typename W::Scores kept;
-#pragma unroll
-      for (int m = 0; m < W::kRowTiles; ++m) {
-#pragma unroll
-        for (int n = 0; n < W::kKeyTiles; ++n) {
-#pragma unroll
-          for (int c = 0; c < 4; ++c) kept[m][n][c] = s[m][n][c];
-        }
-      }
-      weigher.drop(kept);
-      store_weights<G, W>(p_tile, kept);
-    } else {
-      store_weights<G, W>(p_tile, s);
-    }
+    weigher.powers(s, turn.i >= facts.whole_first && turn.i <= facts.whole_last);
+    store_weights<G, W>(p_tile, s, [](float x) { return Weigher<kSpec, W>::kept(x); });
     gradients(dp);
     weigher.differences(s, dp);
+    if constexpr (kSpec.bias) {
+      if (facts.bias.data != nullptr) write_bias(turn, s);
+    }
     if constexpr (kSpec.general) {
       if (p.alibi_parts != nullptr) slope_sum += weigher.slope_gradient(s);
       weigher.through_softcap(s);
     }
-    store_weights<G, W>(s_tile, s);
+    store_weights<G, W>(s_tile, s, [](float x) { return x; });
   }
 
   // This head's part of the gradient of ALiBi's slope, when this was its last turn.
@@ -192,7 +225,8 @@ struct OwnedKeys {
   }
 
   [[nodiscard]] __device__ __forceinline__ i64 sum_block(const Turn& turn) const {
-    return head_block(p, facts.seq, facts.place.b, turn.h, turn.i / kSpec.queries, kSpec.queries);
+    return facts.sum_block + static_cast<u32>(turn.i) / kSpec.queries * static_cast<i64>(p.f.hq) +
+           turn.h;
   }
 
   __device__ __forceinline__ void wait_for_turn(const Turn& turn) const {
@@ -257,7 +291,7 @@ struct OwnedKeys {
                                               bool values) const {
 #pragma unroll 1
     for (int g = 0; g < 8; ++g) {
-      const int key = facts.j + G::key_row0() + 16 * m + key_row(g, half);
+      const int key = facts.j + G::key_row0() + 16 * m + 8 * half + g;
       if ((bad >> 4 * g & 15u) == 0 || key >= facts.seq.sk) continue;
       __syncwarp();
       write_exact_key<kSpec>(p, facts.place.b, facts.place.hkv, key, column + G::key_column0(),

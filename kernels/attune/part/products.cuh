@@ -28,8 +28,8 @@ struct WarpShape {
   static constexpr int kWidthTiles = kWarpWidth / 8;
   static constexpr int kRowBytes = kWidth * bytes_of(kElement);
   static constexpr int kPairs = kRowBytes / 32;  // of 16-byte chunks: steps in depth of S
-  using QTile = SharedTile<kQueries, kRowBytes, false, kParts>;
-  using KTile = SharedTile<kKeys, kRowBytes, true, kParts>;
+  using QTile = SharedTile<kQueries, kRowBytes, RowOrder::natural, kParts>;
+  using KTile = SharedTile<kKeys, kRowBytes, RowOrder::keys, kParts>;
   using Scores = float[kRowTiles][kKeyTiles][4];
   using Values = float[kRowTiles][kWidthTiles][4];
   static_assert(kWarpRows % 16 == 0 && kWarpKeys % 16 == 0 && kWarpWidth % 32 == 0);
@@ -78,7 +78,7 @@ struct TensorProducts {
   // Q stays in registers where it takes at most 32 of them.
   static constexpr bool kKeepQ = kSameQueries && W::kRowTiles * W::kPairs * 4 <= 32;
   // Paired warps exchange P here, [half of the keys][rows][columns in the order of the fragments].
-  using PTile = SharedTile<W::kQueries, W::kPaired ? W::kWarpKeys * 2 : 64, false>;
+  using PTile = SharedTile<W::kQueries, W::kPaired ? W::kWarpKeys * 2 : 64, RowOrder::natural>;
   u32 q_tile, p_tile;
   u32 q[kKeepQ ? W::kPairs : 1][W::kRowTiles][4];
 
@@ -285,9 +285,9 @@ struct SplitProducts {
   __device__ __forceinline__ void add_values(typename W::Values& o, const typename W::Scores& p,
                                              u32 v_tile) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    // Rows 4t + x of a group have the swizzle 2t + (x & 1).
-    const u32 base = v_tile + 4 * t * W::KTile::kPanel + g % 4 * 4;
-    const u32 even = (g / 4 ^ 2 * t) << 4, odd = even ^ 16;
+    using Tile = typename W::KTile;
+    const u32 base = v_tile + 4 * t * Tile::kPanel + g % 4 * 4;
+    const u32 even = (g / 4 ^ Tile::swizzle(4 * t)) << 4;
     constexpr int kTiles = W::kKeyTiles % 4 == 0 ? 4 : W::kKeyTiles % 3 == 0 ? 3 : 2;
 #pragma unroll
     for (int n = 0; n < W::kKeyTiles; n += kTiles) {
@@ -304,14 +304,16 @@ struct SplitProducts {
         const SplitRows<kTiles> a(raw);
 #pragma unroll
         for (int d = 0; d < W::kWidthTiles; ++d) {
-          const int panel = 2 * d / W::KTile::kChunks, inner = 2 * d % W::KTile::kChunks;
+          const int panel = 2 * d / Tile::kChunks, inner = 2 * d % Tile::kChunks;
           u32 b[kTiles][2];
 #pragma unroll
           for (int k = 0; k < kTiles; ++k) {
-            const u32 row = base + panel * (W::kKeys * W::KTile::kPanel) +
-                            ((n + k) / 2 * 16 + (n + k) % 2 * 2) * W::KTile::kPanel;
-            b[k][0] = load_shared(row + (even ^ inner << 4));
-            b[k][1] = load_shared(row + W::KTile::kPanel + (odd ^ inner << 4));
+            const int first = (n + k) % 2 * 2;  // keys 4t + first and 4t + first + 1 of a group
+            const u32 row = base + panel * (W::kKeys * Tile::kPanel) +
+                            ((n + k) / 2 * 16 + first) * Tile::kPanel;
+            b[k][0] = load_shared(row + (even ^ (inner ^ Tile::swizzle(first)) << 4));
+            b[k][1] =
+                load_shared(row + Tile::kPanel + (even ^ (inner ^ Tile::swizzle(first + 1)) << 4));
           }
           multiply_split(o[m][d], a, b);
         }

@@ -15,9 +15,15 @@
 
 namespace attune::kernel {
 
-// kKeyOrder: rows are read in the order of keys above, else eight neighbours at a time. No panel
-// reaches over two of the row's kParts equal parts.
-template <int kRows, int kRowBytes, bool kKeyOrder, int kParts = 1>
+// In which order the rows of a tile are met. No eight that one instruction meets share a bank.
+enum class RowOrder {
+  natural,  // matrix loads of eight neighbours
+  keys,     // and of eight in the order of keys above
+  weights,  // eight neighbours, and 8-byte stores of a warp to eight rows and 32 bytes
+};
+
+// No panel reaches over two of the row's kParts equal parts.
+template <int kRows, int kRowBytes, RowOrder kOrder, int kParts = 1>
 struct SharedTile {
   static constexpr int kPanel = kRowBytes / kParts % 128 == 0 ? 128 : 64;
   static_assert(kRowBytes / kParts % kPanel == 0);
@@ -26,12 +32,15 @@ struct SharedTile {
   static constexpr int kBytes = kRows * kRowBytes;
   static constexpr int kPartBytes = kBytes / kParts;
 
-  // What the chunk number is combined with: differs between the eight rows of a matrix load.
-  static __device__ __forceinline__ int swizzle(int row) {
+  // What the chunk number is combined with: differs between the eight rows of a matrix load. An
+  // exclusive or of the row's bits, so that of two rows with no bit in common is that of their sum.
+  static __device__ __forceinline__ constexpr int swizzle(int row) {
     if constexpr (kPanel == 128) {
-      return kKeyOrder ? (row & 1) | (row >> 1 & 6) : row & 7;
-    } else {
-      return kKeyOrder ? row >> 2 & 3 : row >> 1 & 3;  // two rows share a line of banks
+      if (kOrder == RowOrder::keys) return (row & 1) | (row >> 1 & 2) | ((row << 1 ^ row >> 1) & 4);
+      return kOrder == RowOrder::weights ? (row << 1 & 6) | (row >> 2 & 1) : row & 7;
+    } else {  // two rows share a line of banks
+      if (kOrder == RowOrder::keys) return (row >> 2 & 1) | ((row ^ row >> 2) & 2);
+      return kOrder == RowOrder::weights ? (row & 2) | (row >> 2 & 1) : row >> 1 & 3;
     }
   }
   // Byte offset of a 16-byte chunk, counted over the whole row.
@@ -96,7 +105,8 @@ __device__ __forceinline__ void load_rows(u32 tile, const RowAddress& row_addres
     constexpr int kTurns = kRowChunks / kAcross, kTurnsAPiece = (kTurns + kPieces - 1) / kPieces;
     constexpr int kStep = kThreads / kAcross;
     const int row = thread / kAcross, chunk = thread % kAcross;
-    const auto* from = row_address.base + (first + row) * row_address.s_stride + chunk * kPerChunk;
+    const auto* from =
+        row_address.base + static_cast<u32>(first + row) * row_address.s_stride + chunk * kPerChunk;
     const int rows = end - first - row;
 #pragma unroll
     for (int turn = 0; turn < kTurnsAPiece; ++turn) {
@@ -148,6 +158,7 @@ struct QueryRows {
   __device__ __forceinline__ QueryRows(const Operand& x, int b, int start, int h)
       : base(static_cast<Bits*>(x.data) + b * x.b_stride + start * x.s_stride + h * x.h_stride),
         s_stride(x.s_stride) {}
+  __device__ __forceinline__ QueryRows(Bits* row0, i64 stride) : base(row0), s_stride(stride) {}
   [[nodiscard]] __device__ __forceinline__ Bits* operator()(int i) const {
     return base + (i < 0 ? 0 : i) * s_stride;
   }

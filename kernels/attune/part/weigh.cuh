@@ -48,8 +48,9 @@ struct Weigher {
   int b, h, i, j;  // j: this warp's first key
   u32 rows;        // RowFacts of the tile's queries, in shared memory
   BiasTile<W> bias;
-  u32 dropped[2] = {0, 0};   // a bit for each element
-  typename W::Scores slope;  // of the softcap
+  static constexpr int kElements = W::kRowTiles * W::kKeyTiles * 4;
+  u32 dropped[(kElements + 31) / 32] = {};  // a bit for each element
+  typename W::Scores slope;                 // of the softcap
 
   __device__ __forceinline__ Weigher(const BackwardParams& p, const Sequence& seq, int b, int h,
                                      int i, int j, u32 rows)
@@ -80,9 +81,16 @@ struct Weigher {
     }
   }
 
-  // Starts the loads that the rest waits for.
+  // Starts the loads that the rest waits for, and draws what is dropped while registers are free.
   __device__ __forceinline__ void begin() {
-    if constexpr (kSpec.bias) bias.load(terms, i + thread_row<W>(0, 0), seq.sq - 1, j, seq.sk);
+    const int row0 = i + thread_row<W>(0, 0);
+    if constexpr (kSpec.bias) bias.load(terms, row0, seq.sq - 1, j, seq.sk);
+    if constexpr (kSpec.dropout) {
+      draw_dropout<W>(p.f, b, h, row0, j, [&](int m, int half, int group, int e, bool kept) {
+        const int at = bit(m, half, group, e);
+        if (!kept) dropped[at / 32] |= 1u << at % 32;
+      });
+    }
   }
 
   // Calls body(element, m, half, group of four keys, key of four).
@@ -91,8 +99,8 @@ struct Weigher {
     BiasTile<W>::for_each_score(s, body);
   }
 
-  // Raw products -> P.
-  __device__ __forceinline__ void powers(typename W::Scores& s) {
+  // Raw products -> P, negative where it is dropped. `whole`: nothing is masked.
+  __device__ __forceinline__ void powers(typename W::Scores& s, bool whole) {
     const int row0 = i + thread_row<W>(0, 0);
     if constexpr (kTerms) {
       bias.scale_and_cap(s, terms);
@@ -105,10 +113,12 @@ struct Weigher {
       }
       bias.add(s, terms, row0, j);
     }
-    const MaskSides sides(p.f, seq, i);
-    const int last = smaller(W::first_row() + W::kWarpRows, seq.sq - i) - 1;
-    if (!(j >= sides.begin(last) && j + W::kWarpKeys <= sides.end(W::first_row()))) {
-      apply_mask<W>(s, sides, j);
+    if (!whole) {
+      const MaskSides sides(p.f, seq, i);
+      const int last = smaller(W::first_row() + W::kWarpRows, seq.sq - i) - 1;
+      if (!(j >= sides.begin(last) && j + W::kWarpKeys <= sides.end(W::first_row()))) {
+        apply_mask<W>(s, sides, j);
+      }
     }
     const float factor = p.f.scale_log2;
     float lses[W::kRowTiles][2];
@@ -123,8 +133,9 @@ struct Weigher {
       }
     });
     if constexpr (kSpec.dropout) {
-      draw_dropout<W>(p.f, b, h, row0, j, [&](int m, int half, int group, int e, bool kept) {
-        if (!kept) dropped[bit(m, half, group, e) / 32] |= 1u << bit(m, half, group, e) % 32;
+      for_each(s, [&](float& x, int m, int half, int group, int e) {
+        const int at = bit(m, half, group, e);
+        if ((dropped[at / 32] >> at % 32 & 1u) != 0) x = -fabsf(x);
       });
     }
   }
@@ -132,17 +143,13 @@ struct Weigher {
   static __device__ __forceinline__ constexpr int bit(int m, int half, int group, int e) {
     return ((m * 2 + half) * (W::kKeyTiles / 2) + group) * 4 + e;
   }
-  static_assert(W::kRowTiles * W::kKeyTiles * 4 <= 64);
-  [[nodiscard]] __device__ __forceinline__ bool is_dropped(int m, int half, int group,
-                                                           int e) const {
-    return (dropped[bit(m, half, group, e) / 32] >> bit(m, half, group, e) % 32 & 1u) != 0;
-  }
 
-  // P -> what dV is the sum of, but for 1 / (1 - dropout).
-  __device__ __forceinline__ void drop(typename W::Scores& x) const {
-    for_each(x, [&](float& e, int m, int half, int group, int k) {
-      if (is_dropped(m, half, group, k)) e = 0.0f;
-    });
+  // What dV is the sum of, but for 1 / (1 - dropout): no weight is negative but one that is dropped.
+  static __device__ __forceinline__ float kept(float p) {
+    return kSpec.dropout && is_dropped(p) ? 0.0f : p;
+  }
+  static __device__ __forceinline__ bool is_dropped(float p) {
+    return __float_as_uint(p) >> 31 != 0;
   }
 
   // P and dP -> the gradient of the scores once the softcap is behind them.
@@ -152,7 +159,10 @@ struct Weigher {
     const float keep_scale = kSpec.dropout ? p.f.dropout.keep_scale : 1.0f;
     for_each(s, [&](float& x, int m, int half, int group, int e) {
       float y = dp[m][2 * group + e / 2][2 * half + e % 2];
-      if constexpr (kSpec.dropout) y = is_dropped(m, half, group, e) ? 0.0f : y * keep_scale;
+      if constexpr (kSpec.dropout) {
+        y = is_dropped(x) ? 0.0f : y * keep_scale;
+        x = fabsf(x);
+      }
       const float ds = x * (y - deltas[m][half]);
       // Sums of dS are not computed again, as those of products are: what is masked out adds nothing.
       x = kTerms && x == 0.0f ? 0.0f : ds;
