@@ -37,7 +37,7 @@ Tiles split_tiles(const PortableSpec& spec) {
 // Where registers do not hold more of dK and dV, keys are few.
 Tiles wide_half_tiles(const PortableSpec& spec) {
   if (spec.general) return spec.head_dim > 192 ? Tiles{} : Tiles{{64, 32, 8, 1, 1}};
-  if (spec.dropout) return {{64, 32, 8, 2, 1}, kSmall};
+  if (spec.dropout) return {{64, 32, 8, 1, 1}};
   if (spec.bias) return {kNarrowAhead, kSmall};
   return {kMiddleAhead, kNarrowAhead, kSmall};
 }
