@@ -22,14 +22,21 @@ using kernel::BiasGradient;
 using kernel::ForwardParams;
 using i64 = std::int64_t;
 
-// (sequence, key head) pairs whose queries and dO fill half of the L2 cache.
-int heads_a_slice(const Problem& problem, const DeviceFacts& device) {
+// (sequence, key head) pairs whose queries and dO fill half of the L2 cache. Blocks of keys of one head
+// that take turns in dQ wait for each other: few of them at a time, then, and more heads.
+int heads_a_slice(const Problem& problem, const kernel::PortableSpec& row,
+                  const DeviceFacts& device) {
   const auto size = static_cast<std::int64_t>(size_of(problem.dtype));
-  std::int64_t bytes = problem.sq * (problem.d + problem.dv) * size;
-  if (__builtin_mul_overflow(bytes, problem.hq / problem.hkv, &bytes)) return 1;
+  std::int64_t bytes = problem.sq * (problem.d + problem.dv) * size, heads = 1;
+  if (!__builtin_mul_overflow(bytes, problem.hq / problem.hkv, &bytes)) {
+    heads = fill_half_the_cache(bytes, device);
+  }
+  constexpr std::int64_t kTurnTakers = 4;
+  if (problem.deterministic) {
+    heads = std::max(heads, ceil_div(std::int64_t{device.sms} * row.blocks, kTurnTakers));
+  }
   const std::int64_t all = std::max<std::int64_t>(1, problem.b) * problem.hkv;
-  return static_cast<int>(std::min<std::int64_t>(
-      {fill_half_the_cache(bytes, device), all, std::numeric_limits<int>::max()}));
+  return static_cast<int>(std::min<std::int64_t>({heads, all, std::numeric_limits<int>::max()}));
 }
 
 // Elements of the bias's gradient; check_views() holds that they fit 63 bits.
@@ -62,7 +69,7 @@ class Planner {
     // Even without rows or keys: tokens of no sequence are written too.
     f.query_blocks = static_cast<int>(std::max<i64>(1, ceil_div(f.sq, row_.queries)));
     p.key_blocks = static_cast<int>(std::max<i64>(1, ceil_div(f.sk, row_.keys)));
-    f.heads_a_slice = heads_a_slice(problem_, device_);
+    f.heads_a_slice = heads_a_slice(problem_, row_, device_);
     p.row_blocks = problem_.packed_q ? f.total_q / row_.queries + static_cast<i64>(f.b)
                                      : static_cast<i64>(f.b) * f.query_blocks;
     const auto tiles = count_tiles({f.query_blocks, f.hq, f.b});

@@ -13,7 +13,8 @@
 //
 // Order. Sums in global memory depend on who comes first. When the same bits are asked for, blocks of
 // threads draw their tile by number, and for each block of queries one waits until all with a smaller
-// number that meet it have added; those have been drawn before, so they never wait for it in turn.
+// number (and later keys) that meet it have added; those have been drawn before, so they never wait for
+// it in turn.
 //
 // Shared memory: backward_portable_layout.h. Registers of a thread: dK and dV: 2 * keys * head_dim /
 // threads floats; S and dP: 2 * queries * keys / threads.
@@ -82,10 +83,10 @@ struct BoundedBackward {
         Tile::D::add_over_keys(dq, memory + kShared.s, memory + kShared.k);
         tile.wait_for_turn(turn);
         tile.add_queries(turn, 0, dq);
-        tile.pass_turn(turn);
       }
       Tile::D::add_over_queries(dv, memory + kShared.p, o_tile);
       Tile::D::add_over_queries(dk, memory + kShared.s, q_tile);
+      tile.pass_turn(turn);  // by now dQ's sums have arrived
       if constexpr (kSpec.stages == 1) {
         __syncthreads();
         if (left > 1) load_queries(tile.after(turn), stage);

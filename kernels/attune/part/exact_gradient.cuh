@@ -55,12 +55,9 @@ struct ExactPairs {
       const float score = terms.score(product, i, j, bias);
       if (score == -infinity()) return false;
       weight = exp2_fast((score - facts.lse) * kLog2E);
-      if (terms.softcap > 0) {
-        const float t = tanhf(product * terms.scale / terms.softcap);
-        factor = 1.0f - t * t;
-      }
+      if (terms.softcap > 0) factor = softcapped(product * terms.scale, terms.softcap).slope;
     } else {
-      weight = exp2_fast(product * f.scale_log2 - facts.lse * kLog2E);
+      weight = exp2_fast(fmaf(product, f.scale, -facts.lse) * kLog2E);
     }
     float dp = dot(query(p.grad_o, i), p.grad_o.d_stride, key(f.v, j), f.v.d_stride, f.dv);
     bool kept = true;

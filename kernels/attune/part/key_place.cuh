@@ -9,7 +9,9 @@
 namespace attune::kernel {
 
 // A block of keys of one head. Tiles go by slices of heads whose queries fit the L2 cache together;
-// inside a slice the first block of keys first, since under a causal mask it has the most queries.
+// inside a slice the first block of keys first, since under a causal mask it has the most queries. Where
+// blocks of keys take turns in dQ, the last one first: under a causal mask it meets a block of queries
+// before those in front of it do.
 struct KeyPlace {
   int block, hkv, b;
   __device__ __forceinline__ KeyPlace(const BackwardParams& p, i64 tile) {
@@ -29,7 +31,7 @@ struct KeyPlace {
     const Int heads = smaller<Int>(slice_heads, pairs - slice * slice_heads);
     const Int number = rest / heads;
     const Int pair = slice * slice_heads + (rest - number * heads);
-    block = static_cast<int>(number);
+    block = static_cast<int>(p.turns == nullptr ? number : blocks - 1 - number);
     b = static_cast<int>(pair / static_cast<Int>(p.f.hkv));
     hkv = static_cast<int>(pair - static_cast<Int>(b) * static_cast<Int>(p.f.hkv));
   }
@@ -72,11 +74,12 @@ struct Visits {
     count = queries.end > queries.begin ? (queries.end - first + kQueries - 1) / kQueries : 0;
   }
 
-  // How many blocks of keys before that of j meet the queries from i on, which meet j's: they lie
-  // before it without a gap.
-  static __device__ __forceinline__ u32 earlier(const Diagonals& diagonals, int i, int j) {
-    const i64 reach = i + diagonals.low;
-    return j / kKeys - static_cast<u32>(reach > 0 ? reach / kKeys : 0);
+  // How many blocks of keys after that of j meet the kQueries queries from i on, which meet j's: they
+  // follow it without a gap.
+  static __device__ __forceinline__ u32 later(const Diagonals& diagonals, const Sequence& s, int i,
+                                              int j) {
+    const i64 reach = smaller<i64>(smaller(i + kQueries, s.sq) - 1 + diagonals.high, s.sk);
+    return static_cast<u32>((reach - 1) / kKeys) - j / kKeys;
   }
 };
 

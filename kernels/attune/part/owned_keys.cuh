@@ -232,7 +232,7 @@ struct OwnedKeys {
   __device__ __forceinline__ void wait_for_turn(const Turn& turn) const {
     if (p.turns == nullptr) return;
     if (threadIdx.x == 0) {
-      const u32 before = V::earlier(Diagonals(p.f, facts.seq), turn.i, facts.j);
+      const u32 before = V::later(Diagonals(p.f, facts.seq), facts.seq, turn.i, facts.j);
       kernel::wait_for_turn(p.turns + 1 + sum_block(turn), before);
     }
     __syncthreads();
@@ -242,7 +242,7 @@ struct OwnedKeys {
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
-      const u32 before = V::earlier(Diagonals(p.f, facts.seq), turn.i, facts.j);
+      const u32 before = V::later(Diagonals(p.f, facts.seq), facts.seq, turn.i, facts.j);
       kernel::pass_turn(p.turns + 1 + sum_block(turn), before + 1);
     }
   }

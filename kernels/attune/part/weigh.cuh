@@ -103,13 +103,14 @@ struct Weigher {
   __device__ __forceinline__ void powers(typename W::Scores& s, bool whole) {
     const int row0 = i + thread_row<W>(0, 0);
     if constexpr (kTerms) {
-      bias.scale_and_cap(s, terms);
       if (kSpec.general && terms.softcap > 0) {
-        const float inverse = 1.0f / terms.softcap;
         for_each(s, [&](float& x, int m, int half, int n, int e) {
-          const float t = x * inverse;
-          slope[m][2 * n + e / 2][2 * half + e % 2] = 1.0f - t * t;
+          const Softcapped capped = softcapped(x * terms.scale, terms.softcap);
+          slope[m][2 * n + e / 2][2 * half + e % 2] = capped.slope;
+          x = capped.value;
         });
+      } else {
+        for_each(s, [&](float& x, int, int, int, int) { x *= terms.scale; });
       }
       bias.add(s, terms, row0, j);
     }
@@ -120,7 +121,7 @@ struct Weigher {
         apply_mask<W>(s, sides, j);
       }
     }
-    const float factor = p.f.scale_log2;
+    const float scale = p.f.scale, factor = p.f.scale_log2;
     float lses[W::kRowTiles][2];
     load_facts(lses, 0);
     for_each(s, [&](float& x, int m, int half, int, int) {
@@ -128,6 +129,9 @@ struct Weigher {
       if constexpr (kTerms) {
         // A row without facts has no weight, whatever its scores are.
         x = lse == infinity() ? 0.0f : exp2_fast((x - lse) * kLog2E);
+      } else if constexpr (kSpec.element == Element::f32) {
+        // The difference first: what the factor of log2 e is rounded by, large scores would multiply.
+        x = exp2_fast(fmaf(x, scale, -lse) * kLog2E);
       } else {
         x = exp2_fast(x * factor - lse * kLog2E);
       }
