@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/device_under_test.h"
 #include "tests/support/judge.h"
 #include "tests/support/random.h"
 #include "tests/support/tensors.h"

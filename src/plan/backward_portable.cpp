@@ -22,12 +22,13 @@ using kernel::BiasGradient;
 using kernel::ForwardParams;
 using i64 = std::int64_t;
 
-// (sequence, key head) pairs whose queries and dO fill half of the L2 cache. Blocks of keys of one head
-// that take turns in dQ wait for each other: few of them at a time, then, and more heads.
+// (sequence, key head) pairs whose queries, dO and sums of dQ fill half of the L2 cache. Blocks of keys of
+// one head that take turns in dQ wait for each other: few of them at a time, then, and more heads.
 int heads_a_slice(const Problem& problem, const kernel::PortableSpec& row,
                   const DeviceFacts& device) {
   const auto size = static_cast<std::int64_t>(size_of(problem.dtype));
-  std::int64_t bytes = problem.sq * (problem.d + problem.dv) * size, heads = 1;
+  constexpr std::int64_t kSum = sizeof(float);
+  std::int64_t bytes = problem.sq * (problem.d * (size + kSum) + problem.dv * size), heads = 1;
   if (!__builtin_mul_overflow(bytes, problem.hq / problem.hkv, &bytes)) {
     heads = fill_half_the_cache(bytes, device);
   }

@@ -69,6 +69,7 @@ struct BoundedBackward {
       if constexpr (kSpec.stages > 1) stage ^= 1;
       wait_for_copies<0>();
       __syncthreads();
+      tile.pass_turn_before(turn);
       if constexpr (kSpec.stages > 1) {
         if (left > 1) load_queries(tile.after(turn), stage);
       }
@@ -76,17 +77,16 @@ struct BoundedBackward {
           turn, rows, memory + kShared.p, memory + kShared.s,
           [&](typename W::Scores& s) { typename Tile::P(q_tile).scores(s, memory + kShared.k); },
           [&](typename W::Scores& dp) { typename Tile::P(o_tile).scores(dp, memory + kShared.v); });
+      tile.await_turn(turn);
       __syncthreads();
       {
         typename G::QueryGradients dq;
         clear_fragments(dq);
         Tile::D::add_over_keys(dq, memory + kShared.s, memory + kShared.k);
-        tile.wait_for_turn(turn);
         tile.add_queries(turn, 0, dq);
       }
       Tile::D::add_over_queries(dv, memory + kShared.p, o_tile);
       Tile::D::add_over_queries(dk, memory + kShared.s, q_tile);
-      tile.pass_turn(turn);  // by now dQ's sums have arrived
       if constexpr (kSpec.stages == 1) {
         __syncthreads();
         if (left > 1) load_queries(tile.after(turn), stage);
@@ -95,6 +95,10 @@ struct BoundedBackward {
       turn = tile.after(turn);
     }
     wait_for_copies<0>();
+    if (p.turns != nullptr) {
+      __syncthreads();
+      tile.pass_turn_before(turn);
+    }
     tile.write(p.grad_k, f.d, 0, dk, f.scale, false);
     tile.write(p.grad_v, f.dv, 0, dv, kSpec.dropout ? f.dropout.keep_scale : 1.0f, true);
   }

@@ -32,7 +32,7 @@ struct WideBackward {
 #pragma unroll 1
     for (int left = turns; left > 0; --left) {
       weigh(p, tile, turn, memory);
-      tile.wait_for_turn(turn);
+      tile.await_turn(turn);  // there are barriers before its sums
 #pragma unroll 1
       for (int column = 0; column < larger(f.d, f.dv); column += kBackwardChunk) {
         __syncthreads();
@@ -56,9 +56,10 @@ struct WideBackward {
           tile.add_queries(turn, column, dq);
         }
       }
-      tile.pass_turn(turn);
       tile.finish_head(turn);
       turn = tile.after(turn);
+      __syncthreads();
+      tile.pass_turn_before(turn);
     }
 #pragma unroll 1
     for (int column = 0; column < larger(f.d, f.dv); column += kBackwardChunk) {

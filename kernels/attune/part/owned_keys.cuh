@@ -229,22 +229,24 @@ struct OwnedKeys {
            turn.h;
   }
 
-  __device__ __forceinline__ void wait_for_turn(const Turn& turn) const {
-    if (p.turns == nullptr) return;
-    if (threadIdx.x == 0) {
-      const u32 before = V::later(Diagonals(p.f, facts.seq), facts.seq, turn.i, facts.j);
-      kernel::wait_for_turn(p.turns + 1 + sum_block(turn), before);
-    }
-    __syncthreads();
+  // Where the order counts: one thread returns from it when it is this block's turn to add; a barrier
+  // tells the others.
+  __device__ __forceinline__ void await_turn(const Turn& turn) const {
+    if (p.turns == nullptr || threadIdx.x != 0) return;
+    kernel::wait_for_turn(p.turns + 1 + sum_block(turn), takers_before(turn));
   }
-  __device__ __forceinline__ void pass_turn(const Turn& turn) const {
-    if (p.turns == nullptr) return;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      const u32 before = V::later(Diagonals(p.f, facts.seq), facts.seq, turn.i, facts.j);
-      kernel::pass_turn(p.turns + 1 + sum_block(turn), before + 1);
-    }
+  // Of the turn before this one, if any, after a barrier behind its add_queries(). By another warp, for it
+  // waits until the sums have arrived.
+  __device__ __forceinline__ void pass_turn_before(const Turn& next) const {
+    if (p.turns == nullptr || threadIdx.x != kThreads - 1) return;
+    const bool head = next.i == facts.first;  // the first of one
+    if (head && next.h == facts.place.hkv * p.f.group) return;
+    const Turn turn =
+        head ? Turn{next.h - 1, facts.end - kSpec.queries} : Turn{next.h, next.i - kSpec.queries};
+    kernel::pass_turn(p.turns + 1 + sum_block(turn), takers_before(turn) + 1);
+  }
+  [[nodiscard]] __device__ __forceinline__ u32 takers_before(const Turn& turn) const {
+    return V::later(Diagonals(p.f, facts.seq), facts.seq, turn.i, facts.j);
   }
 
   // Adds this warp's part of dS K, columns from `column` on, to dQ's sums.

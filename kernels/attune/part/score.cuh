@@ -12,19 +12,20 @@ constexpr float kLn2 = 0.6931471805599453f;
 
 __device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u); }
 
-// cap * tanh(score / cap), and the derivative by the score, 1 - tanh^2. Where tanh is near 1, from what
-// it lacks: 2 / (e^2u + 1).
+// cap * tanh(score / cap) = whole + rest, and the derivative by the score, 1 - tanh^2. Where tanh is near
+// 1, from what it lacks, 2 / (e^2u + 1): whole is +-cap then, and a rest of a few bits is not lost in it.
 struct Softcapped {
-  float value, slope;
+  float whole, rest, slope;
+  [[nodiscard]] __device__ __forceinline__ float value() const { return whole + rest; }
 };
 __device__ __forceinline__ Softcapped softcapped(float score, float cap) {
   const float u = score / cap, a = fabsf(u);
   if (a < 0.55f) {
     const float t = tanhf(u);
-    return {cap * t, 1.0f - t * t};
+    return {0.0f, cap * t, 1.0f - t * t};
   }
   const float lacks = 2.0f / (exp2_fast(a * (2.0f * kLog2E)) + 1.0f);
-  return {copysignf(fmaf(-cap, lacks, cap), score), lacks * (2.0f - lacks)};
+  return {copysignf(cap, score), copysignf(cap, score) * -lacks, lacks * (2.0f - lacks)};
 }
 
 // The features of one (batch, head), ready to be applied to scores.
@@ -88,7 +89,7 @@ struct ScoreTerms {
   [[nodiscard]] __device__ __forceinline__ float score(float product, int i, int j,
                                                        float bias_value) const {
     float s = product * scale;
-    if (softcap > 0) s = softcapped(s, softcap).value;
+    if (softcap > 0) s = softcapped(s, softcap).value();
     s = bias_value == -infinity() ? -infinity() : s + bias_value;
     if (slope != 0.0f) s -= slope * fabsf(static_cast<float>(i + shift - j));
     return s;
@@ -175,8 +176,8 @@ struct BiasTile {
                                                        const ScoreTerms& terms) {
     for_each_score(s, [&](float& x, int, int, int, int) { x *= terms.scale; });
     if (terms.softcap > 0) {
-      for_each_score(s,
-                     [&](float& x, int, int, int, int) { x = softcapped(x, terms.softcap).value; });
+      for_each_score(
+          s, [&](float& x, int, int, int, int) { x = softcapped(x, terms.softcap).value(); });
     }
   }
 
