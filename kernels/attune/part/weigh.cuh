@@ -46,8 +46,9 @@ struct Weigher {
   // The LSE is taken from the score before the factor of log2 e: what that is rounded by, large scores
   // would multiply. In half precision it is lost in the rounding of q and k.
   static constexpr bool kFromDifference = kTerms || kSpec.element == Element::f32;
-  // Tensor cores cut the sums of split products; of scores, whose cut all weights of a row would share,
-  // the mean of what is lost is put back (measured: 1e-8 to 2.6e-8 of them).
+  // Tensor cores cut the sums of split products. All weights of a row share what scores lose, and what dP
+  // loses is all that is left where delta cancels it; so its mean is put back (measured: 1e-8 to 2.6e-8
+  // of them).
   static constexpr float kCutShare = 2e-8f;
   const BackwardParams& p;
   const Sequence& seq;
@@ -167,12 +168,15 @@ struct Weigher {
     load_facts(deltas, 4);
     const float keep_scale = kSpec.dropout ? p.f.dropout.keep_scale : 1.0f;
     for_each(s, [&](float& x, int m, int half, int group, int e) {
-      float y = dp[m][2 * group + e / 2][2 * half + e % 2];
+      const float y = dp[m][2 * group + e / 2][2 * half + e % 2];
+      const float delta = deltas[m][half];
+      float gap = fmaf(y, keep_scale, -delta);
+      if constexpr (kSplit) gap = fmaf(y * keep_scale, kCutShare, gap);
       if constexpr (kSpec.dropout) {
-        y = is_dropped(x) ? 0.0f : y * keep_scale;
+        if (is_dropped(x)) gap = -delta;
         x = fabsf(x);
       }
-      const float ds = x * (y - deltas[m][half]);
+      const float ds = x * gap;
       // Sums of dS are not computed again, as those of products are: what is masked out adds nothing.
       x = kTerms && x == 0.0f ? 0.0f : ds;
     });
