@@ -69,10 +69,10 @@ struct BoundedBackward {
       if constexpr (kSpec.stages > 1) stage ^= 1;
       wait_for_copies<0>();
       __syncthreads();
-      tile.pass_turn_before(turn);
       if constexpr (kSpec.stages > 1) {
         if (left > 1) load_queries(tile.after(turn), stage);
       }
+      tile.pass_turn_before(turn);
       tile.weigh(
           turn, rows, memory + kShared.p, memory + kShared.s,
           [&](typename W::Scores& s) { typename Tile::P(q_tile).scores(s, memory + kShared.k); },
