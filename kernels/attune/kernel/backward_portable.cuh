@@ -85,8 +85,8 @@ struct BoundedBackward {
         Tile::D::add_over_keys(dq, memory + kShared.s, memory + kShared.k);
         tile.add_queries(turn, 0, dq);
       }
-      Tile::D::add_over_queries(dv, memory + kShared.p, o_tile);
-      Tile::D::add_over_queries(dk, memory + kShared.s, q_tile);
+      Tile::D::add_over_queries(dv, memory, kShared.p, o_tile);
+      Tile::D::add_over_queries(dk, memory, kShared.s, q_tile);
       if constexpr (kSpec.stages == 1) {
         __syncthreads();
         if (left > 1) load_queries(tile.after(turn), stage);

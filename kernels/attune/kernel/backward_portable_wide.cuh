@@ -42,13 +42,13 @@ struct WideBackward {
         if (column < f.dv) {
           typename G::KeyGradients dv;
           load_sums(sums_of(p, tile, column, true), left == turns, dv);
-          Tile::D::add_over_queries(dv, memory + kShared.p, memory + kShared.o);
+          Tile::D::add_over_queries(dv, memory, kShared.p, memory + kShared.o);
           store_sums(sums_of(p, tile, column, true), dv);
         }
         if (column < f.d) {
           typename G::KeyGradients dk;
           load_sums(sums_of(p, tile, column, false), left == turns, dk);
-          Tile::D::add_over_queries(dk, memory + kShared.s, memory + kShared.q);
+          Tile::D::add_over_queries(dk, memory, kShared.s, memory + kShared.q);
           store_sums(sums_of(p, tile, column, false), dk);
           typename G::QueryGradients dq;
           clear_fragments(dq);

@@ -91,7 +91,9 @@ __device__ __forceinline__ void store_weights(u32 tile, const typename W::Scores
   }
 }
 
-// add_over_queries: x += A^T B with A = [queries][keys], B = [queries][columns].
+// add_over_queries: x += A^T B with A = [queries][keys], `a_offset` bytes after `base`, and
+// B = [queries][columns]. The offset, known at compile time, is added last: P and dS share the
+// registers that hold their addresses.
 // add_over_keys: x += A B with A = [queries][keys], B = [keys][columns].
 template <typename G>
 struct TensorGradients {
@@ -127,20 +129,21 @@ struct TensorGradients {
     }
   }
 
-  static __device__ __forceinline__ void add_over_queries(typename G::KeyGradients& x, u32 weights,
-                                                          u32 rows) {
+  static __device__ __forceinline__ void add_over_queries(typename G::KeyGradients& x, u32 base,
+                                                          int a_offset, u32 rows) {
     const int lane = threadIdx.x % 32;
     using Weights = typename G::WeightTile;
     using Rows = typename G::QueryTile;
     const Columns<G::kQueries, G::kKeyRows, Weights> a_reader(
-        {weights, lane % 8 + lane / 16 * 8, lane / 8 % 2}, G::key_row0());
+        {base, lane % 8 + lane / 16 * 8, lane / 8 % 2}, G::key_row0());
     const Columns<G::kQueries, G::kKeyColumns, Rows> b_reader({rows, lane % 16, lane / 16},
                                                               G::key_column0());
 #pragma unroll
     for (int q = 0; q < G::kQueries; q += 16) {
       u32 a[G::kKeyRows / 16][4];
 #pragma unroll
-      for (int m = 0; m < G::kKeyRows / 16; ++m) ldmatrix_transposed(a[m], a_reader.at(q, m));
+      for (int m = 0; m < G::kKeyRows / 16; ++m)
+        ldmatrix_transposed(a[m], a_reader.at(q, m) + a_offset);
       multiply(x, a, b_reader, q);
     }
   }
@@ -194,8 +197,9 @@ struct SplitGradients {
     }
   };
 
-  static __device__ __forceinline__ void add_over_queries(typename G::KeyGradients& x, u32 weights,
-                                                          u32 rows) {
+  static __device__ __forceinline__ void add_over_queries(typename G::KeyGradients& x, u32 base,
+                                                          int a_offset, u32 rows) {
+    const u32 weights = base + a_offset;
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     using Weights = Reader<typename G::WeightTile, G::kQueries, G::kKeyRows>;
     using Rows = Reader<typename G::QueryTile, G::kQueries, G::kKeyColumns>;
@@ -276,8 +280,9 @@ struct SimtGradients {
     }
   }
 
-  static __device__ __forceinline__ void add_over_queries(typename G::KeyGradients& x, u32 weights,
-                                                          u32 rows) {
+  static __device__ __forceinline__ void add_over_queries(typename G::KeyGradients& x, u32 base,
+                                                          int a_offset, u32 rows) {
+    const u32 weights = base + a_offset;
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll 1
     for (int q = 0; q < G::kQueries; ++q) {
