@@ -57,6 +57,23 @@ TEST(Source, AUnitIsAFewLinesWithOneKernel) {
       "}\n");
 }
 
+// So a change of the backward pass leaves what is compiled of the forward.
+TEST(Source, AUnitNamesTheHeadersItIncludes) {
+  std::set<std::string> all, reached;
+  for (const DeviceHeader& header : device_headers()) all.insert(header.name);
+  for (const KernelSpec& spec : rows()) {
+    std::set<std::string> names;
+    for (const DeviceHeader& header : headers_of(source_for(spec))) names.insert(header.name);
+    const bool backward = spec.kind == Kind::backward;
+    EXPECT_EQ(names.count("attune/kernel/backward_portable.cuh"), backward) << id_of(spec);
+    EXPECT_EQ(names.count("attune/kernel/forward_portable.cuh"), !backward) << id_of(spec);
+    EXPECT_EQ(names.count("attune/params.h"), 1U) << id_of(spec);
+    reached.insert(names.begin(), names.end());
+  }
+  EXPECT_EQ(reached, all) << "a header that no unit includes is dead";
+  EXPECT_TRUE(headers_of("#include <nowhere.h>\n").empty());
+}
+
 // Several kernels in one cubin, which share their spec, parameters and number of threads.
 TEST(Source, ABackwardUnitHasAKernelAStep) {
   const auto spec = spec_from("bwd.portable.sm80.f16.d64.aligned.bias.q64k64");

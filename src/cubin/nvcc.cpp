@@ -70,7 +70,7 @@ Expected<std::vector<std::byte>> nvcc_compile(const std::string& source,
                                               const std::vector<std::string>& flags) {
   const TemporaryFolder folder;
   if (!folder.status().ok()) return folder.status();
-  for (const DeviceHeader& header : device_headers()) {
+  for (const DeviceHeader& header : headers_of(source)) {
     if (Status status = write_text(folder.path() / "include" / header.name, header.text);
         !status.ok()) {
       return status;

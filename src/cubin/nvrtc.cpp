@@ -191,7 +191,7 @@ Expected<std::vector<std::byte>> nvrtc_compile(const std::string& source,
   const Functions& f = Nvrtc::instance().functions();
   std::vector<const char*> names;
   std::vector<const char*> texts;
-  for (const DeviceHeader& header : device_headers()) {
+  for (const DeviceHeader& header : headers_of(source)) {
     names.push_back(header.name);
     texts.push_back(header.text);
   }

@@ -6,25 +6,15 @@
 
 namespace attune {
 
-namespace {
-
-const std::string& device_headers_hash() {
-  static const std::string hash = [] {
-    ContentHash headers;
-    for (const DeviceHeader& header : device_headers()) headers.add(header.name).add(header.text);
-    return headers.text();
-  }();
-  return hash;
-}
-
-}  // namespace
-
 std::string Recipe::key() const {
   return ContentHash().add(id).add(contents).add(to_string(target)).add(compiler).text();
 }
 
 std::string contents_of(const KernelSpec& spec) {
-  return ContentHash().add(device_headers_hash()).add(source_for(spec)).text();
+  const std::string unit = source_for(spec);
+  ContentHash contents;
+  for (const DeviceHeader& header : headers_of(unit)) contents.add(header.name).add(header.text);
+  return contents.add(unit).text();
 }
 
 Recipe recipe_for(const KernelSpec& spec, const Target& target, const Toolchain& toolchain) {

@@ -11,7 +11,7 @@ namespace attune {
 
 struct Recipe {
   std::string id;
-  std::string contents;  // hash of the unit and of every device header
+  std::string contents;  // hash of the unit and of the device headers that it includes
   Target target;
   std::string compiler;  // with its version and flags
 

@@ -4,6 +4,7 @@
 
 #include <span>
 #include <string_view>
+#include <vector>
 
 namespace attune {
 
@@ -14,5 +15,9 @@ struct DeviceHeader {
 
 // Every header below kernels/, sorted by name. Written by cmake/Embed.cmake at build time.
 [[nodiscard]] std::span<const DeviceHeader> device_headers();
+
+// Those that a unit includes, directly or through others, sorted by name: all that it is compiled
+// with, so what else changes leaves it as it is.
+[[nodiscard]] std::vector<DeviceHeader> headers_of(std::string_view unit);
 
 }  // namespace attune
