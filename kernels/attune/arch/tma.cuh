@@ -1,0 +1,28 @@
+// Copies of boxes of a tensor between global and shared memory by the copy engine (PTX ISA,
+// "cp.async.bulk.tensor"). sm_90 and later.
+#pragma once
+
+#include <attune/arch/mbarrier.cuh>
+
+namespace attune::kernel {
+
+// CUtensorMap of the driver's API: 128 opaque bytes, 64-byte aligned.
+struct alignas(64) TensorMap {
+  u64 words[16];
+};
+
+__device__ __forceinline__ void prefetch_map(const TensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<u64>(&map)) : "memory");
+}
+
+// The box at (column, head, row, sequence), whose bytes arrive at `barrier`.
+__device__ __forceinline__ void load_box(u32 to, const TensorMap& map, u32 barrier, int column,
+                                         int h, int row, int b) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(to),
+      "l"(reinterpret_cast<u64>(&map)), "r"(barrier), "r"(column), "r"(h), "r"(row), "r"(b)
+      : "memory");
+}
+
+}  // namespace attune::kernel
