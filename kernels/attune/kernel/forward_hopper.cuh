@@ -25,6 +25,7 @@ struct HopperSpec {
   int head_dim = 128;
   int queries = 128, keys = 128;
   int stages = 2;
+  bool turns = false;  // warpgroups issue products in turns, so that one's softmax meets another's
 };
 
 struct HopperParams {
@@ -61,6 +62,8 @@ struct HopperForward {
   static constexpr int kConsumers = kSpec.queries / 64, kPanels = kD / 64;
   static constexpr HopperShared kShared = hopper_shared(kSpec);
   static constexpr int kScores = kKeys / 2, kValues = kD / 2;  // a thread's
+  static constexpr int kOwnRegisters = kConsumers == 3 ? 160 : 240;
+  static constexpr int kCopyRegisters = kConsumers == 3 ? 32 : 24;
 
   struct Barriers {
     u32 base;
@@ -114,16 +117,17 @@ struct HopperForward {
     const Blocks blocks = rows > 0 ? blocks_of(seq, sides, rows) : Blocks{0, 0};
     __syncthreads();
     if (threadIdx.x < 128) {
-      give_registers<24>();
+      give_registers<kCopyRegisters>();
       if (threadIdx.x == 0) copy(p, memory, bar, tile, seq, first, blocks);
     } else {
-      take_registers<240>();
+      take_registers<kOwnRegisters>();
       compute(p, memory, bar, tile, seq, sides, first, rows, blocks);
     }
   }
 
-  static __device__ __forceinline__ void copy(const HopperParams& p, u32 memory, const Barriers& bar,
-                                              const TilePlace& tile, const Sequence& seq, int first,
+  static __device__ __forceinline__ void copy(const HopperParams& p, u32 memory,
+                                              const Barriers& bar, const TilePlace& tile,
+                                              const Sequence& seq, int first,
                                               const Blocks& blocks) {
     const int hkv = tile.h / p.f.group;
     if (blocks.first == blocks.end) return;
@@ -161,8 +165,8 @@ struct HopperForward {
     }
   }
 
-  static __device__ __forceinline__ void add_values(float (&o)[kValues], const u32 (&p)[kKeys / 16][4],
-                                                    u32 v) {
+  static __device__ __forceinline__ void add_values(float (&o)[kValues],
+                                                    const u32 (&p)[kKeys / 16][4], u32 v) {
 #pragma unroll
     for (int step = 0; step < kKeys / 16; ++step) {
       Wgmma<kD>::template add<kBf16>(o, p[step], wgmma_tile(v + step * 2048, kKeys * 128, 1024));
@@ -185,7 +189,7 @@ struct HopperForward {
     const float factor = f.scale_log2;
 
     // S -> P, and what O and the sums are to be multiplied with before P V is added.
-    const auto soften = [&](int block, float (&shrink)[2]) {
+    const auto soften = [&](int block, float(&shrink)[2]) {
       const int j = block * kKeys;
       const int last = smaller(rows, group * 64 + 64) - 1;
       if (!(j >= sides.begin(last) && j + kKeys <= sides.end(group * 64))) {
@@ -228,6 +232,13 @@ struct HopperForward {
         l[half] = l[half] * shrink[half] + sum;
       }
     };
+    // Numbered barriers 1 to kConsumers: whose turn it is to issue.
+    const auto await_turn = [&]() {
+      if constexpr (kSpec.turns) barrier_sync(1 + group, 256);
+    };
+    const auto pass_turn = [&](int to) {
+      if constexpr (kSpec.turns) barrier_arrive(1 + to % kConsumers, 256);
+    };
     const auto pack = [&]() {
 #pragma unroll
       for (int step = 0; step < kKeys / 16; ++step) {
@@ -247,6 +258,7 @@ struct HopperForward {
         if (thread == 0) mbarrier_arrive(barrier);
       };
       float shrink[2];
+      if (group == kConsumers - 1) pass_turn(0);  // the first one's
       mbarrier_wait(bar.q(), 0);
       mbarrier_wait(bar.k_full(ks.at), ks.parity);
       wgmma_fence();
@@ -261,6 +273,7 @@ struct HopperForward {
 #pragma unroll 1
       for (int block = blocks.end - 2; block >= blocks.first; --block) {
         mbarrier_wait(bar.k_full(ks.at), ks.parity);
+        await_turn();
         wgmma_touch(s);
         wgmma_fence();
         multiply_scores(s, q, tile_at(kShared.k, ks));
@@ -269,6 +282,7 @@ struct HopperForward {
         wgmma_touch(o);
         add_values(o, weights, tile_at(kShared.v, vs));
         wgmma_commit();
+        pass_turn(group + 1);
         wgmma_wait<1>();
         wgmma_touch(s);
         free(bar.k_free(ks.at));
@@ -282,6 +296,7 @@ struct HopperForward {
         for (int i = 0; i < kValues; ++i) o[i] *= shrink[i / 2 % 2];
         pack();
       }
+      if (group == 0) await_turn();  // what was passed once too often
       mbarrier_wait(bar.v_full(vs.at), vs.parity);
       wgmma_touch(o);
       wgmma_fence();
@@ -301,7 +316,8 @@ struct HopperForward {
       if (row >= rows) continue;
       const i64 i = seq.q_start + first + row;
       if (f.lse.data != nullptr && thread % 4 == 0) {
-        f.lse.data[tile.b * f.lse.b_stride + tile.h * f.lse.h_stride + (first + row) * f.lse.s_stride] =
+        f.lse.data[tile.b * f.lse.b_stride + tile.h * f.lse.h_stride +
+                   (first + row) * f.lse.s_stride] =
             sum > 0.0f ? m[half] * f.scale + logf(sum) : -infinity();
       }
       auto* const to = static_cast<typename E::Bits*>(f.o.data) + tile.b * f.o.b_stride +
