@@ -35,9 +35,77 @@ __device__ __forceinline__ u64 wgmma_tile(u32 address, int lead, int stride) {
          static_cast<u64>(stride >> 4) << 32 | u64{1} << 62;
 }
 
-// One step of 16 in depth. kBf16: else f16. kTransposed: B is [depth][columns].
+// One step of 16 in depth, for 64 rows and kColumns columns. Operand lists are text: the preprocessor
+// writes them, from parts of 8 registers.
 template <int kColumns>
 struct Wgmma;
+
+#define ATTUNE_TIE_8(x, i)                                                                    \
+  "+f"(x[i]), "+f"(x[i + 1]), "+f"(x[i + 2]), "+f"(x[i + 3]), "+f"(x[i + 4]), "+f"(x[i + 5]), \
+      "+f"(x[i + 6]), "+f"(x[i + 7])
+
+#define ATTUNE_R0 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define ATTUNE_R8 "%8, %9, %10, %11, %12, %13, %14, %15"
+#define ATTUNE_R16 "%16, %17, %18, %19, %20, %21, %22, %23"
+#define ATTUNE_R24 "%24, %25, %26, %27, %28, %29, %30, %31"
+#define ATTUNE_R32 "%32, %33, %34, %35, %36, %37, %38, %39"
+#define ATTUNE_R40 "%40, %41, %42, %43, %44, %45, %46, %47"
+#define ATTUNE_R48 "%48, %49, %50, %51, %52, %53, %54, %55"
+#define ATTUNE_R56 "%56, %57, %58, %59, %60, %61, %62, %63"
+#define ATTUNE_R64 "%64, %65, %66, %67, %68, %69, %70, %71"
+#define ATTUNE_R72 "%72, %73, %74, %75, %76, %77, %78, %79"
+#define ATTUNE_R80 "%80, %81, %82, %83, %84, %85, %86, %87"
+#define ATTUNE_R88 "%88, %89, %90, %91, %92, %93, %94, %95"
+#define ATTUNE_R96 "%96, %97, %98, %99, %100, %101, %102, %103"
+#define ATTUNE_R104 "%104, %105, %106, %107, %108, %109, %110, %111"
+#define ATTUNE_R112 "%112, %113, %114, %115, %116, %117, %118, %119"
+#define ATTUNE_R120 "%120, %121, %122, %123, %124, %125, %126, %127"
+
+#define ATTUNE_WGMMA(columns, list, type, a, flags) \
+  "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type " {" list "}, " a flags ";"
+
+#define ATTUNE_LIST_64 ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24
+#define ATTUNE_TIES_64(x) \
+  ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24)
+#define ATTUNE_LIST_80 ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32
+#define ATTUNE_TIES_80(x)                                                           \
+  ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24), \
+      ATTUNE_TIE_8(x, 32)
+#define ATTUNE_LIST_96 \
+  ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32 ", " ATTUNE_R40
+#define ATTUNE_TIES_96(x)                                                           \
+  ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24), \
+      ATTUNE_TIE_8(x, 32), ATTUNE_TIE_8(x, 40)
+#define ATTUNE_LIST_128                                                                    \
+  ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32 ", " ATTUNE_R40 \
+            ", " ATTUNE_R48 ", " ATTUNE_R56
+#define ATTUNE_TIES_128(x)                                                          \
+  ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24), \
+      ATTUNE_TIE_8(x, 32), ATTUNE_TIE_8(x, 40), ATTUNE_TIE_8(x, 48), ATTUNE_TIE_8(x, 56)
+#define ATTUNE_LIST_176                                                                    \
+  ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32 ", " ATTUNE_R40 \
+            ", " ATTUNE_R48 ", " ATTUNE_R56 ", " ATTUNE_R64 ", " ATTUNE_R72 ", " ATTUNE_R80
+#define ATTUNE_TIES_176(x)                                                                \
+  ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24),       \
+      ATTUNE_TIE_8(x, 32), ATTUNE_TIE_8(x, 40), ATTUNE_TIE_8(x, 48), ATTUNE_TIE_8(x, 56), \
+      ATTUNE_TIE_8(x, 64), ATTUNE_TIE_8(x, 72), ATTUNE_TIE_8(x, 80)
+#define ATTUNE_LIST_192                                                                     \
+  ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32 ", " ATTUNE_R40  \
+            ", " ATTUNE_R48 ", " ATTUNE_R56 ", " ATTUNE_R64 ", " ATTUNE_R72 ", " ATTUNE_R80 \
+            ", " ATTUNE_R88
+#define ATTUNE_TIES_192(x)                                                                \
+  ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24),       \
+      ATTUNE_TIE_8(x, 32), ATTUNE_TIE_8(x, 40), ATTUNE_TIE_8(x, 48), ATTUNE_TIE_8(x, 56), \
+      ATTUNE_TIE_8(x, 64), ATTUNE_TIE_8(x, 72), ATTUNE_TIE_8(x, 80), ATTUNE_TIE_8(x, 88)
+#define ATTUNE_LIST_256                                                                     \
+  ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32 ", " ATTUNE_R40  \
+            ", " ATTUNE_R48 ", " ATTUNE_R56 ", " ATTUNE_R64 ", " ATTUNE_R72 ", " ATTUNE_R80 \
+            ", " ATTUNE_R88 ", " ATTUNE_R96 ", " ATTUNE_R104 ", " ATTUNE_R112 ", " ATTUNE_R120
+#define ATTUNE_TIES_256(x)                                                                \
+  ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24),       \
+      ATTUNE_TIE_8(x, 32), ATTUNE_TIE_8(x, 40), ATTUNE_TIE_8(x, 48), ATTUNE_TIE_8(x, 56), \
+      ATTUNE_TIE_8(x, 64), ATTUNE_TIE_8(x, 72), ATTUNE_TIE_8(x, 80), ATTUNE_TIE_8(x, 88), \
+      ATTUNE_TIE_8(x, 96), ATTUNE_TIE_8(x, 104), ATTUNE_TIE_8(x, 112), ATTUNE_TIE_8(x, 120)
 
 template <>
 struct Wgmma<64> {
@@ -45,31 +113,15 @@ struct Wgmma<64> {
   template <bool kBf16>
   static __device__ __forceinline__ void multiply(float (&c)[32], u64 a, u64 b, bool add) {
     if constexpr (kBf16) {
-      asm volatile(
-          "{\n .reg .pred p;\n setp.ne.b32 p, %34, 0;\n"
-          "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, "
-          "%8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
-          "%26, %27, %28, %29, %30, %31}, "
-          "%32, %33, p, 1, 1, 0, 0;\n}"
-          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
-            "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
-            "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
-            "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]),
-            "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31])
-          : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %34, 0;\n" ATTUNE_WGMMA(
+                       64, 32, ATTUNE_LIST_64, "bf16", "%32, %33", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_64(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     } else {
-      asm volatile(
-          "{\n .reg .pred p;\n setp.ne.b32 p, %34, 0;\n"
-          "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
-          "%9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
-          "%26, %27, %28, %29, %30, %31}, "
-          "%32, %33, p, 1, 1, 0, 0;\n}"
-          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
-            "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
-            "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
-            "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]),
-            "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31])
-          : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %34, 0;\n" ATTUNE_WGMMA(
+                       64, 32, ATTUNE_LIST_64, "f16", "%32, %33", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_64(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     }
   }
   // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
@@ -77,27 +129,81 @@ struct Wgmma<64> {
   static __device__ __forceinline__ void add(float (&c)[32], const u32 (&a)[4], u64 b) {
     if constexpr (kBf16) {
       asm volatile(
-          "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, "
-          "%8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
-          "%26, %27, %28, %29, %30, %31}, "
-          "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
-          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
-            "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
-            "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
-            "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]),
-            "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31])
+          ATTUNE_WGMMA(64, ATTUNE_LIST_64, "bf16", "{%32, %33, %34, %35}, %36", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_64(c)
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
     } else {
       asm volatile(
-          "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
-          "%9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
-          "%26, %27, %28, %29, %30, %31}, "
-          "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
-          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
-            "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
-            "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
-            "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]),
-            "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31])
+          ATTUNE_WGMMA(64, ATTUNE_LIST_64, "f16", "{%32, %33, %34, %35}, %36", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_64(c)
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    }
+  }
+};
+
+template <>
+struct Wgmma<80> {
+  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
+  template <bool kBf16>
+  static __device__ __forceinline__ void multiply(float (&c)[40], u64 a, u64 b, bool add) {
+    if constexpr (kBf16) {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %42, 0;\n" ATTUNE_WGMMA(
+                       80, 40, ATTUNE_LIST_80, "bf16", "%40, %41", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_80(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    } else {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %42, 0;\n" ATTUNE_WGMMA(
+                       80, 40, ATTUNE_LIST_80, "f16", "%40, %41", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_80(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    }
+  }
+  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
+  template <bool kBf16>
+  static __device__ __forceinline__ void add(float (&c)[40], const u32 (&a)[4], u64 b) {
+    if constexpr (kBf16) {
+      asm volatile(
+          ATTUNE_WGMMA(80, ATTUNE_LIST_80, "bf16", "{%40, %41, %42, %43}, %44", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_80(c)
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    } else {
+      asm volatile(
+          ATTUNE_WGMMA(80, ATTUNE_LIST_80, "f16", "{%40, %41, %42, %43}, %44", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_80(c)
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    }
+  }
+};
+
+template <>
+struct Wgmma<96> {
+  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
+  template <bool kBf16>
+  static __device__ __forceinline__ void multiply(float (&c)[48], u64 a, u64 b, bool add) {
+    if constexpr (kBf16) {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %50, 0;\n" ATTUNE_WGMMA(
+                       96, 48, ATTUNE_LIST_96, "bf16", "%48, %49", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_96(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    } else {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %50, 0;\n" ATTUNE_WGMMA(
+                       96, 48, ATTUNE_LIST_96, "f16", "%48, %49", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_96(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    }
+  }
+  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
+  template <bool kBf16>
+  static __device__ __forceinline__ void add(float (&c)[48], const u32 (&a)[4], u64 b) {
+    if constexpr (kBf16) {
+      asm volatile(
+          ATTUNE_WGMMA(96, ATTUNE_LIST_96, "bf16", "{%48, %49, %50, %51}, %52", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_96(c)
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    } else {
+      asm volatile(
+          ATTUNE_WGMMA(96, ATTUNE_LIST_96, "f16", "{%48, %49, %50, %51}, %52", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_96(c)
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
     }
   }
@@ -109,47 +215,15 @@ struct Wgmma<128> {
   template <bool kBf16>
   static __device__ __forceinline__ void multiply(float (&c)[64], u64 a, u64 b, bool add) {
     if constexpr (kBf16) {
-      asm volatile(
-          "{\n .reg .pred p;\n setp.ne.b32 p, %66, 0;\n"
-          "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, "
-          "%8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
-          "%26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, "
-          "%43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, "
-          "%60, %61, %62, %63}, "
-          "%64, %65, p, 1, 1, 0, 0;\n}"
-          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
-            "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
-            "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
-            "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]),
-            "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]),
-            "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]), "+f"(c[36]), "+f"(c[37]),
-            "+f"(c[38]), "+f"(c[39]), "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]),
-            "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]), "+f"(c[48]), "+f"(c[49]),
-            "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]),
-            "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]),
-            "+f"(c[62]), "+f"(c[63])
-          : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %66, 0;\n" ATTUNE_WGMMA(
+                       128, 64, ATTUNE_LIST_128, "bf16", "%64, %65", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_128(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     } else {
-      asm volatile(
-          "{\n .reg .pred p;\n setp.ne.b32 p, %66, 0;\n"
-          "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {%0, %1, %2, %3, %4, %5, %6, %7, "
-          "%8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
-          "%26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, "
-          "%43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, "
-          "%60, %61, %62, %63}, "
-          "%64, %65, p, 1, 1, 0, 0;\n}"
-          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
-            "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
-            "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
-            "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]),
-            "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]),
-            "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]), "+f"(c[36]), "+f"(c[37]),
-            "+f"(c[38]), "+f"(c[39]), "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]),
-            "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]), "+f"(c[48]), "+f"(c[49]),
-            "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]),
-            "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]),
-            "+f"(c[62]), "+f"(c[63])
-          : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %66, 0;\n" ATTUNE_WGMMA(
+                       128, 64, ATTUNE_LIST_128, "f16", "%64, %65", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_128(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     }
   }
   // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
@@ -157,46 +231,151 @@ struct Wgmma<128> {
   static __device__ __forceinline__ void add(float (&c)[64], const u32 (&a)[4], u64 b) {
     if constexpr (kBf16) {
       asm volatile(
-          "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, "
-          "%8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
-          "%26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, "
-          "%43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, "
-          "%60, %61, %62, %63}, "
-          "{%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
-          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
-            "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
-            "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
-            "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]),
-            "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]),
-            "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]), "+f"(c[36]), "+f"(c[37]),
-            "+f"(c[38]), "+f"(c[39]), "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]),
-            "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]), "+f"(c[48]), "+f"(c[49]),
-            "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]),
-            "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]),
-            "+f"(c[62]), "+f"(c[63])
+          ATTUNE_WGMMA(128, ATTUNE_LIST_128, "bf16", "{%64, %65, %66, %67}, %68", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_128(c)
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
     } else {
       asm volatile(
-          "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {%0, %1, %2, %3, %4, %5, %6, %7, "
-          "%8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
-          "%26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, "
-          "%43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, "
-          "%60, %61, %62, %63}, "
-          "{%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
-          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
-            "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
-            "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
-            "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]),
-            "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]),
-            "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]), "+f"(c[36]), "+f"(c[37]),
-            "+f"(c[38]), "+f"(c[39]), "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]),
-            "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]), "+f"(c[48]), "+f"(c[49]),
-            "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]),
-            "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]),
-            "+f"(c[62]), "+f"(c[63])
+          ATTUNE_WGMMA(128, ATTUNE_LIST_128, "f16", "{%64, %65, %66, %67}, %68", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_128(c)
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
     }
   }
 };
+
+template <>
+struct Wgmma<176> {
+  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
+  template <bool kBf16>
+  static __device__ __forceinline__ void multiply(float (&c)[88], u64 a, u64 b, bool add) {
+    if constexpr (kBf16) {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %90, 0;\n" ATTUNE_WGMMA(
+                       176, 88, ATTUNE_LIST_176, "bf16", "%88, %89", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_176(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    } else {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %90, 0;\n" ATTUNE_WGMMA(
+                       176, 88, ATTUNE_LIST_176, "f16", "%88, %89", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_176(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    }
+  }
+  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
+  template <bool kBf16>
+  static __device__ __forceinline__ void add(float (&c)[88], const u32 (&a)[4], u64 b) {
+    if constexpr (kBf16) {
+      asm volatile(
+          ATTUNE_WGMMA(176, ATTUNE_LIST_176, "bf16", "{%88, %89, %90, %91}, %92", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_176(c)
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    } else {
+      asm volatile(
+          ATTUNE_WGMMA(176, ATTUNE_LIST_176, "f16", "{%88, %89, %90, %91}, %92", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_176(c)
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    }
+  }
+};
+
+template <>
+struct Wgmma<192> {
+  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
+  template <bool kBf16>
+  static __device__ __forceinline__ void multiply(float (&c)[96], u64 a, u64 b, bool add) {
+    if constexpr (kBf16) {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %98, 0;\n" ATTUNE_WGMMA(
+                       192, 96, ATTUNE_LIST_192, "bf16", "%96, %97", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_192(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    } else {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %98, 0;\n" ATTUNE_WGMMA(
+                       192, 96, ATTUNE_LIST_192, "f16", "%96, %97", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_192(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    }
+  }
+  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
+  template <bool kBf16>
+  static __device__ __forceinline__ void add(float (&c)[96], const u32 (&a)[4], u64 b) {
+    if constexpr (kBf16) {
+      asm volatile(
+          ATTUNE_WGMMA(192, ATTUNE_LIST_192, "bf16", "{%96, %97, %98, %99}, %100", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_192(c)
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    } else {
+      asm volatile(
+          ATTUNE_WGMMA(192, ATTUNE_LIST_192, "f16", "{%96, %97, %98, %99}, %100", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_192(c)
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    }
+  }
+};
+
+template <>
+struct Wgmma<256> {
+  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
+  template <bool kBf16>
+  static __device__ __forceinline__ void multiply(float (&c)[128], u64 a, u64 b, bool add) {
+    if constexpr (kBf16) {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %130, 0;\n" ATTUNE_WGMMA(
+                       256, 128, ATTUNE_LIST_256, "bf16", "%128, %129", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_256(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    } else {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %130, 0;\n" ATTUNE_WGMMA(
+                       256, 128, ATTUNE_LIST_256, "f16", "%128, %129", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_256(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    }
+  }
+  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
+  template <bool kBf16>
+  static __device__ __forceinline__ void add(float (&c)[128], const u32 (&a)[4], u64 b) {
+    if constexpr (kBf16) {
+      asm volatile(ATTUNE_WGMMA(256, ATTUNE_LIST_256, "bf16", "{%128, %129, %130, %131}, %132",
+                                ", 1, 1, 1, 1")
+                   : ATTUNE_TIES_256(c)
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    } else {
+      asm volatile(ATTUNE_WGMMA(256, ATTUNE_LIST_256, "f16", "{%128, %129, %130, %131}, %132",
+                                ", 1, 1, 1, 1")
+                   : ATTUNE_TIES_256(c)
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    }
+  }
+};
+
+#undef ATTUNE_R0
+#undef ATTUNE_R8
+#undef ATTUNE_R16
+#undef ATTUNE_R24
+#undef ATTUNE_R32
+#undef ATTUNE_R40
+#undef ATTUNE_R48
+#undef ATTUNE_R56
+#undef ATTUNE_R64
+#undef ATTUNE_R72
+#undef ATTUNE_R80
+#undef ATTUNE_R88
+#undef ATTUNE_R96
+#undef ATTUNE_R104
+#undef ATTUNE_R112
+#undef ATTUNE_R120
+#undef ATTUNE_LIST_64
+#undef ATTUNE_TIES_64
+#undef ATTUNE_LIST_80
+#undef ATTUNE_TIES_80
+#undef ATTUNE_LIST_96
+#undef ATTUNE_TIES_96
+#undef ATTUNE_LIST_128
+#undef ATTUNE_TIES_128
+#undef ATTUNE_LIST_176
+#undef ATTUNE_TIES_176
+#undef ATTUNE_LIST_192
+#undef ATTUNE_TIES_192
+#undef ATTUNE_LIST_256
+#undef ATTUNE_TIES_256
+#undef ATTUNE_WGMMA
+#undef ATTUNE_TIE_8
 
 }  // namespace attune::kernel
