@@ -114,12 +114,12 @@ struct Wgmma<64> {
   static __device__ __forceinline__ void multiply(float (&c)[32], u64 a, u64 b, bool add) {
     if constexpr (kBf16) {
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %34, 0;\n" ATTUNE_WGMMA(
-                       64, 32, ATTUNE_LIST_64, "bf16", "%32, %33", ", p, 1, 1, 0, 0") "\n}"
+                       64, ATTUNE_LIST_64, "bf16", "%32, %33", ", p, 1, 1, 0, 0") "\n}"
                    : ATTUNE_TIES_64(c)
                    : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     } else {
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %34, 0;\n" ATTUNE_WGMMA(
-                       64, 32, ATTUNE_LIST_64, "f16", "%32, %33", ", p, 1, 1, 0, 0") "\n}"
+                       64, ATTUNE_LIST_64, "f16", "%32, %33", ", p, 1, 1, 0, 0") "\n}"
                    : ATTUNE_TIES_64(c)
                    : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     }
@@ -148,12 +148,12 @@ struct Wgmma<80> {
   static __device__ __forceinline__ void multiply(float (&c)[40], u64 a, u64 b, bool add) {
     if constexpr (kBf16) {
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %42, 0;\n" ATTUNE_WGMMA(
-                       80, 40, ATTUNE_LIST_80, "bf16", "%40, %41", ", p, 1, 1, 0, 0") "\n}"
+                       80, ATTUNE_LIST_80, "bf16", "%40, %41", ", p, 1, 1, 0, 0") "\n}"
                    : ATTUNE_TIES_80(c)
                    : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     } else {
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %42, 0;\n" ATTUNE_WGMMA(
-                       80, 40, ATTUNE_LIST_80, "f16", "%40, %41", ", p, 1, 1, 0, 0") "\n}"
+                       80, ATTUNE_LIST_80, "f16", "%40, %41", ", p, 1, 1, 0, 0") "\n}"
                    : ATTUNE_TIES_80(c)
                    : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     }
@@ -182,12 +182,12 @@ struct Wgmma<96> {
   static __device__ __forceinline__ void multiply(float (&c)[48], u64 a, u64 b, bool add) {
     if constexpr (kBf16) {
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %50, 0;\n" ATTUNE_WGMMA(
-                       96, 48, ATTUNE_LIST_96, "bf16", "%48, %49", ", p, 1, 1, 0, 0") "\n}"
+                       96, ATTUNE_LIST_96, "bf16", "%48, %49", ", p, 1, 1, 0, 0") "\n}"
                    : ATTUNE_TIES_96(c)
                    : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     } else {
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %50, 0;\n" ATTUNE_WGMMA(
-                       96, 48, ATTUNE_LIST_96, "f16", "%48, %49", ", p, 1, 1, 0, 0") "\n}"
+                       96, ATTUNE_LIST_96, "f16", "%48, %49", ", p, 1, 1, 0, 0") "\n}"
                    : ATTUNE_TIES_96(c)
                    : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     }
@@ -216,12 +216,12 @@ struct Wgmma<128> {
   static __device__ __forceinline__ void multiply(float (&c)[64], u64 a, u64 b, bool add) {
     if constexpr (kBf16) {
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %66, 0;\n" ATTUNE_WGMMA(
-                       128, 64, ATTUNE_LIST_128, "bf16", "%64, %65", ", p, 1, 1, 0, 0") "\n}"
+                       128, ATTUNE_LIST_128, "bf16", "%64, %65", ", p, 1, 1, 0, 0") "\n}"
                    : ATTUNE_TIES_128(c)
                    : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     } else {
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %66, 0;\n" ATTUNE_WGMMA(
-                       128, 64, ATTUNE_LIST_128, "f16", "%64, %65", ", p, 1, 1, 0, 0") "\n}"
+                       128, ATTUNE_LIST_128, "f16", "%64, %65", ", p, 1, 1, 0, 0") "\n}"
                    : ATTUNE_TIES_128(c)
                    : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     }
@@ -250,12 +250,12 @@ struct Wgmma<176> {
   static __device__ __forceinline__ void multiply(float (&c)[88], u64 a, u64 b, bool add) {
     if constexpr (kBf16) {
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %90, 0;\n" ATTUNE_WGMMA(
-                       176, 88, ATTUNE_LIST_176, "bf16", "%88, %89", ", p, 1, 1, 0, 0") "\n}"
+                       176, ATTUNE_LIST_176, "bf16", "%88, %89", ", p, 1, 1, 0, 0") "\n}"
                    : ATTUNE_TIES_176(c)
                    : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     } else {
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %90, 0;\n" ATTUNE_WGMMA(
-                       176, 88, ATTUNE_LIST_176, "f16", "%88, %89", ", p, 1, 1, 0, 0") "\n}"
+                       176, ATTUNE_LIST_176, "f16", "%88, %89", ", p, 1, 1, 0, 0") "\n}"
                    : ATTUNE_TIES_176(c)
                    : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     }
@@ -284,12 +284,12 @@ struct Wgmma<192> {
   static __device__ __forceinline__ void multiply(float (&c)[96], u64 a, u64 b, bool add) {
     if constexpr (kBf16) {
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %98, 0;\n" ATTUNE_WGMMA(
-                       192, 96, ATTUNE_LIST_192, "bf16", "%96, %97", ", p, 1, 1, 0, 0") "\n}"
+                       192, ATTUNE_LIST_192, "bf16", "%96, %97", ", p, 1, 1, 0, 0") "\n}"
                    : ATTUNE_TIES_192(c)
                    : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     } else {
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %98, 0;\n" ATTUNE_WGMMA(
-                       192, 96, ATTUNE_LIST_192, "f16", "%96, %97", ", p, 1, 1, 0, 0") "\n}"
+                       192, ATTUNE_LIST_192, "f16", "%96, %97", ", p, 1, 1, 0, 0") "\n}"
                    : ATTUNE_TIES_192(c)
                    : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     }
@@ -318,12 +318,12 @@ struct Wgmma<256> {
   static __device__ __forceinline__ void multiply(float (&c)[128], u64 a, u64 b, bool add) {
     if constexpr (kBf16) {
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %130, 0;\n" ATTUNE_WGMMA(
-                       256, 128, ATTUNE_LIST_256, "bf16", "%128, %129", ", p, 1, 1, 0, 0") "\n}"
+                       256, ATTUNE_LIST_256, "bf16", "%128, %129", ", p, 1, 1, 0, 0") "\n}"
                    : ATTUNE_TIES_256(c)
                    : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     } else {
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %130, 0;\n" ATTUNE_WGMMA(
-                       256, 128, ATTUNE_LIST_256, "f16", "%128, %129", ", p, 1, 1, 0, 0") "\n}"
+                       256, ATTUNE_LIST_256, "f16", "%128, %129", ", p, 1, 1, 0, 0") "\n}"
                    : ATTUNE_TIES_256(c)
                    : "l"(a), "l"(b), "r"(static_cast<int>(add)));
     }
