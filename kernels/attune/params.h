@@ -89,6 +89,18 @@ struct ForwardParams {
   float* accumulator;  // unbounded head dim: [tiles][queries][dv] floats
 };
 
+// CUtensorMap of the driver's API, made by it: what the copy engine knows of a tensor.
+struct alignas(64) TensorMap {
+  u64 words[16];
+};
+
+// Boxes of q, k and v are [64 columns][1 head][rows of a tile][1 sequence]; of packed tensors all tokens
+// are one sequence.
+struct HopperParams {
+  ForwardParams f;
+  TensorMap q, k, v;
+};
+
 // What backward needs of a row of queries. lse: natural, +inf where nothing is attended to, so that P is
 // 0 there. delta: the sum of dO o O, less the gradient of the LSE.
 struct RowFacts {

@@ -103,7 +103,7 @@ Expected<Plan> make_plan(const Problem& problem, const PlanOptions& options) {
   impl->problem = choice->problem;
   impl->explanation = choice->describe();
   impl->kernel = id_of(spec);
-  if (spec.family == Family::portable) {
+  if (spec.family != Family::cpu) {
     auto execution =
         cuda::Execution::make(impl->problem, spec, choice->device_index, *choice->device);
     if (!execution.ok()) return execution.status();
@@ -135,7 +135,7 @@ Expected<std::string> explain(const Problem& problem, const PlanOptions& options
   }
   if (!choice->chosen) return choice->refusal().message();
   const KernelSpec& spec = choice->candidates[*choice->chosen].spec;
-  const Expected<PortablePlan> plan = plan_portable(choice->problem, spec, *choice->device);
+  const Expected<GpuPlan> plan = plan_on_gpu(choice->problem, spec, *choice->device);
   if (!plan.ok()) return plan.status();
   return fmt::format("{}\n{}kernel {}\n{}", print(choice->problem), choice->describe(), id_of(spec),
                      describe(*plan));

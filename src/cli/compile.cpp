@@ -25,6 +25,7 @@
 #include "cubin/content_hash.h"
 #include "cubin/elf.h"
 #include "cubin/json_fields.h"
+#include "cubin/recipe.h"
 #include "io/file.h"
 #include "source/translation_unit.h"
 
@@ -95,7 +96,9 @@ Expected<std::vector<CompileJob>> jobs_for(const CompileOptions& options,
     const ArchRange range = arch_range(spec);
     CompileJob job{spec, {}};
     for (const Target& target : targets) {
-      if (range.begin <= target.arch && target.arch < range.end) job.targets.push_back(target);
+      if (range.begin <= target.arch && target.arch < range.end) {
+        job.targets.push_back(target_of(spec, target));
+      }
     }
     if (!job.targets.empty()) {
       jobs.push_back(std::move(job));

@@ -39,6 +39,8 @@ std::string_view word(Family family) {
       return "cpu";
     case Family::portable:
       return "portable";
+    case Family::hopper:
+      return "hopper";
   }
   return "?";
 }
@@ -47,8 +49,9 @@ std::string_view word(Family family) {
 std::string where(const KernelSpec& spec) {
   if (spec.family == Family::cpu) return std::string(to_string(spec.isa));
   const ArchRange range = arch_range(spec);
-  return range.end == kAnyLaterArch ? fmt::format("sm_{} on", range.begin)
-                                    : fmt::format("sm_{} to sm_{}", range.begin, range.end - 1);
+  if (range.end == kAnyLaterArch) return fmt::format("sm_{} on", range.begin);
+  if (range.end == range.begin + 1) return fmt::format("sm_{} alone", range.begin);
+  return fmt::format("sm_{} to sm_{}", range.begin, range.end - 1);
 }
 
 // Why a row can't run on this machine; empty when it can.
@@ -215,7 +218,7 @@ void print_markdown() {
       std::vector<std::string_view> kinds;
       for (const Kind kind : kKinds) {
         for (const KernelSpec& spec : kernel_table()) {
-          if (spec == KernelSpec{kind, Family::cpu, dtype, isa, {}}) kinds.push_back(word(kind));
+          if (spec == KernelSpec{kind, Family::cpu, dtype, isa, {}, {}}) kinds.push_back(word(kind));
         }
       }
       row.push_back(kinds.empty() ? "-" : fmt::format("{}", fmt::join(kinds, ", ")));

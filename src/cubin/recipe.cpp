@@ -17,8 +17,12 @@ std::string contents_of(const KernelSpec& spec) {
   return contents.add(unit).text();
 }
 
+Target target_of(const KernelSpec& spec, const Target& target) {
+  return {target.arch, spec.family == Family::hopper ? 'a' : target.variant};
+}
+
 Recipe recipe_for(const KernelSpec& spec, const Target& target, const Toolchain& toolchain) {
-  return {id_of(spec), contents_of(spec), target,
+  return {id_of(spec), contents_of(spec), target_of(spec, target),
           toolchain.version + " " + compile_flags(toolchain.compiler)};
 }
 

@@ -24,6 +24,11 @@ struct Recipe {
 // parameters, so nothing is launched whose contents are not these.
 [[nodiscard]] std::string contents_of(const KernelSpec& spec);
 
+// `target`, as code of the spec needs it: sm_90a for sm_90 where it uses that architecture's own
+// instructions.
+[[nodiscard]] Target target_of(const KernelSpec& spec, const Target& target);
+
+// For that target.
 [[nodiscard]] Recipe recipe_for(const KernelSpec& spec, const Target& target,
                                 const Toolchain& toolchain);
 

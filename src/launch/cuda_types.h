@@ -47,6 +47,11 @@ inline constexpr unsigned kEventDefault = 0;
 inline constexpr unsigned kAttributeCluster = 4;
 inline constexpr unsigned kAttributeProgrammatic = 6;  // starts before its predecessor has ended
 
+inline constexpr int kTensorMapF16 = 6;
+inline constexpr int kTensorMapBf16 = 9;
+inline constexpr int kTensorMapSwizzle128 = 3;
+inline constexpr int kTensorMapPromote256 = 3;  // what the L2 fetches at a time, in bytes
+
 union LaunchAttributeValue {
   char bytes[64];
   struct {

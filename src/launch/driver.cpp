@@ -55,6 +55,7 @@ Expected<const Driver*> open_driver() {
   }
   std::string optional;
   take(handle, "cuCtxGetId", table.context_id, optional);
+  take(handle, "cuTensorMapEncodeTiled", table.tensor_map, optional);
   if (const Result result = table.init(0); result != kSuccess) {
     const Status status = status_of(table, result, "cuInit");
     return Status{Code::unsupported,

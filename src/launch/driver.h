@@ -66,6 +66,12 @@ struct Driver {
   // Since CUDA 12.0; null before. Tells a context from an earlier one at the same address.
   Result (*context_id)(Context, unsigned long long*) = nullptr;
 
+  // Likewise; what the copy engine of sm_90 and later knows of a tensor.
+  Result (*tensor_map)(void* map, int type, unsigned rank, void* data, const std::uint64_t* sizes,
+                       const std::uint64_t* strides, const std::uint32_t* box,
+                       const std::uint32_t* steps, int interleave, int swizzle, int promotion,
+                       int fill) = nullptr;
+
   std::string path;  // the file that opened
   int version = 0;   // 13000 is CUDA 13.0
 };

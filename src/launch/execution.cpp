@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <bit>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
 
 #include "launch/device.h"
+#include "launch/tensor_map.h"
 #include "problem/shapes.h"
 #include "source/translation_unit.h"
 
@@ -15,13 +17,13 @@ namespace attune::cuda {
 
 Expected<std::unique_ptr<Execution>> Execution::make(const Problem& problem, const KernelSpec& spec,
                                                      int device, const DeviceFacts& facts) {
-  Expected<PortablePlan> plan = plan_portable(problem, spec, facts);
+  Expected<GpuPlan> plan = plan_on_gpu(problem, spec, facts);
   if (!plan.ok()) return plan.status();
   return std::unique_ptr<Execution>(
       new Execution(problem, spec, device, std::move(plan).value(), facts.arch));
 }
 
-Execution::Execution(const Problem& problem, const KernelSpec& spec, int device, PortablePlan plan,
+Execution::Execution(const Problem& problem, const KernelSpec& spec, int device, GpuPlan plan,
                      int arch)
     : problem_(problem),
       spec_(spec),
@@ -116,7 +118,12 @@ Status Execution::check_layout(const Arguments& arguments) const {
 Status Execution::launch_with(const Driver& driver, std::span<const Function> functions,
                               const Arguments& arguments, void* workspace) const {
   const auto launch_all = [&](const auto& plan) -> Status {
-    const auto params = complete(plan, problem_, arguments, workspace);
+    auto params = complete(plan, problem_, arguments, workspace);
+    if constexpr (std::is_same_v<std::decay_t<decltype(plan)>, HopperPlan>) {
+      for (const BoxedTensor& tensor : boxes(plan, problem_, params)) {
+        if (Status status = describe_tensor(driver, tensor, id_); !status.ok()) return status;
+      }
+    }
     for (const KernelLaunch& one : launches_) {
       Launch how;
       how.grid_x = static_cast<unsigned>(one.grid.x);

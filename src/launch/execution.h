@@ -14,7 +14,7 @@
 
 #include "host/device_facts.h"
 #include "launch/kernel.h"
-#include "plan/portable.h"
+#include "plan/gpu.h"
 #include "registry/registry.h"
 #include "spec/kernel_spec.h"
 
@@ -50,7 +50,7 @@ class Execution {
     std::span<const Function> functions;  // as entries_of(spec)
   };
 
-  Execution(const Problem& problem, const KernelSpec& spec, int device, PortablePlan plan,
+  Execution(const Problem& problem, const KernelSpec& spec, int device, GpuPlan plan,
             int arch);
   [[nodiscard]] Expected<std::span<const Function>> functions_in(const Driver& driver,
                                                                  unsigned long long context) const;
@@ -65,7 +65,7 @@ class Execution {
   int device_;
   int arch_;
   bool any_memory_;  // the device reads whatever the host does
-  PortablePlan plan_;
+  GpuPlan plan_;
   std::span<const KernelLaunch> launches_;  // of plan_
   std::size_t workspace_bytes_;
 

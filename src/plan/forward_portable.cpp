@@ -1,33 +1,13 @@
 #include "plan/forward_portable.h"
 
 #include <attune/kernel/forward_portable_layout.h>
-#include <fmt/format.h>
-
-#include <algorithm>
-#include <limits>
-
+#include "plan/forward_tiles.h"
 #include "plan/portable_params.h"
 #include "source/translation_unit.h"
 
 namespace attune {
 
-namespace {
-
 using kernel::ForwardParams;
-
-// (sequence, head) pairs whose keys and values fill half of the L2 cache. Heads that share keys count
-// once.
-int heads_a_slice(const Problem& problem, const DeviceFacts& device) {
-  const auto size = static_cast<std::int64_t>(size_of(problem.dtype));
-  const std::int64_t keys =
-      fill_half_the_cache(problem.sk * (problem.d + problem.dv) * size, device);
-  const std::int64_t shared = problem.hq / problem.hkv;
-  const std::int64_t all = std::max<std::int64_t>(1, problem.b) * problem.hq;
-  const std::int64_t most = std::min<std::int64_t>(all, std::numeric_limits<int>::max());
-  return static_cast<int>(keys > most / shared ? most : keys * shared);
-}
-
-}  // namespace
 
 Expected<ForwardPlan> plan_forward_portable(const Problem& problem, const KernelSpec& spec,
                                             const DeviceFacts& device) {
@@ -37,15 +17,7 @@ Expected<ForwardPlan> plan_forward_portable(const Problem& problem, const Kernel
   if (writes_nothing(problem)) return plan;
 
   ForwardParams& p = plan.params;
-  const std::int64_t rows = std::max(p.sq, p.lse.padded);
-  // Even without rows: tokens of no sequence are written too.
-  p.query_blocks =
-      static_cast<int>(std::max<std::int64_t>(1, ceil_div(rows, spec.portable.queries)));
-  const auto tiles = count_tiles({p.query_blocks, p.hq, p.b});
-  if (!tiles.ok()) return tiles.status();
-  p.tiles = *tiles;
-  p.heads_a_slice = heads_a_slice(problem, device);
-  const Expected<Grid> grid = fold(p.tiles);
+  const Expected<Grid> grid = lay_tiles(problem, spec.portable.queries, device, p);
   if (!grid.ok()) return grid.status();
   const BlockShape shape = block_shape(spec);
   plan.launches = {{0, *grid, shape.threads, shape.shared_bytes}};
@@ -68,18 +40,8 @@ kernel::ForwardParams complete(const ForwardPlan& plan, const Problem& problem,
 }
 
 std::string describe(const ForwardPlan& plan) {
-  if (plan.launches.empty()) return "  grid       none: no result has an element\n";
-  const kernel::ForwardParams& p = plan.params;
-  const KernelLaunch& launch = plan.launches.front();
-  return fmt::format(
-      "  tile       {} queries x {} keys, {} threads, {} bytes of shared memory\n"
-      "  grid       {} tiles as {} x {}: {} query block{} of {} head{} of {} sequence{}; {} "
-      "heads share the L2\n"
-      "  workspace  {} bytes{}{}\n",
-      plan.spec.queries, plan.spec.keys, launch.threads, launch.shared_bytes, p.tiles,
-      launch.grid.x, launch.grid.y, p.query_blocks, p.query_blocks == 1 ? "" : "s", p.hq,
-      p.hq == 1 ? "" : "s", p.b, p.b == 1 ? "" : "s", p.heads_a_slice, plan.workspace_bytes,
-      plan.workspace_bytes > 0 ? ": " : "", plan.accumulator.name);
+  return describe_tiles(plan.launches, plan.spec.queries, plan.spec.keys, plan.params,
+                        plan.accumulator);
 }
 
 }  // namespace attune

@@ -152,9 +152,10 @@ Expected<Image> Registry::find_or_compile(const KernelSpec& spec, int device) {
     if (auto image = from_disk(spec, device)) return *std::move(image);
     return Status(target.status().code(), fmt::format("{}: {}", id, target.status().message()));
   }
-  auto got = obtain(spec, *target, *toolchain, options_.cache.get(), options_.compile);
+  const Target own = target_of(spec, *target);
+  auto got = obtain(spec, own, *toolchain, options_.cache.get(), options_.compile);
   if (!got.ok()) return got.status();
-  return make_image(id, *target, std::move(got->cubin),
+  return make_image(id, own, std::move(got->cubin),
                     got->compiled ? Origin::compiler : Origin::disk);
 }
 

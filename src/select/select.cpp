@@ -4,7 +4,8 @@
 #include <tuple>
 #include <utility>
 
-#include "select/portable.h"
+#include "select/gpu.h"
+#include "spec/gpu_row.h"
 
 namespace attune {
 
@@ -52,13 +53,14 @@ std::vector<Candidate> cpu_candidates(const Problem& problem, std::string_view f
   return list;
 }
 
-// What decides between rows of the portable family that serve: aligned loads, then the smallest
-// head dim, then the fewest features. The table is in this order within an architecture.
+// What decides between GPU rows that serve: the newest family, aligned loads, then the smallest head
+// dims, then the fewest features. The table is in this order within an architecture.
 auto rank(const KernelSpec& spec) {
-  const kernel::PortableSpec& row = spec.portable;
+  const GpuRow row = gpu_row_of(spec);
   const int bound = row.head_dim == 0 ? 1 << 30 : row.head_dim;
   const int features = int{row.bias} + int{row.dropout} + 2 * int{row.general};
-  return std::tuple{!row.aligned, bound, features, -row.arch};
+  return std::tuple{spec.family != Family::hopper, !row.aligned,         bound,
+                    row.value_dim,                 features, -arch_range(spec).begin};
 }
 
 std::vector<Candidate> cuda_candidates(const Problem& problem, std::string_view forced,
@@ -71,7 +73,7 @@ std::vector<Candidate> cuda_candidates(const Problem& problem, std::string_view 
     if (device == nullptr) {
       candidate.reasons.emplace_back("there is no GPU");
     } else {
-      candidate.reasons = reasons_against_portable(spec, problem, *device);
+      candidate.reasons = reasons_against_gpu_row(spec, problem, *device);
     }
     if (!forced.empty() && forced != id_of(spec)) {
       candidate.reasons.push_back("the caller asked for " + std::string(forced));

@@ -1,28 +1,17 @@
 #include "source/translation_unit.h"
 
-#include <attune/kernel/backward_portable_layout.h>
-#include <attune/kernel/forward_portable_layout.h>
 #include <attune/params.h>
 #include <fmt/format.h>
 
 #include <array>
 #include <string_view>
 
+#include "spec/features.h"
+#include "spec/gpu_row.h"
+
 namespace attune {
 
 namespace {
-
-std::string_view name_of(kernel::Element element) {
-  switch (element) {
-    case kernel::Element::f32:
-      return "f32";
-    case kernel::Element::f16:
-      return "f16";
-    case kernel::Element::bf16:
-      return "bf16";
-  }
-  return "?";
-}
 
 // The spec as a C++20 template argument. The structured binding fails to compile when the struct
 // gains a field that is not written here.
@@ -38,6 +27,17 @@ std::string literal(const kernel::PortableSpec& spec) {
       stages, blocks, paired);
 }
 
+std::string literal(const kernel::HopperSpec& spec) {
+  const auto& [element, head_dim, value_dim, bias, dropout, general, queries, keys, stages, turns] =
+      spec;
+  return fmt::format(
+      "{{\n"
+      "    .element = Element::{}, .head_dim = {}, .value_dim = {}, .bias = {}, .dropout = {},\n"
+      "    .general = {}, .queries = {}, .keys = {}, .stages = {}, .turns = {}}}",
+      name_of(element), head_dim, value_dim, bias, dropout, general, queries, keys, stages, turns);
+}
+
+constexpr std::array kHopperEntries = {UnitEntry{kEntryName.data(), "forward_hopper", true}};
 constexpr std::array kForwardEntries = {UnitEntry{kEntryName.data(), "forward_portable", true}};
 
 // As BackwardEntry says.
@@ -47,9 +47,27 @@ constexpr std::array kBackwardEntries = {
     UnitEntry{"attune_kernel_finish", "backward_finish", false},
     UnitEntry{"attune_kernel_bias", "backward_bias", true}};
 
+// What the units of a family and a kind have in common.
+struct UnitKind {
+  std::string_view header, spec, params;  // below attune/kernel/; types of attune::kernel
+  std::size_t params_bytes;
+};
+
+UnitKind unit_kind(const KernelSpec& spec) {
+  if (spec.family == Family::hopper) {
+    return {"forward_hopper.cuh", "HopperSpec", "HopperParams", sizeof(kernel::HopperParams)};
+  }
+  if (spec.kind == Kind::forward) {
+    return {"forward_portable.cuh", "PortableSpec", "ForwardParams", sizeof(kernel::ForwardParams)};
+  }
+  return {"backward_portable.cuh", "PortableSpec", "BackwardParams",
+          sizeof(kernel::BackwardParams)};
+}
+
 }  // namespace
 
 std::span<const UnitEntry> entries_of(const KernelSpec& spec) {
+  if (spec.family == Family::hopper) return kHopperEntries;
   if (spec.kind == Kind::forward) return kForwardEntries;
   const std::span<const UnitEntry> all = kBackwardEntries;
   return spec.portable.bias ? all : all.first(kBiasEntry);
@@ -57,35 +75,32 @@ std::span<const UnitEntry> entries_of(const KernelSpec& spec) {
 
 std::string source_for(const KernelSpec& spec) {
   const BlockShape shape = block_shape(spec);
-  const bool forward = spec.kind == Kind::forward;
+  const UnitKind kind = unit_kind(spec);
   std::string text = fmt::format(
       "// {}\n"
-      "#include <attune/kernel/{}_portable.cuh>\n"
+      "#include <attune/kernel/{}>\n"
       "\n"
       "namespace attune::kernel {{\n"
-      "constexpr PortableSpec kSpec{};\n"
+      "constexpr {} kSpec{};\n"
       "}}  // namespace attune::kernel\n",
-      id_of(spec), forward ? "forward" : "backward", literal(spec.portable));
+      id_of(spec), kind.header, kind.spec,
+      spec.family == Family::hopper ? literal(spec.hopper) : literal(spec.portable));
   for (const UnitEntry& entry : entries_of(spec)) {
     text += fmt::format(
         "\n"
         "extern \"C\" __global__ void __launch_bounds__({}, {})\n"
-        "    {}(const __grid_constant__ attune::kernel::{}Params params) {{\n"
+        "    {}(const __grid_constant__ attune::kernel::{} params) {{\n"
         "  attune::kernel::{}<attune::kernel::kSpec>(params);\n"
         "}}\n",
-        shape.threads, shape.blocks_an_sm, entry.name, forward ? "Forward" : "Backward",
-        entry.function);
+        shape.threads, shape.blocks_an_sm, entry.name, kind.params, entry.function);
   }
   return text;
 }
 
 BlockShape block_shape(const KernelSpec& spec) {
-  const bool forward = spec.kind == Kind::forward;
-  return {
-      kernel::threads_of(spec.portable), spec.portable.blocks,
-      forward ? kernel::forward_portable_shared_bytes(spec.portable)
-              : kernel::backward_portable_shared_bytes(spec.portable),
-      static_cast<int>(forward ? sizeof(kernel::ForwardParams) : sizeof(kernel::BackwardParams))};
+  const GpuRow row = gpu_row_of(spec);
+  return {row.threads, row.blocks, row.shared_bytes,
+          static_cast<int>(unit_kind(spec).params_bytes)};
 }
 
 }  // namespace attune

@@ -7,6 +7,7 @@
 
 #include "source/device_headers.h"
 #include "source/translation_unit.h"
+#include "spec/gpu_row.h"
 
 namespace attune {
 
@@ -72,13 +73,12 @@ std::string dispatch_header(const std::vector<KernelSpec>& specs) {
       count, rows, kEntryName);
 }
 
-// The structured binding fails to compile when the struct gains a field that is not written here.
-nlohmann::ordered_json features(const kernel::PortableSpec& spec) {
-  const auto& [element, arch, head_dim, aligned, bias, dropout, general, queries, keys, warps,
-               stages, blocks, paired] = spec;
-  return {{"head_dim", head_dim}, {"aligned", aligned}, {"bias", bias},    {"dropout", dropout},
-          {"general", general},   {"queries", queries}, {"keys", keys},    {"warps", warps},
-          {"stages", stages},     {"blocks", blocks},   {"paired", paired}};
+nlohmann::ordered_json features(const KernelSpec& spec) {
+  const GpuRow row = gpu_row_of(spec);
+  return {{"head_dim", row.head_dim}, {"value_dim", row.value_dim}, {"aligned", row.aligned},
+          {"bias", row.bias},         {"dropout", row.dropout},     {"general", row.general},
+          {"queries", row.queries},   {"keys", row.keys},           {"stages", row.stages},
+          {"blocks", row.blocks}};
 }
 
 std::string manifest(const std::vector<KernelSpec>& specs) {
@@ -101,7 +101,7 @@ std::string manifest(const std::vector<KernelSpec>& specs) {
                        {"arch_end", range.end == kAnyLaterArch ? nlohmann::ordered_json()
                                                                : nlohmann::ordered_json(range.end)},
                        {"dtype", to_string(spec.dtype)},
-                       {"features", features(spec.portable)}});
+                       {"features", features(spec)}});
   }
   const nlohmann::ordered_json json = {{"format", 1}, {"kernels", std::move(kernels)}};
   return json.dump(2) + "\n";

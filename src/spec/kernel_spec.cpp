@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "spec/hopper_table.h"
 #include "spec/portable_table.h"
 
 namespace attune {
@@ -28,15 +29,20 @@ std::vector<KernelSpec> make_table() {
   std::vector<KernelSpec> table;
   for (const auto& [kind, name] : kKinds) {
     for (const DType dtype : kDTypes) {
-      for (const Isa isa : sets_for(dtype)) table.push_back({kind, Family::cpu, dtype, isa, {}});
+      for (const Isa isa : sets_for(dtype)) table.push_back({kind, Family::cpu, dtype, isa, {}, {}});
     }
   }
   for (const auto& [kind, name] : kKinds) {
     for (const DType dtype : kDTypes) {
+      if (kind == Kind::forward) {
+        for (const kernel::HopperSpec& spec : hopper_forward_rows(dtype)) {
+          table.push_back({kind, Family::hopper, dtype, Isa::generic, {}, spec});
+        }
+      }
       const auto rows =
           kind == Kind::forward ? portable_forward_rows(dtype) : portable_backward_rows(dtype);
       for (const kernel::PortableSpec& spec : rows) {
-        table.push_back({kind, Family::portable, dtype, Isa::generic, spec});
+        table.push_back({kind, Family::portable, dtype, Isa::generic, spec, {}});
       }
     }
   }
@@ -48,6 +54,7 @@ std::vector<KernelSpec> make_table() {
 std::string id_of(const KernelSpec& spec) {
   std::string id{kKinds[static_cast<std::size_t>(spec.kind)].second};
   if (spec.family == Family::portable) return id + ".portable." + portable_id(spec.portable);
+  if (spec.family == Family::hopper) return id + ".hopper." + hopper_id(spec.hopper);
   id += ".cpu.";
   id += to_string(spec.dtype);
   id += '.';
@@ -68,6 +75,7 @@ const std::vector<KernelSpec>& kernel_table() {
 }
 
 ArchRange arch_range(const KernelSpec& spec) {
+  if (spec.family == Family::hopper) return {90, 91};
   return {spec.portable.arch, spec.portable.arch < 80 ? 80 : kAnyLaterArch};
 }
 

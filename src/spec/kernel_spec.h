@@ -1,6 +1,7 @@
 // KernelSpec: one row of the kernel table, and its id.
 #pragma once
 
+#include <attune/spec/hopper.h>
 #include <attune/spec/portable.h>
 
 #include <attune/problem.hpp>
@@ -13,7 +14,7 @@
 
 namespace attune {
 
-enum class Family : std::uint8_t { cpu, portable };
+enum class Family : std::uint8_t { cpu, portable, hopper };
 
 struct KernelSpec {
   Kind kind = Kind::forward;
@@ -21,11 +22,12 @@ struct KernelSpec {
   DType dtype = DType::f32;
   Isa isa = Isa::generic;           // family cpu
   kernel::PortableSpec portable{};  // family portable; its element is dtype
+  kernel::HopperSpec hopper{};      // family hopper; likewise
   friend bool operator==(const KernelSpec&, const KernelSpec&) = default;
 };
 
-// "fwd.cpu.bf16.avx512bf16", "fwd.portable.sm80.bf16.d128.aligned.plain.q128k64"; text -> spec ->
-// text is the identity.
+// "fwd.cpu.bf16.avx512bf16", "fwd.portable.sm80.bf16.d128.aligned.plain.q128k64",
+// "fwd.hopper.sm90a.bf16.d128.plain.q128k128"; text -> spec -> text is the identity.
 [[nodiscard]] std::string id_of(const KernelSpec& spec);
 [[nodiscard]] std::optional<KernelSpec> spec_from(std::string_view id);
 

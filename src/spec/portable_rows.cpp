@@ -4,34 +4,17 @@
 
 #include <array>
 
+#include "spec/features.h"
 #include "spec/portable_table.h"
 
 namespace attune {
 
 namespace {
 
-using kernel::Element;
 using kernel::PortableSpec;
 
-struct FeatureSet {
-  bool bias, dropout, general;
-  const char* name;
-};
-constexpr std::array kFeatureSets = {
-    FeatureSet{false, false, false, "plain"}, FeatureSet{true, false, false, "bias"},
-    FeatureSet{false, true, false, "dropout"}, FeatureSet{true, true, true, "full"}};
 constexpr std::array kHeadDims = {32, 64, 96, 128, 192, 256, 0};
 constexpr std::array kArchs = {80, 75};
-
-Element element_of(DType dtype) {
-  if (dtype == DType::f16) return Element::f16;
-  return dtype == DType::bf16 ? Element::bf16 : Element::f32;
-}
-
-const char* name_of(Element element) {
-  if (element == Element::f16) return "f16";
-  return element == Element::bf16 ? "bf16" : "f32";
-}
 
 PortableSpec with_tile(PortableSpec spec, const PortableTile& tile) {
   spec.queries = tile.queries;
@@ -55,7 +38,7 @@ std::vector<PortableSpec> portable_rows(DType dtype, PortableTiles tiles) {
           const bool slow = !aligned || head_dim == 0 || arch < 80;
           if (slow && !set.general) continue;
           PortableSpec spec;
-          spec.element = element_of(dtype);
+          spec.element = kernel_element(dtype);
           spec.arch = arch;
           spec.head_dim = head_dim;
           spec.aligned = aligned;
@@ -71,15 +54,9 @@ std::vector<PortableSpec> portable_rows(DType dtype, PortableTiles tiles) {
 }
 
 std::string portable_id(const PortableSpec& spec) {
-  const char* features = "";
-  for (const FeatureSet& set : kFeatureSets) {
-    if (set.bias == spec.bias && set.dropout == spec.dropout && set.general == spec.general) {
-      features = set.name;
-    }
-  }
   return fmt::format("sm{}.{}.d{}.{}.{}.q{}k{}", spec.arch, name_of(spec.element),
                      spec.head_dim == 0 ? "any" : std::to_string(spec.head_dim),
-                     spec.aligned ? "aligned" : "strided", features, spec.queries, spec.keys);
+                     spec.aligned ? "aligned" : "strided", features_name(spec), spec.queries, spec.keys);
 }
 
 }  // namespace attune

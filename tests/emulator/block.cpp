@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -46,6 +47,7 @@ struct Warp {
   unsigned come = 0, generation = 0;
   WarpOp op = nullptr;
   void* lanes[32] = {};
+  std::shared_ptr<void> state;
 };
 
 struct Barrier {
@@ -61,6 +63,7 @@ struct Block {
   std::vector<Thread> threads;
   std::vector<Warp> warps;
   Barrier barriers[kBarriers];
+  std::deque<std::function<void()>> actions;  // of engines, in no order
   Thread* current = nullptr;
   std::string error;
 };
@@ -111,6 +114,16 @@ void make_fibers(std::size_t count) {
   }
 }
 
+// One of the engines' actions, whichever; false when there is none.
+bool act(Block& block) {
+  if (block.actions.empty()) return false;
+  std::swap(block.actions[(*block.random)() % block.actions.size()], block.actions.back());
+  const std::function<void()> action = std::move(block.actions.back());
+  block.actions.pop_back();
+  action();
+  return true;
+}
+
 bool runs(const Thread& thread) {
   return !thread.done && (thread.waits_for == nullptr || *thread.waits_for != thread.seen);
 }
@@ -148,11 +161,16 @@ void run_block(Block& block) {
     for (const unsigned warp : order) {
       moved |= run_warp(block, warp);
       if (!block.error.empty()) return;
+      if ((*block.random)() % 8 == 0) moved |= act(block);
     }
-    if (!moved) {
+    if (!moved && !act(block)) {
       block.error = "the threads of block " + name_of(block.index) + " wait for ever";
       return;
     }
+  }
+  if (!block.actions.empty()) {
+    block.error = "block " + name_of(block.index) + " ends before its copies have arrived";
+    return;
   }
   const unsigned char* const guard = shared_memory + block.shared_bytes;
   if (std::any_of(guard, guard + kGuardBytes, [](unsigned char x) { return x != kPoison; })) {
@@ -233,6 +251,22 @@ int barrier(int number, int threads, bool waits, bool x) {
     // Who arrives and does not wait may be two barriers ahead; bar.red has no such callers.
   }
   return barrier.result;
+}
+
+bool chance(unsigned times) { return (*the_block->random)() % times == 0; }
+
+void later(std::function<void()> action) {
+  if (chance(4)) {
+    action();
+  } else {
+    the_block->actions.push_back(std::move(action));
+  }
+}
+
+void wait_for_change(const unsigned& word) { wait(word, word); }
+
+std::shared_ptr<void>& state_of_warp() {
+  return the_block->warps[thread_index().x / 32].state;
 }
 
 void copy_later(std::uint32_t to, const void* from) {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 
 namespace attune::emulator {
 
@@ -43,6 +44,15 @@ int barrier(int number, int threads, bool wait, bool x);
 void copy_later(std::uint32_t to, const void* from);
 void commit_copies();
 void wait_for_copies(int pending);
+
+// What an engine beside the threads does: now, or as late as threads wait for it.
+void later(std::function<void()> action);
+// Until the word in shared memory has changed.
+void wait_for_change(const unsigned& word);
+// Coin flips of the launch's seed: true once in `times`.
+bool chance(unsigned times);
+// What is kept for this thread's warp until the block ends; null at first.
+std::shared_ptr<void>& state_of_warp();
 
 // Shared memory by its 32-bit addresses; checked.
 unsigned char* at(std::uint32_t address, std::size_t bytes);

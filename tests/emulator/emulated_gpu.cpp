@@ -8,6 +8,7 @@
 #include <attune/problem.hpp>
 #include <attune/status.hpp>
 #include <chrono>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <map>
@@ -19,14 +20,16 @@
 #include <vector>
 
 #include "host/device_facts.h"
-#include "plan/portable.h"
+#include "plan/gpu.h"
 #include "problem/shapes.h"
-#include "select/portable.h"
+#include "select/gpu.h"
 #include "source/translation_unit.h"
+#include "spec/gpu_row.h"
 #include "spec/kernel_spec.h"
 #include "tests/emulator/block.h"
 #include "tests/emulator/entries.h"
 #include "tests/emulator/guarded_copy.h"
+#include "tests/emulator/tensor_box.h"
 #include "tests/support/device_under_test.h"
 
 namespace attune::testing {
@@ -47,7 +50,7 @@ std::int64_t round_up(std::int64_t x, std::int64_t step) {
 
 // Multiplications by whole tiles; backward has five products, two and a half times as many.
 double padded_work(const Problem& problem, const KernelSpec& spec) {
-  const kernel::PortableSpec& tile = spec.portable;
+  const GpuRow tile = gpu_row_of(spec);
   const auto width = [&](std::int64_t d) {
     return static_cast<double>(tile.head_dim > 0 ? tile.head_dim : round_up(d, 64));
   };
@@ -66,6 +69,19 @@ struct Runs {
 std::map<std::string, Runs>& runs() {
   static std::map<std::string, Runs> all;
   return all;
+}
+
+// As the driver does, for the emulated copy engine.
+void describe_tensor(const BoxedTensor& tensor) {
+  emulator::MappedTensor mapped{};
+  mapped.magic = emulator::MappedTensor::kMagic;
+  mapped.data = static_cast<const unsigned char*>(tensor.data);
+  for (std::size_t i = 0; i < 4; ++i) mapped.sizes[i] = tensor.sizes[i];
+  for (std::size_t i = 0; i < 3; ++i) {
+    mapped.strides[i] = static_cast<std::int64_t>(tensor.strides[i]);
+  }
+  mapped.box_columns = tensor.box[0], mapped.box_rows = tensor.box[2];
+  std::memcpy(tensor.map, &mapped, sizeof(mapped));
 }
 
 // A call's tensors where a GPU's would lie.
@@ -121,7 +137,7 @@ class EmulatedGpu final : public DeviceUnderTest {
   [[nodiscard]] bool serves(const KernelSpec& spec, const Problem& problem) const override {
     return spec.kind == problem.kind && spec.dtype == problem.dtype &&
            padded_work(problem, spec) <= most_work_ &&
-           reasons_against_portable(spec, problem, facts_for(spec)).empty();
+           reasons_against_gpu_row(spec, problem, facts_for(spec)).empty();
   }
 
   [[nodiscard]] std::vector<KernelSpec> serving(const Problem& problem,
@@ -135,7 +151,7 @@ class EmulatedGpu final : public DeviceUnderTest {
 
   [[nodiscard]] Status run(const Problem& problem, const KernelSpec& spec,
                            const Arguments& host) override {
-    const auto plan = plan_portable(problem, spec, facts_for(spec));
+    const auto plan = plan_on_gpu(problem, spec, facts_for(spec));
     if (!plan.ok()) return plan.status();
     return std::visit([&](const auto& one) { return run_plan(problem, spec, one, host); }, *plan);
   }
@@ -152,7 +168,10 @@ class EmulatedGpu final : public DeviceUnderTest {
         return status;
       }
     }
-    const auto params = complete(plan, problem, copies.arguments(), workspace.data());
+    auto params = complete(plan, problem, copies.arguments(), workspace.data());
+    if constexpr (std::is_same_v<Plan, HopperPlan>) {
+      for (const BoxedTensor& tensor : boxes(plan, problem, params)) describe_tensor(tensor);
+    }
     // A problem's own, so that one seed repeats it.
     const auto seed = static_cast<unsigned>(problem.sq * 31 + problem.sk * 17 + problem.d);
     for (const KernelLaunch& one : plan.launches) {

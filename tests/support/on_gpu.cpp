@@ -10,7 +10,7 @@
 
 #include "launch/device.h"
 #include "launch/device_tensor.h"
-#include "select/portable.h"
+#include "select/gpu.h"
 #include "select/select.h"
 #include "tests/support/flags.h"
 #include "tests/support/random.h"
@@ -47,7 +47,7 @@ class Gpu final : public DeviceUnderTest {
   }
 
   [[nodiscard]] bool serves(const KernelSpec& kernel, const Problem& problem) const override {
-    return reasons_against_portable(kernel, problem, *facts_).empty();
+    return reasons_against_gpu_row(kernel, problem, *facts_).empty();
   }
 
   // The one that make_plan() takes, and another (or all of them, with --every-kernel).

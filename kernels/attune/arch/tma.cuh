@@ -6,11 +6,6 @@
 
 namespace attune::kernel {
 
-// CUtensorMap of the driver's API: 128 opaque bytes, 64-byte aligned.
-struct alignas(64) TensorMap {
-  u64 words[16];
-};
-
 __device__ __forceinline__ void prefetch_map(const TensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<u64>(&map)) : "memory");
 }
@@ -23,6 +18,12 @@ __device__ __forceinline__ void load_box(u32 to, const TensorMap& map, u32 barri
       " [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(to),
       "l"(reinterpret_cast<u64>(&map)), "r"(barrier), "r"(column), "r"(h), "r"(row), "r"(b)
       : "memory");
+}
+
+// What threads wrote to shared memory becomes visible to the copy engine and to wgmma, after a barrier to
+// those of other threads.
+__device__ __forceinline__ void fence_shared_for_engines() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 }  // namespace attune::kernel

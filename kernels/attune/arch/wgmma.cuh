@@ -27,6 +27,12 @@ __device__ __forceinline__ void wgmma_touch(float (&x)[kCount]) {
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(x[i])::"memory");
 }
 
+// Fragments as the list of registers that the products below take.
+template <int kTiles>
+__device__ __forceinline__ float (&flat(float (&x)[1][kTiles][4]))[kTiles * 4] {
+  return reinterpret_cast<float(&)[kTiles * 4]>(x);
+}
+
 // Where a tile of 128-byte rows lies whose 16-byte chunks are exchanged as the copy engine does
 // (128-byte swizzle). Strides in bytes: `lead` from 64 columns to the next where columns are the
 // product's rows or columns (else unused), `stride` from 8 rows to the next.

@@ -1,334 +1,314 @@
 // Attention forward on Hopper's own matrix products and copy engine (sm_90a).
 //
-// Schedule. The first warpgroup of a block copies: one thread fetches Q and a ring of blocks of K and V.
-// The others compute, 64 query rows each. Of each block of keys a warpgroup first issues S = Q K^T, then
-// O += P V of the block before, and takes the softmax of S while that product is under way; so the
-// tensor cores wait for exponentials only where both warpgroups are at theirs.
+// Schedule. The first warpgroup of a block copies: one thread fetches Q and two rings of blocks, of K and
+// of V. The others compute, 64 query rows each. Of each block of keys a warpgroup first issues S = Q K^T,
+// then O += P V of the block before, and takes the softmax of S while that product is under way; so the
+// tensor cores wait for exponentials only where all warpgroups are at theirs.
 //
-// Blocks of keys go from the last to the first: what masks cut comes first, and the row's reference m is
-// near its maximum from the start. Registers move from the copying warpgroup to the others.
+// Blocks of keys go from the last to the first: what masks and lengths cut comes first. Softmax as in
+// forward_portable.cuh; where rows have to be walked again, the copying warp is told by a vote.
 //
-// Shared memory: [Q][stages x K][stages x V][barriers], each tile in panels of 64 columns, [rows][128
-// bytes], chunks exchanged as the copy engine does.
+// Shared memory: forward_hopper_layout.h. Registers of a thread: S: keys/2, P: keys/4, O: value_dim/2; at
+// 128 keys and columns 160 of 240, since the copying warpgroup gives its own to the others.
 #pragma once
 
+#include <attune/kernel/forward_hopper_layout.h>
+
 #include <attune/arch/barrier.cuh>
+#include <attune/arch/registers.cuh>
 #include <attune/arch/tma.cuh>
 #include <attune/arch/wgmma.cuh>
-#include <attune/part/score.cuh>
-#include <attune/part/tile_order.cuh>
+#include <attune/part/begin_tile.cuh>
+#include <attune/part/exact_row.cuh>
+#include <attune/part/mask.cuh>
+#include <attune/part/ring.cuh>
+#include <attune/part/warpgroup_shape.cuh>
 
 namespace attune::kernel {
-
-struct HopperSpec {
-  Element element = Element::bf16;
-  int head_dim = 128;
-  int queries = 128, keys = 128;
-  int stages = 2;
-  bool turns = false;  // warpgroups issue products in turns, so that one's softmax meets another's
-};
-
-struct HopperParams {
-  ForwardParams f;
-  TensorMap q, k, v;
-};
-
-constexpr int hopper_threads(const HopperSpec& spec) { return (spec.queries / 64 + 1) * 128; }
-
-struct HopperShared {
-  int q, k, v, barriers, total, query_bytes, key_bytes;
-};
-
-constexpr HopperShared hopper_shared(const HopperSpec& spec) {
-  const int row = spec.head_dim * 2, queries = spec.queries * row, keys = spec.keys * row;
-  const int k = queries, v = k + spec.stages * keys, barriers = v + spec.stages * keys;
-  return {0, k, v, barriers, barriers + (1 + 4 * spec.stages) * 8, queries, keys};
-}
-
-template <int kRegisters>
-__device__ __forceinline__ void give_registers() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-template <int kRegisters>
-__device__ __forceinline__ void take_registers() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
 
 template <HopperSpec kSpec>
 struct HopperForward {
   using E = Elements<kSpec.element>;
   static constexpr bool kBf16 = kSpec.element == Element::bf16;
-  static constexpr int kD = kSpec.head_dim, kKeys = kSpec.keys, kStages = kSpec.stages;
-  static constexpr int kConsumers = kSpec.queries / 64, kPanels = kD / 64;
-  static constexpr HopperShared kShared = hopper_shared(kSpec);
-  static constexpr int kScores = kKeys / 2, kValues = kD / 2;  // a thread's
+  static constexpr int kKeys = kSpec.keys, kStages = kSpec.stages;
+  static constexpr int kConsumers = consumers_of(kSpec);
+  static constexpr int kPanels = panels_of(kSpec.head_dim);
+  static constexpr int kValuePanels = panels_of(kSpec.value_dim);
+  static constexpr HopperShared kShared = forward_hopper_shared(kSpec);
+  using W = WarpgroupShape<kSpec.element, kSpec.queries, kKeys, kSpec.value_dim,
+                           kPanels * kPanelBytes>;
+  static constexpr bool kTerms = kSpec.bias || kSpec.general;
+  using State = Softmax<W, kTerms>;
+  static constexpr bool kWide = State::kWide;
+  using KeyRing = Ring<kStages>;
+
+  // Of 64K registers.
   static constexpr int kOwnRegisters = kConsumers == 3 ? 160 : 240;
   static constexpr int kCopyRegisters = kConsumers == 3 ? 32 : 24;
+  // Barriers by number. Turns: one a warpgroup; cut: likewise.
+  static constexpr int kTurn = 1, kCut = kTurn + kConsumers, kVote = kCut + kConsumers;
+  static constexpr int kVoters = kConsumers * 128 + 32;
 
-  struct Barriers {
-    u32 base;
-    __device__ __forceinline__ u32 q() const { return base; }
-    __device__ __forceinline__ u32 k_full(int s) const { return base + 8 * (1 + s); }
-    __device__ __forceinline__ u32 k_free(int s) const { return base + 8 * (1 + kStages + s); }
-    __device__ __forceinline__ u32 v_full(int s) const { return base + 8 * (1 + 2 * kStages + s); }
-    __device__ __forceinline__ u32 v_free(int s) const { return base + 8 * (1 + 3 * kStages + s); }
-  };
-
-  // A place in the ring: the parity of its phase changes with every round.
-  struct Stage {
-    int at = 0;
-    u32 parity = 0;
-    __device__ __forceinline__ void advance() {
-      if (++at == kStages) at = 0, parity ^= 1;
-    }
+  struct Rings {
+    u32 q;
+    KeyRing k, v;
+    __device__ __forceinline__ explicit Rings(u32 memory)
+        : q(memory + kShared.barriers),
+          k(memory + kShared.k, kShared.key_bytes, q + 8),
+          v(memory + kShared.v, kShared.value_bytes, q + 8 + KeyRing::kBarrierBytes) {}
   };
 
   // Blocks of keys that any row of the tile attends to.
   struct Blocks {
     int first, end;
+    __device__ __forceinline__ explicit Blocks(const TileFacts& facts) {
+      const int rows = smaller(kSpec.queries, facts.seq.sq - facts.place.block * kSpec.queries);
+      first = facts.sides.begin(0) / kKeys;
+      end = larger(first, (facts.sides.end(rows - 1) + kKeys - 1) / kKeys);
+    }
   };
-
-  static __device__ __forceinline__ Blocks blocks_of(const Sequence& seq, const MaskSides& sides,
-                                                     int rows) {
-    const int begin = sides.begin(0) / kKeys, end = (sides.end(rows - 1) + kKeys - 1) / kKeys;
-    return {begin, larger(begin, end)};
-  }
 
   static __device__ __forceinline__ void run(const HopperParams& p) {
     extern __shared__ __align__(1024) unsigned char shared[];
     const u32 memory = shared_address(shared);
-    const Barriers bar{memory + kShared.barriers};
-    const ForwardParams& f = p.f;
+    auto& facts = *reinterpret_cast<TileFacts*>(shared + kShared.facts);
+    Rings rings(memory);
     if (threadIdx.x == 0) {
-      mbarrier_init(bar.q(), 1);
-      for (int s = 0; s < kStages; ++s) {
-        mbarrier_init(bar.k_full(s), 1);
-        mbarrier_init(bar.v_full(s), 1);
-        mbarrier_init(bar.k_free(s), kConsumers);
-        mbarrier_init(bar.v_free(s), kConsumers);
-      }
+      mbarrier_init(rings.q, 1);
+      rings.k.init(kConsumers * 4);
+      rings.v.init(kConsumers * 4);
       mbarrier_init_fence();
     }
-    const TilePlace tile(f);
-    const Sequence seq = sequence_of(f, tile.b);
-    const int first = tile.block * kSpec.queries;
-    const MaskSides sides(f, seq, first);
-    const int rows = smaller(kSpec.queries, seq.sq - first);
-    const Blocks blocks = rows > 0 ? blocks_of(seq, sides, rows) : Blocks{0, 0};
-    __syncthreads();
+    if (!begin_tile<kSpec, W>(p.f, facts)) return;
     if (threadIdx.x < 128) {
       give_registers<kCopyRegisters>();
-      if (threadIdx.x == 0) copy(p, memory, bar, tile, seq, first, blocks);
+      if (threadIdx.x < 32) copy(p, memory, rings, facts);
     } else {
       take_registers<kOwnRegisters>();
-      compute(p, memory, bar, tile, seq, sides, first, rows, blocks);
+      compute(p.f, memory, rings, facts);
     }
   }
 
-  static __device__ __forceinline__ void copy(const HopperParams& p, u32 memory,
-                                              const Barriers& bar, const TilePlace& tile,
-                                              const Sequence& seq, int first,
-                                              const Blocks& blocks) {
+  static __device__ __forceinline__ void copy(const HopperParams& p, u32 memory, Rings& rings,
+                                              const TileFacts& facts) {
+    const bool leads = threadIdx.x == 0;
+    const TilePlace tile = facts.place;
+    const Blocks blocks(facts);
     const int hkv = tile.h / p.f.group;
-    if (blocks.first == blocks.end) return;
-    mbarrier_expect(bar.q(), kShared.query_bytes);
-    for (int panel = 0; panel < kPanels; ++panel) {
-      load_box(memory + kShared.q + panel * kSpec.queries * 128, p.q, bar.q(), panel * 64, tile.h,
-               seq.q_start + first, tile.b);
-    }
-    Stage stage;
-    for (int block = blocks.end - 1; block >= blocks.first; --block, stage.advance()) {
-      const int row = seq.k_start + block * kKeys;
-      const auto fetch = [&](const TensorMap& map, u32 to, u32 full, u32 free) {
-        mbarrier_wait(free, stage.parity ^ 1);
-        mbarrier_expect(full, kShared.key_bytes);
-        for (int panel = 0; panel < kPanels; ++panel) {
-          load_box(to + panel * kKeys * 128, map, full, panel * 64, hkv, row, tile.b);
+    const int b = p.f.cu_seqlens_k.data != nullptr ? 0 : tile.b;
+    const auto fetch = [&](KeyRing& ring, const TensorMap& map, int panels, int block) {
+      if (leads) {
+        const u32 to = ring.tile(), full = ring.fill();
+        for (int panel = 0; panel < panels; ++panel) {
+          load_box(to + panel * (kKeys * kPanelBytes), map, full, panel * kPanelColumns, hkv,
+                   facts.seq.k_start + block * kKeys, b);
         }
-      };
-      fetch(p.k, memory + kShared.k + stage.at * kShared.key_bytes, bar.k_full(stage.at),
-            bar.k_free(stage.at));
-      fetch(p.v, memory + kShared.v + stage.at * kShared.key_bytes, bar.v_full(stage.at),
-            bar.v_free(stage.at));
-    }
-  }
-
-  static __device__ __forceinline__ void multiply_scores(float (&s)[kScores], u32 q, u32 k) {
-#pragma unroll
-    for (int panel = 0; panel < kPanels; ++panel) {
-#pragma unroll
-      for (int step = 0; step < 4; ++step) {
-        const u64 a = wgmma_tile(q + panel * kSpec.queries * 128 + step * 32, 16, 1024);
-        const u64 b = wgmma_tile(k + panel * kKeys * 128 + step * 32, 16, 1024);
-        Wgmma<kKeys>::template multiply<kBf16>(s, a, b, panel + step > 0);
+      }
+      ring.advance();
+    };
+    if (leads && blocks.first < blocks.end) {
+      mbarrier_expect(rings.q, kShared.query_bytes);
+      for (int panel = 0; panel < kPanels; ++panel) {
+        load_box(memory + panel * (kSpec.queries * kPanelBytes), p.q, rings.q,
+                 panel * kPanelColumns, tile.h, facts.seq.q_start + tile.block * kSpec.queries,
+                 p.f.cu_seqlens_q.data != nullptr ? 0 : tile.b);
       }
     }
+    for (bool again = false;; again = true) {
+      if (blocks.first < blocks.end) fetch(rings.k, p.k, kPanels, blocks.end - 1);
+      for (int block = blocks.end - 1; block >= blocks.first; --block) {
+        if (block > blocks.first) fetch(rings.k, p.k, kPanels, block - 1);
+        fetch(rings.v, p.v, kValuePanels, block);
+      }
+      if (!kWide || again || !barrier_or(kVote, kVoters, false)) break;
+    }
   }
 
-  static __device__ __forceinline__ void add_values(float (&o)[kValues],
-                                                    const u32 (&p)[kKeys / 16][4], u32 v) {
+  static __device__ __forceinline__ void compute(const ForwardParams& p, u32 memory, Rings& rings,
+                                                 const TileFacts& facts) {
+    const WarpPair<W> alone(0);
+    State softmax(p, State::kAtFirst);
+    typename W::Values o;
+    for (;;) {
+      clear_fragments(o);
+      walk_keys(p, memory, rings, facts, softmax, o);
+      if (!kWide || softmax.careful == State::kAlways ||
+          !barrier_or(kVote, kVoters, softmax.overflowed())) {
+        break;
+      }
+      softmax = State(p, State::kAlways);
+    }
+
+    const TilePlace& tile = facts.place;
+    const Sequence& seq = facts.seq;
+    softmax.finish(p, tile.h, alone);
+    write_lse<W>(p, seq, tile, softmax);
+    const u32 bad = doubtful_rows<W, true>(o, softmax);
+    scale_values<W>(o, softmax, kSpec.dropout ? p.dropout.keep_scale : 1.0f);
+    write_values<kSpec.element, true, W>(p, seq, tile, o, memory);
+    if (alone.any(bad != 0)) {
+      // Over this warp's rows of Q, where O has just left.
+      exact_rows<kSpec, W>(p, facts, softmax, bad, memory + W::first_row() * W::QTile::kPanel);
+    }
+  }
+
+  // S = Q K^T of this warpgroup; complete after a wait.
+  static __device__ __forceinline__ void multiply_keys(typename W::Scores& s, u32 q, u32 k) {
+#pragma unroll
+    for (int step = 0; step < kSpec.head_dim / 16; ++step) {
+      const int panel = step / 4, at = step % 4 * 32;
+      const u64 a = wgmma_tile(q + panel * (kSpec.queries * kPanelBytes) + at, 16, 1024);
+      const u64 b = wgmma_tile(k + panel * (kKeys * kPanelBytes) + at, 16, 1024);
+      Wgmma<kKeys>::template multiply<kBf16>(flat(s), a, b, step > 0);
+    }
+  }
+
+  // O += P V of this warpgroup; likewise.
+  using Weights = u32[kKeys / 16][4];
+  static __device__ __forceinline__ void add_values(typename W::Values& o, const Weights& p,
+                                                    u32 v) {
 #pragma unroll
     for (int step = 0; step < kKeys / 16; ++step) {
-      Wgmma<kD>::template add<kBf16>(o, p[step], wgmma_tile(v + step * 2048, kKeys * 128, 1024));
+      Wgmma<kSpec.value_dim>::template add<kBf16>(
+          flat(o), p[step], wgmma_tile(v + step * 2048, kKeys * kPanelBytes, 1024));
     }
   }
 
-  static __device__ __forceinline__ void compute(const HopperParams& p, u32 memory,
-                                                 const Barriers& bar, const TilePlace& tile,
-                                                 const Sequence& seq, const MaskSides& sides,
-                                                 int first, int rows, const Blocks& blocks) {
-    const ForwardParams& f = p.f;
-    const int group = static_cast<int>(threadIdx.x) / 128 - 1, thread = threadIdx.x % 128;
-    const int row0 = group * 64 + thread / 32 * 16 + thread % 32 / 4;  // and row0 + 8, of the tile
-    const u32 q = memory + kShared.q + group * 64 * 128;
-    float o[kValues], s[kScores];
-    u32 weights[kKeys / 16][4];
-    float m[2] = {-infinity(), -infinity()}, l[2] = {0.0f, 0.0f};
+  // P as the left operand of O += P V.
+  static __device__ __forceinline__ void pack(const typename W::Scores& p, Weights& weights) {
 #pragma unroll
-    for (int i = 0; i < kValues; ++i) o[i] = 0.0f;
-    const float factor = f.scale_log2;
+    for (int step = 0; step < kKeys / 16; ++step) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float(&tile)[4] = p[0][2 * step + i / 2];
+        weights[step][i] = E::pack(tile[i % 2 * 2], tile[i % 2 * 2 + 1]);
+      }
+    }
+  }
 
-    // S -> P, and what O and the sums are to be multiplied with before P V is added.
-    const auto soften = [&](int block, float(&shrink)[2]) {
-      const int j = block * kKeys;
-      const int last = smaller(rows, group * 64 + 64) - 1;
-      if (!(j >= sides.begin(last) && j + kKeys <= sides.end(group * 64))) {
+  // Zeros for the rows of V past the end of a sequence whose tensor goes on: they are somebody's, and 0
+  // times NaN is NaN. Each warpgroup writes all of them, and so waits for itself alone.
+  static __device__ __forceinline__ void cut_values(u32 v, int rows) {
+    const int thread = threadIdx.x % 128;
+    const u32 zeros[4] = {0, 0, 0, 0};
+    for (int i = rows * 8 + thread; i < kKeys * 8; i += 128) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int column = j + 2 * (thread % 4);
-          const int low = sides.begin(row0 + 8 * half) - column;
-          const int high = sides.end(row0 + 8 * half) - column;
-#pragma unroll
-          for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-            for (int e = 0; e < 2; ++e) {
-              if (8 * n + e < low || 8 * n + e >= high) s[4 * n + 2 * half + e] = -infinity();
-            }
-          }
-        }
+      for (int panel = 0; panel < kValuePanels; ++panel) {
+        store_shared(v + panel * (kKeys * kPanelBytes) + i * 16, zeros);
       }
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float most = m[half];
-#pragma unroll
-        for (int n = 0; n < kKeys / 8; ++n) {
-          most = fmaxf(most, fmaxf(s[4 * n + 2 * half], s[4 * n + 2 * half + 1]));
-        }
-        most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
-        most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
-        const float base = most == -infinity() ? 0.0f : most * factor;
-        shrink[half] = exp2_fast(m[half] * factor - base);
-        m[half] = most;
-        float sum = 0.0f;
-#pragma unroll
-        for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            float& x = s[4 * n + 2 * half + e];
-            x = exp2_fast(x * factor - base);
-            sum += x;
-          }
-        }
-        l[half] = l[half] * shrink[half] + sum;
+    }
+    fence_shared_for_engines();
+    barrier_sync(kCut + static_cast<int>(threadIdx.x) / 128 - 1, 128);
+  }
+
+  // O and the softmax's state of this tile.
+  static __device__ __forceinline__ void walk_keys(const ForwardParams& p, u32 memory,
+                                                   Rings& rings, const TileFacts& facts,
+                                                   State& softmax, typename W::Values& o) {
+    const Blocks blocks(facts);
+    if (blocks.first >= blocks.end) return;
+    const WarpPair<W> alone(0);
+    const int group = static_cast<int>(threadIdx.x) / 128 - 1;
+    const bool leads = threadIdx.x % 32 == 0;
+    const u32 q = memory + group * (64 * kPanelBytes);
+    const TilePlace tile = facts.place;
+    const ScoreTerms terms(p, facts.seq, tile.b, tile.h, kSpec.bias, kSpec.general);
+    typename W::Scores s;
+    Weights weights;
+    // What O, with the products that are under way, is to be multiplied by.
+    float alpha[2] = {1.0f, 1.0f};
+    const auto rescale = [&](int, int half, float by) { alpha[half] *= by; };
+    // S of a block -> P.
+    const auto soften = [&](int block) {
+      const int j = block * kKeys, row = tile.block * kSpec.queries + thread_row<W>(0, 0);
+      if constexpr (kTerms) {
+        BiasTile<W> bias;
+        if constexpr (kSpec.bias) bias.load(terms, row, facts.seq.sq - 1, j, facts.seq.sk);
+        bias.apply(s, terms, row, j);
       }
+      if (!WarpRows<W>(facts, j).cover) apply_mask<W>(s, facts.sides, j);
+      if (!kWide || softmax.careful != State::kNever) softmax.settle(s, alone, rescale);
+      const float top = softmax.powers(s);
+      if constexpr (kSpec.dropout) apply_dropout<W>(s, p, tile.b, tile.h, row, j);
+      return top;
     };
-    // Numbered barriers 1 to kConsumers: whose turn it is to issue.
+    const auto scale = [&]() {
+      if (!alone.any(alpha[0] != 1.0f || alpha[1] != 1.0f)) return;
+      State::multiply(o, 0, 0, alpha[0]);
+      State::multiply(o, 0, 1, alpha[1]);
+      alpha[0] = alpha[1] = 1.0f;
+    };
+    const auto lift = [&](float top) {
+      if (kWide && alone.any(top > State::kLift)) softmax.lift(alone, rescale);
+    };
     const auto await_turn = [&]() {
-      if constexpr (kSpec.turns) barrier_sync(1 + group, 256);
+      if constexpr (kSpec.turns) barrier_sync(kTurn + group, 256);
     };
     const auto pass_turn = [&](int to) {
-      if constexpr (kSpec.turns) barrier_arrive(1 + to % kConsumers, 256);
-    };
-    const auto pack = [&]() {
-#pragma unroll
-      for (int step = 0; step < kKeys / 16; ++step) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          weights[step][i] = E::pack(s[8 * step + 2 * i], s[8 * step + 2 * i + 1]);
-        }
-      }
+      if constexpr (kSpec.turns) barrier_arrive(kTurn + to % kConsumers, 256);
     };
 
-    if (blocks.first < blocks.end) {
-      Stage ks, vs;
-      const auto tile_at = [&](int base, const Stage& stage) {
-        return memory + base + stage.at * kShared.key_bytes;
-      };
-      const auto free = [&](u32 barrier) {
-        if (thread == 0) mbarrier_arrive(barrier);
-      };
-      float shrink[2];
-      if (group == kConsumers - 1) pass_turn(0);  // the first one's
-      mbarrier_wait(bar.q(), 0);
-      mbarrier_wait(bar.k_full(ks.at), ks.parity);
-      wgmma_fence();
-      multiply_scores(s, q, tile_at(kShared.k, ks));
-      wgmma_commit();
-      wgmma_wait<0>();
-      wgmma_touch(s);
-      free(bar.k_free(ks.at));
-      ks.advance();
-      soften(blocks.end - 1, shrink);
-      pack();
+    if (group == kConsumers - 1) pass_turn(0);
+    mbarrier_wait(rings.q, 0);
+    rings.k.await_full();
+    wgmma_fence();
+    multiply_keys(s, q, rings.k.tile());
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_touch(flat(s));
+    rings.k.release(leads);
+    const float first_top = soften(blocks.end - 1);
+    alpha[0] = alpha[1] = 1.0f;  // O is 0
+    lift(first_top);
+    pack(s, weights);
+    // Once, before the first product with V.
+    const auto await_values = [&](int block) {
+      rings.v.await_full();
+      const bool goes_on = p.cu_seqlens_k.data != nullptr || p.key_lengths.data != nullptr;
+      const int rows = facts.seq.sk - block * kKeys;
+      if (goes_on && rows < kKeys) cut_values(rings.v.tile(), rows);
+    };
 #pragma unroll 1
-      for (int block = blocks.end - 2; block >= blocks.first; --block) {
-        mbarrier_wait(bar.k_full(ks.at), ks.parity);
-        await_turn();
-        wgmma_touch(s);
-        wgmma_fence();
-        multiply_scores(s, q, tile_at(kShared.k, ks));
-        wgmma_commit();
-        mbarrier_wait(bar.v_full(vs.at), vs.parity);
-        wgmma_touch(o);
-        add_values(o, weights, tile_at(kShared.v, vs));
-        wgmma_commit();
-        pass_turn(group + 1);
-        wgmma_wait<1>();
-        wgmma_touch(s);
-        free(bar.k_free(ks.at));
-        ks.advance();
-        soften(block, shrink);
-        wgmma_wait<0>();
-        wgmma_touch(o);
-        free(bar.v_free(vs.at));
-        vs.advance();
-#pragma unroll
-        for (int i = 0; i < kValues; ++i) o[i] *= shrink[i / 2 % 2];
-        pack();
-      }
-      if (group == 0) await_turn();  // what was passed once too often
-      mbarrier_wait(bar.v_full(vs.at), vs.parity);
-      wgmma_touch(o);
+    for (int block = blocks.end - 2; block >= blocks.first; --block) {
+      rings.k.await_full();
+      await_turn();
+      wgmma_touch(flat(s));
       wgmma_fence();
-      add_values(o, weights, tile_at(kShared.v, vs));
+      multiply_keys(s, q, rings.k.tile());
       wgmma_commit();
+      await_values(block + 1);
+      wgmma_touch(flat(o));
+      wgmma_fence();
+      add_values(o, weights, rings.v.tile());
+      wgmma_commit();
+      pass_turn(group + 1);
+      wgmma_wait<1>();
+      wgmma_touch(flat(s));
+      rings.k.release(leads);
+      const float top = soften(block);
       wgmma_wait<0>();
-      wgmma_touch(o);
+      wgmma_touch(flat(o));
+      rings.v.release(leads);
+      scale();
+      lift(top);
+      pack(s, weights);
     }
-
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float sum = l[half];
-      sum += __shfl_xor_sync(~0u, sum, 1);
-      sum += __shfl_xor_sync(~0u, sum, 2);
-      const float inverse = sum > 0.0f ? 1.0f / sum : 0.0f;
-      const int row = row0 + 8 * half;
-      if (row >= rows) continue;
-      const i64 i = seq.q_start + first + row;
-      if (f.lse.data != nullptr && thread % 4 == 0) {
-        f.lse.data[tile.b * f.lse.b_stride + tile.h * f.lse.h_stride +
-                   (first + row) * f.lse.s_stride] =
-            sum > 0.0f ? m[half] * f.scale + logf(sum) : -infinity();
-      }
-      auto* const to = static_cast<typename E::Bits*>(f.o.data) + tile.b * f.o.b_stride +
-                       i * f.o.s_stride + tile.h * f.o.h_stride + 2 * (thread % 4);
-#pragma unroll
-      for (int n = 0; n < kD / 8; ++n) {
-        *reinterpret_cast<u32*>(to + 8 * n) =
-            E::pack(o[4 * n + 2 * half] * inverse, o[4 * n + 2 * half + 1] * inverse);
-      }
-    }
+    if (group == 0) await_turn();  // what was passed once too often
+    await_values(blocks.first);
+    wgmma_touch(flat(o));
+    wgmma_fence();
+    add_values(o, weights, rings.v.tile());
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_touch(flat(o));
+    rings.v.release(leads);
+    scale();
   }
 };
+
+template <HopperSpec kSpec>
+__device__ __forceinline__ void forward_hopper(const HopperParams& params) {
+  HopperForward<kSpec>::run(params);
+}
 
 }  // namespace attune::kernel

@@ -117,14 +117,14 @@ struct BoundedForward {
         products.scores(s, k_tile + stage * kShared.k);
         if constexpr (kTerms) bias.apply(s, terms, row, j);
         if (!rows.cover) apply_mask<W>(s, facts.sides, j);
-        if (!kWide || softmax.careful != State::kNever) {
-          softmax.settle(s, alone,
-                         [&](int m, int half, float alpha) { State::multiply(o, m, half, alpha); });
-        }
+        const auto rescale = [&](int m, int half, float alpha) {
+          State::multiply(o, m, half, alpha);
+        };
+        if (!kWide || softmax.careful != State::kNever) softmax.settle(s, alone, rescale);
         const float top = softmax.powers(s);
         if constexpr (kSpec.dropout) apply_dropout<W>(s, p, tile.b, tile.h, row, j);
         products.add_values(o, s, v_tile + stage * kShared.v);
-        if (kWide && alone.any(top > State::kLift)) softmax.lift(o, alone);
+        if (kWide && alone.any(top > State::kLift)) softmax.lift(alone, rescale);
       }
       if constexpr (kSpec.stages > 1) {
         stage ^= 1;

@@ -79,12 +79,14 @@ struct PairedWalk {
       wait_for_copies<1>();
       meet(behind, behind);
       const WarpRows<W> rows(facts, j);
+      const auto rescale = [&](int m, int half, float alpha) {
+        State::multiply(o, m, half, alpha);
+      };
       if (rows.meet) {
         products.scores(s, k_tile + stage * kShared.k);
         if (!rows.cover) apply_mask<W>(s, facts.sides, j + W::half() * W::kWarpKeys);
         if (!State::kWide || softmax.careful != State::kNever) {
-          softmax.settle(s, pair,
-                         [&](int m, int half, float alpha) { State::multiply(o, m, half, alpha); });
+          softmax.settle(s, pair, rescale);
         }
       }
       wait_for_copies<0>();
@@ -96,7 +98,7 @@ struct PairedWalk {
         const bool large = pair.any(State::kWide && top > State::kLift);
         products.add_values(o, s, v_tile + stage * kShared.v,
                             [&](int piece) { load(next, next_stage, piece); });
-        if (large) softmax.lift(o, pair);
+        if (large) softmax.lift(pair, rescale);
       } else {
         load_all(next, next_stage);
       }

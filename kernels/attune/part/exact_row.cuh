@@ -33,7 +33,7 @@ __device__ __forceinline__ u32 doubtful_rows(const typename W::Values& o, const 
 }
 
 // One row by a whole warp. Lanes share the elements of q and k, then the columns of v.
-template <PortableSpec kSpec>
+template <auto kSpec>
 struct ExactRow {
   using E = Elements<kSpec.element>;
   using Bits = typename E::Bits;
@@ -125,7 +125,7 @@ constexpr u32 kRowIsRight = ~0u, kRowIsUnknown = ~1u;  // two NaN
 
 // A function of its own, not inlined, so that it does not weigh on the registers of the main loop.
 // `scratch`: a reference and an inverse for each of this warp's rows.
-template <PortableSpec kSpec, typename W>
+template <auto kSpec, typename W>
 __device__ __noinline__ void write_exact_rows(const ForwardParams& p, const TileFacts& facts,
                                               u32 scratch) {
   const Sequence& seq = facts.seq;
@@ -144,7 +144,7 @@ __device__ __noinline__ void write_exact_rows(const ForwardParams& p, const Tile
 }
 
 // `scratch` is shared memory of this warp alone, kWarpRows times 8 bytes.
-template <PortableSpec kSpec, typename W, typename S>
+template <auto kSpec, typename W, typename S>
 __device__ __forceinline__ void exact_rows(const ForwardParams& p, const TileFacts& facts,
                                            const S& softmax, u32 bad, u32 scratch) {
   const int lane = threadIdx.x % 32;

@@ -10,12 +10,29 @@
 
 namespace attune::kernel {
 
+// Which keys a thread has of the 16 of two neighbouring tiles of S: those that lie
+// key_at(tile, element of the two) after first_key().
+struct FourNeighbours {
+  static constexpr int kTogether = 4;
+  static __device__ __forceinline__ int first_key() {
+    return 4 * static_cast<int>(threadIdx.x % 4);
+  }
+  static constexpr int key_at(int n, int e) { return n / 2 * 16 + n % 2 * 2 + e; }
+};
+struct TwoNeighbours {  // as the columns of a product lie
+  static constexpr int kTogether = 2;
+  static __device__ __forceinline__ int first_key() {
+    return 2 * static_cast<int>(threadIdx.x % 4);
+  }
+  static constexpr int key_at(int n, int e) { return 8 * n + e; }
+};
+
 // Sizes of one warp's share of S and O. kSharers neighbours have the same rows; of a block's keys in S,
 // and of O's columns where O is shared too, each has its part in order. kParts: of the rows in shared
 // memory, that no panel may reach over.
 template <Element kElementArg, int kQueriesArg, int kKeysArg, int kWarps, int kWidthArg,
           int kSharersArg = 1, int kParts = kSharersArg, int kSplitDepthArg = 4>
-struct WarpShape {
+struct WarpShape : FourNeighbours {
   static constexpr Element kElement = kElementArg;
   static constexpr int kSharers = kSharersArg;
   static constexpr bool kPaired = kParts == 2;

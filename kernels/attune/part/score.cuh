@@ -109,6 +109,9 @@ struct BiasTile {
   static constexpr int kGroups = W::kKeyTiles / 2;
   u32 raw[W::kRowTiles][2][kGroups][4];  // of four neighbouring keys, as loaded
 
+  // Key e of a group of four.
+  static constexpr int key_of_four(int group, int e) { return W::key_at(2 * group + e / 2, e % 2); }
+
   // Calls body(m, half, group) for every four keys of this thread.
   template <typename Body>
   static __device__ __forceinline__ void for_each(const Body& body) {
@@ -138,14 +141,12 @@ struct BiasTile {
   template <int kBytes>
   __device__ __forceinline__ void load_by(const ScoreTerms& terms, int row, int last_row, int j,
                                           int sk) {
-    const int key = j + 4 * static_cast<int>(threadIdx.x % 4);
+    const int key = j + W::first_key();
     if (terms.bias_by_four && j + W::kWarpKeys <= sk) {
       for_each([&](int m, int half, int n) {
         const int i = smaller(row + 16 * m + 8 * half, last_row);
-        u32 x[kBytes];
-        load_global(x, terms.bias + (i * terms.bias_q_stride + key + 16 * n) * kBytes);
-#pragma unroll
-        for (int w = 0; w < kBytes; ++w) raw[m][half][n][w] = x[w];
+        load_four<kBytes>(raw[m][half][n],
+                          terms.bias + (i * terms.bias_q_stride + key + 16 * n) * kBytes);
       });
     } else {
       for_each([&](int m, int half, int n) {
@@ -155,12 +156,33 @@ struct BiasTile {
         for (int w = 0; w < kBytes; ++w) raw[m][half][n][w] = 0;
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          const int at = key + 16 * n + e;
+          const int at = key + key_of_four(n, e);
           const u32 bits =
               at < sk ? load_bits<kBytes>(from + at * terms.bias_k_stride * kBytes) : 0;
           raw[m][half][n][e * kBytes / 4] |= bits << e * kBytes * 8 % 32;
         }
       });
+    }
+  }
+
+  // Of a group, `from` being where its first one lies.
+  template <int kBytes>
+  static __device__ __forceinline__ void load_four(u32 (&to)[4], const char* from) {
+    if constexpr (W::kTogether == 4) {
+      u32 x[kBytes];
+      load_global(x, from);
+#pragma unroll
+      for (int w = 0; w < kBytes; ++w) to[w] = x[w];
+    } else if constexpr (kBytes == 1) {
+      to[0] = load_bits<2>(from) | load_bits<2>(from + key_of_four(0, 2)) << 16;
+    } else {
+#pragma unroll
+      for (int pair = 0; pair < 2; ++pair) {
+        u32 x[kBytes / 2];
+        load_global(x, from + key_of_four(0, 2 * pair) * kBytes);
+#pragma unroll
+        for (int w = 0; w < kBytes / 2; ++w) to[kBytes / 2 * pair + w] = x[w];
+      }
     }
   }
 
@@ -191,7 +213,7 @@ struct BiasTile {
   // Bias and ALiBi.
   __device__ __forceinline__ void add(typename W::Scores& s, const ScoreTerms& terms, int row,
                                       int j) {
-    const int key = j + 4 * static_cast<int>(threadIdx.x % 4);
+    const int key = j + W::first_key();
     if (terms.bias_kind == BiasKind::boolean) {
       add_bias<BiasKind::boolean, Element::f32>(s);
     } else if (terms.bias_kind == BiasKind::additive) {
@@ -205,7 +227,7 @@ struct BiasTile {
     }
     if (terms.slope != 0.0f) {
       for_each_score(s, [&](float& x, int m, int half, int n, int e) {
-        const int distance = row + 16 * m + 8 * half + terms.shift - (key + 16 * n + e);
+        const int distance = row + 16 * m + 8 * half + terms.shift - (key + key_of_four(n, e));
         x -= terms.slope * fabsf(static_cast<float>(distance));
       });
     }

@@ -154,8 +154,10 @@ struct Softmax {
     return top;
   }
 
-  // After a block's P is in O: brings sums that grew large back to where they have room.
-  __device__ __forceinline__ void lift(typename W::Values& o, const WarpPair<W>& pair) {
+  // After powers(): brings sums that grew large back to where they have room. Calls rescale(row tile,
+  // half, alpha) for those rows: the sum of their O with this block is to be multiplied by alpha.
+  template <typename Rescale>
+  __device__ __forceinline__ void lift(const WarpPair<W>& pair, const Rescale& rescale) {
     if constexpr (kWide) {
       float tops[W::kRowTiles][2];
 #pragma unroll
@@ -182,7 +184,7 @@ struct Softmax {
           m[i][half] += kNatural ? exponent * kLn2 : exponent;
           const float alpha = power(kNatural ? -exponent * kLn2 : -exponent);
           l[i][half] *= alpha;
-          multiply(o, i, half, alpha);
+          rescale(i, half, alpha);
         }
       }
     }

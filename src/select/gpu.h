@@ -1,4 +1,4 @@
-// What the portable family asks of a Problem and of a device.
+// What a row of the GPU families asks of a Problem and of a device.
 #pragma once
 
 #include <attune/problem.hpp>
@@ -12,8 +12,8 @@ namespace attune {
 
 // Everything against this row, each reason with the nearest way around it; empty: it serves.
 // Precondition: the Problem is valid and of the row's kind and dtype.
-[[nodiscard]] std::vector<std::string> reasons_against_portable(const KernelSpec& spec,
-                                                                const Problem& problem,
-                                                                const DeviceFacts& device);
+[[nodiscard]] std::vector<std::string> reasons_against_gpu_row(const KernelSpec& spec,
+                                                               const Problem& problem,
+                                                               const DeviceFacts& device);
 
 }  // namespace attune

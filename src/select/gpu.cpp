@@ -1,7 +1,5 @@
-#include "select/portable.h"
+#include "select/gpu.h"
 
-#include <attune/kernel/backward_portable_layout.h>
-#include <attune/kernel/forward_portable_layout.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,6 +10,7 @@
 
 #include "problem/shapes.h"
 #include "problem/strides.h"
+#include "spec/gpu_row.h"
 
 namespace attune {
 
@@ -22,12 +21,13 @@ constexpr std::int64_t kLoadBytes = 16;  // of an aligned row
 class Reasons {
  public:
   Reasons(const KernelSpec& spec, const Problem& problem, const DeviceFacts& device)
-      : spec_(spec), p_(problem), device_(device) {}
+      : spec_(spec), row_(gpu_row_of(spec)), p_(problem), device_(device) {}
 
   std::vector<std::string> all() {
     architecture();
     head_dim();
-    if (spec_.portable.aligned) alignment();
+    if (row_.aligned) alignment();
+    if (spec_.family == Family::hopper) boxes();
     features();
     if (p_.kind == Kind::backward && p_.page_size > 0) {
       add("paged keys have no gradient on a GPU: use device=cpu, or gather the pages into k and v "
@@ -45,7 +45,10 @@ class Reasons {
 
   void architecture() {
     const ArchRange range = arch_range(spec_);
-    if (device_.arch < range.begin) {
+    if (spec_.family == Family::hopper && device_.arch != range.begin) {
+      add("it is made of sm_{}'s own instructions, the device is sm_{}: a portable row serves it",
+          range.begin, device_.arch);
+    } else if (device_.arch < range.begin) {
       add("it is for sm_{} and later, the device is sm_{}", range.begin, device_.arch);
     } else if (device_.arch >= range.end) {
       add("it is for sm_{} up to sm_{}, the device is sm_{}: the sm_{} rows serve it", range.begin,
@@ -54,11 +57,14 @@ class Reasons {
   }
 
   void head_dim() {
-    const int bound = spec_.portable.head_dim;
-    const std::int64_t widest = std::max(p_.d, p_.dv);
-    if (bound == 0 || widest <= bound) return;
-    add("{} = {} is above its bound of {}: a row with a larger bound, or dany, takes it",
-        p_.d >= p_.dv ? "d" : "dv", widest, bound);
+    if (row_.head_dim == 0) return;
+    bound("d", p_.d, row_.head_dim);
+    bound("dv", p_.dv, row_.value_dim);
+  }
+  void bound(const char* name, std::int64_t value, int most) {
+    if (value <= most) return;
+    add("{} = {} is above its bound of {}: a row with a larger bound, or dany, takes it", name,
+        value, most);
   }
 
   // Each of q, k, v, o: rows of a multiple of 16 bytes, that start at one. The strides of gradients are
@@ -102,14 +108,38 @@ class Reasons {
     }
   }
 
+  // What the copy engine asks of q, k and v beside that (CUDA driver API, cuTensorMapEncodeTiled).
+  void boxes() {
+    constexpr std::int64_t kStrideEnd = std::int64_t{1} << 40;  // in bytes
+    const auto size = static_cast<std::int64_t>(size_of(p_.dtype));
+    if (p_.page_size > 0) add("paged keys are not copied in boxes: a portable full row takes them");
+    for (const TensorSpec& tensor : tensors_of(p_)) {
+      if (tensor.strides == nullptr || tensor.role != Role::input) continue;
+      if (row_major_view(tensor).elements() == 0) {
+        add("{} has no element, and the copy engine takes no empty tensor: a portable row does",
+            tensor.name);
+        continue;
+      }
+      const Extents strides = resolve_strides(tensor.shape, *tensor.strides, tensor.rank);
+      for (std::size_t axis = 0; axis < 3; ++axis) {
+        if (tensor.shape[axis] <= 1) continue;
+        if (strides[axis] > 0 && strides[axis] < kStrideEnd / size) continue;
+        add("{}_strides[{}] = {}: the copy engine takes strides from 1 to below 2^40 bytes; a "
+            "portable row takes any",
+            tensor.name, axis, strides[axis]);
+      }
+    }
+  }
+
   void features() {
-    const kernel::PortableSpec& row = spec_.portable;
-    if (!row.bias && p_.bias.kind != BiasKind::none) missing("bias", "bias");
-    if (!row.dropout && p_.dropout > 0) missing("dropout", "dropout");
-    if (row.general) return;
+    if (!row_.bias && p_.bias.kind != BiasKind::none) missing("bias", "bias");
+    if (!row_.dropout && p_.dropout > 0) missing("dropout", "dropout");
+    if (row_.general) return;
     if (p_.softcap > 0) missing("softcap", "full");
     if (p_.alibi != PerHead::none) missing("ALiBi", "full");
-    if (p_.page_size > 0 && p_.kind == Kind::forward) missing("paged keys", "full");
+    if (p_.page_size > 0 && p_.kind == Kind::forward && spec_.family == Family::portable) {
+      missing("paged keys", "full");
+    }
     if (!(static_cast<float>(p_.effective_scale()) > 0)) {
       add("scale = {} is not positive, and it takes only positive ones: a full row takes any",
           p_.effective_scale());
@@ -121,9 +151,7 @@ class Reasons {
   }
 
   void shared_memory() {
-    const std::int64_t needed = p_.kind == Kind::forward
-                                    ? kernel::forward_portable_shared_bytes(spec_.portable)
-                                    : kernel::backward_portable_shared_bytes(spec_.portable);
+    const std::int64_t needed = row_.shared_bytes;
     if (needed <= device_.shared_per_block) return;
     add("it needs {} bytes of shared memory a block, sm_{} offers {}: a row with a smaller tile "
         "or a smaller head dim",
@@ -131,6 +159,7 @@ class Reasons {
   }
 
   const KernelSpec& spec_;
+  const GpuRow row_;
   const Problem& p_;
   const DeviceFacts& device_;
   std::vector<std::string> reasons_;
@@ -138,7 +167,7 @@ class Reasons {
 
 }  // namespace
 
-std::vector<std::string> reasons_against_portable(const KernelSpec& spec, const Problem& problem,
+std::vector<std::string> reasons_against_gpu_row(const KernelSpec& spec, const Problem& problem,
                                                   const DeviceFacts& device) {
   return Reasons(spec, problem, device).all();
 }

@@ -1,4 +1,4 @@
-#include "plan/portable.h"
+#include "plan/gpu.h"
 
 #include <utility>
 
@@ -7,20 +7,21 @@ namespace attune {
 namespace {
 
 template <typename Plan>
-Expected<PortablePlan> either(Expected<Plan> plan) {
+Expected<GpuPlan> either(Expected<Plan> plan) {
   if (!plan.ok()) return plan.status();
-  return PortablePlan(std::move(plan).value());
+  return GpuPlan(std::move(plan).value());
 }
 
 }  // namespace
 
-Expected<PortablePlan> plan_portable(const Problem& problem, const KernelSpec& spec,
+Expected<GpuPlan> plan_on_gpu(const Problem& problem, const KernelSpec& spec,
                                      const DeviceFacts& device) {
+  if (spec.family == Family::hopper) return either(plan_forward_hopper(problem, spec, device));
   return problem.kind == Kind::forward ? either(plan_forward_portable(problem, spec, device))
                                        : either(plan_backward_portable(problem, spec, device));
 }
 
-std::string describe(const PortablePlan& plan) {
+std::string describe(const GpuPlan& plan) {
   return std::visit([](const auto& one) { return describe(one); }, plan);
 }
 

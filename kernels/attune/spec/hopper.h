@@ -1,0 +1,27 @@
+// What is fixed when a kernel of the Hopper family is compiled; as spec/portable.h.
+#pragma once
+
+#include <attune/spec/portable.h>
+
+namespace attune::kernel {
+
+// One row of the table. Masks, windows, lengths, packed sequences, grouped heads, sinks and the LSE are in
+// every kernel.
+struct HopperSpec {
+  Element element = Element::bf16;  // f16 or bf16
+  int head_dim = 128;               // largest d
+  int value_dim = 128;              // largest dv, at most head_dim
+  bool bias = false;
+  bool dropout = false;
+  bool general = false;           // softcap, ALiBi, any scale
+  int queries = 128, keys = 128;  // a tile; 64 queries a warpgroup
+  int stages = 2;                 // buffers of K and of V
+  bool turns = false;  // warpgroups issue products in turns, so that one's softmax meets another's
+  friend constexpr bool operator==(const HopperSpec&, const HopperSpec&) = default;
+};
+
+// Warpgroups that compute; one more copies.
+constexpr int consumers_of(const HopperSpec& spec) { return spec.queries / 64; }
+constexpr int threads_of(const HopperSpec& spec) { return (consumers_of(spec) + 1) * 128; }
+
+}  // namespace attune::kernel

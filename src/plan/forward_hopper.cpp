@@ -1,0 +1,74 @@
+#include "plan/forward_hopper.h"
+
+#include <attune/kernel/forward_hopper_layout.h>
+
+#include "plan/forward_tiles.h"
+#include "plan/portable_params.h"
+#include "source/translation_unit.h"
+
+namespace attune {
+
+namespace {
+
+// A stride counts only where there is a next element; the engine asks for some multiple of 16 even then.
+std::uint64_t stride_of(std::uint64_t size, kernel::i64 elements, std::uint64_t otherwise) {
+  return size > 1 ? static_cast<std::uint64_t>(elements) * 2 : otherwise;
+}
+
+BoxedTensor boxed(const char* name, kernel::TensorMap& map, const kernel::Operand& x, int columns,
+                  int heads, std::int64_t rows, int sequences, int box_rows, bool bf16) {
+  BoxedTensor tensor;
+  tensor.name = name;
+  tensor.map = &map;
+  tensor.data = x.data;
+  tensor.sizes = {static_cast<std::uint64_t>(columns), static_cast<std::uint64_t>(heads),
+                  static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(sequences)};
+  constexpr std::uint64_t kAny = 16;
+  tensor.strides = {stride_of(tensor.sizes[1], x.h_stride, kAny),
+                    stride_of(tensor.sizes[2], x.s_stride, kAny),
+                    stride_of(tensor.sizes[3], x.b_stride, kAny)};
+  tensor.box = {kernel::kPanelColumns, 1, static_cast<std::uint32_t>(box_rows), 1};
+  tensor.bf16 = bf16;
+  return tensor;
+}
+
+}  // namespace
+
+Expected<HopperPlan> plan_forward_hopper(const Problem& problem, const KernelSpec& spec,
+                                         const DeviceFacts& device) {
+  HopperPlan plan;
+  plan.spec = spec.hopper;
+  plan.params = params_of(problem);
+  if (writes_nothing(problem)) return plan;
+  const Expected<Grid> grid = lay_tiles(problem, spec.hopper.queries, device, plan.params);
+  if (!grid.ok()) return grid.status();
+  const BlockShape shape = block_shape(spec);
+  plan.launches = {{0, *grid, shape.threads, shape.shared_bytes}};
+  return plan;
+}
+
+kernel::HopperParams complete(const HopperPlan& plan, const Problem& problem,
+                              const Arguments& arguments, void*) {
+  kernel::HopperParams params{};
+  params.f = plan.params;
+  take_tensors(problem, arguments, params.f);
+  return params;
+}
+
+std::array<BoxedTensor, 3> boxes(const HopperPlan& plan, const Problem& problem,
+                                 kernel::HopperParams& params) {
+  const kernel::ForwardParams& f = params.f;
+  const bool bf16 = problem.dtype == DType::bf16;
+  const int q_sequences = problem.packed_q ? 1 : f.b, k_sequences = problem.packed_k ? 1 : f.b;
+  const std::int64_t queries = problem.packed_q ? f.total_q : f.sq;
+  const std::int64_t keys = problem.packed_k ? f.total_k : f.sk;
+  return {boxed("q", params.q, f.q, f.d, f.hq, queries, q_sequences, plan.spec.queries, bf16),
+          boxed("k", params.k, f.k, f.d, f.hkv, keys, k_sequences, plan.spec.keys, bf16),
+          boxed("v", params.v, f.v, f.dv, f.hkv, keys, k_sequences, plan.spec.keys, bf16)};
+}
+
+std::string describe(const HopperPlan& plan) {
+  return describe_tiles(plan.launches, plan.spec.queries, plan.spec.keys, plan.params, {});
+}
+
+}  // namespace attune
