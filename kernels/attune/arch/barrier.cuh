@@ -25,6 +25,9 @@ __device__ __forceinline__ bool barrier_or(int number, int threads, bool x) {
   return y != 0;
 }
 
+// Does nothing, but the compiler keeps the branch that leads to it.
+__device__ __forceinline__ void hold() { asm volatile("nanosleep.u32 0;" ::: "memory"); }
+
 // The compiler cannot see through x: what follows from it is computed where it is needed.
 __device__ __forceinline__ int opaque(int x) {
   asm volatile("" : "+r"(x));

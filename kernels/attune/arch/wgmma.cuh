@@ -36,10 +36,16 @@ __device__ __forceinline__ float (&flat(float (&x)[1][kTiles][4]))[kTiles * 4] {
 // Where a tile of 128-byte rows lies whose 16-byte chunks are exchanged as the copy engine does
 // (128-byte swizzle). Strides in bytes: `lead` from 64 columns to the next where columns are the
 // product's rows or columns (else unused), `stride` from 8 rows to the next.
-__device__ __forceinline__ u64 wgmma_tile(u32 address, int lead, int stride) {
-  return static_cast<u64>(address >> 4 & 0x3fff) | static_cast<u64>(lead >> 4) << 16 |
-         static_cast<u64>(stride >> 4) << 32 | u64{1} << 62;
-}
+struct WgmmaTile {
+  u32 low, high;
+  __device__ __forceinline__ WgmmaTile(u32 address, int lead, int stride)
+      : low((address >> 4 & 0x3fff) | static_cast<u32>(lead >> 4) << 16),
+        high(static_cast<u32>(stride >> 4) | 1u << 30) {}
+  // From so many bytes on, known at compile time.
+  [[nodiscard]] __device__ __forceinline__ u64 at(int bytes) const {
+    return static_cast<u64>(high) << 32 | (low + (bytes >> 4));
+  }
+};
 
 // One step of 16 in depth, for 64 rows and kColumns columns. Operand lists are text: the preprocessor
 // writes them, from parts of 8 registers.

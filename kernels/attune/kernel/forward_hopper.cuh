@@ -35,8 +35,8 @@ struct HopperForward {
   static constexpr int kPanels = panels_of(kSpec.head_dim);
   static constexpr int kValuePanels = panels_of(kSpec.value_dim);
   static constexpr HopperShared kShared = forward_hopper_shared(kSpec);
-  using W = WarpgroupShape<kSpec.element, kSpec.queries, kKeys, kSpec.value_dim,
-                           kPanels * kPanelBytes>;
+  using W =
+      WarpgroupShape<kSpec.element, kSpec.queries, kKeys, kSpec.value_dim, kPanels * kPanelBytes>;
   static constexpr bool kTerms = kSpec.bias || kSpec.general;
   using State = Softmax<W, kTerms>;
   static constexpr bool kWide = State::kWide;
@@ -48,6 +48,7 @@ struct HopperForward {
   // Barriers by number. Turns: one a warpgroup; cut: likewise.
   static constexpr int kTurn = 1, kCut = kTurn + kConsumers, kVote = kCut + kConsumers;
   static constexpr int kVoters = kConsumers * 128 + 32;
+  static constexpr float kMost = 3.0e38f;
 
   struct Rings {
     u32 q;
@@ -58,13 +59,17 @@ struct HopperForward {
           v(memory + kShared.v, kShared.value_bytes, q + 8 + KeyRing::kBarrierBytes) {}
   };
 
+  // What all lanes of a warp agree on, said so that the compiler knows: it then computes the descriptors of
+  // tiles once a warp.
+  static __device__ __forceinline__ int uniform(int x) { return __shfl_sync(~0u, x, 0); }
+
   // Blocks of keys that any row of the tile attends to.
   struct Blocks {
     int first, end;
     __device__ __forceinline__ explicit Blocks(const TileFacts& facts) {
       const int rows = smaller(kSpec.queries, facts.seq.sq - facts.place.block * kSpec.queries);
-      first = facts.sides.begin(0) / kKeys;
-      end = larger(first, (facts.sides.end(rows - 1) + kKeys - 1) / kKeys);
+      first = uniform(facts.sides.begin(0) / kKeys);
+      end = uniform(larger(first, (facts.sides.end(rows - 1) + kKeys - 1) / kKeys));
     }
   };
 
@@ -154,12 +159,13 @@ struct HopperForward {
 
   // S = Q K^T of this warpgroup; complete after a wait.
   static __device__ __forceinline__ void multiply_keys(typename W::Scores& s, u32 q, u32 k) {
+    const WgmmaTile a(q, 16, 1024), b(k, 16, 1024);
 #pragma unroll
     for (int step = 0; step < kSpec.head_dim / 16; ++step) {
       const int panel = step / 4, at = step % 4 * 32;
-      const u64 a = wgmma_tile(q + panel * (kSpec.queries * kPanelBytes) + at, 16, 1024);
-      const u64 b = wgmma_tile(k + panel * (kKeys * kPanelBytes) + at, 16, 1024);
-      Wgmma<kKeys>::template multiply<kBf16>(flat(s), a, b, step > 0);
+      Wgmma<kKeys>::template multiply<kBf16>(flat(s),
+                                             a.at(panel * (kSpec.queries * kPanelBytes) + at),
+                                             b.at(panel * (kKeys * kPanelBytes) + at), step > 0);
     }
   }
 
@@ -167,10 +173,10 @@ struct HopperForward {
   using Weights = u32[kKeys / 16][4];
   static __device__ __forceinline__ void add_values(typename W::Values& o, const Weights& p,
                                                     u32 v) {
+    const WgmmaTile b(v, kKeys * kPanelBytes, 1024);
 #pragma unroll
     for (int step = 0; step < kKeys / 16; ++step) {
-      Wgmma<kSpec.value_dim>::template add<kBf16>(
-          flat(o), p[step], wgmma_tile(v + step * 2048, kKeys * kPanelBytes, 1024));
+      Wgmma<kSpec.value_dim>::template add<kBf16>(flat(o), p[step], b.at(step * 2048));
     }
   }
 
@@ -202,22 +208,21 @@ struct HopperForward {
   }
 
   // O and the softmax's state of this tile.
-  static __device__ __forceinline__ void walk_keys(const ForwardParams& p, u32 memory,
-                                                   Rings& rings, const TileFacts& facts,
-                                                   State& softmax, typename W::Values& o) {
+  static __device__ __forceinline__ void walk_keys(const ForwardParams& p, u32 memory, Rings& rings,
+                                                   const TileFacts& facts, State& softmax,
+                                                   typename W::Values& o) {
     const Blocks blocks(facts);
     if (blocks.first >= blocks.end) return;
     const WarpPair<W> alone(0);
-    const int group = static_cast<int>(threadIdx.x) / 128 - 1;
+    const int group = uniform(static_cast<int>(threadIdx.x) / 128) - 1;
     const bool leads = threadIdx.x % 32 == 0;
     const u32 q = memory + group * (64 * kPanelBytes);
     const TilePlace tile = facts.place;
     const ScoreTerms terms(p, facts.seq, tile.b, tile.h, kSpec.bias, kSpec.general);
     typename W::Scores s;
     Weights weights;
-    // What O, with the products that are under way, is to be multiplied by.
-    float alpha[2] = {1.0f, 1.0f};
-    const auto rescale = [&](int, int half, float by) { alpha[half] *= by; };
+    // What O is to be multiplied by: with the products that are under way, and with the next ones.
+    float alpha[2] = {1.0f, 1.0f}, next[2] = {1.0f, 1.0f};
     // S of a block -> P.
     const auto soften = [&](int block) {
       const int j = block * kKeys, row = tile.block * kSpec.queries + thread_row<W>(0, 0);
@@ -227,19 +232,25 @@ struct HopperForward {
         bias.apply(s, terms, row, j);
       }
       if (!WarpRows<W>(facts, j).cover) apply_mask<W>(s, facts.sides, j);
-      if (!kWide || softmax.careful != State::kNever) softmax.settle(s, alone, rescale);
+      if (!kWide || softmax.careful != State::kNever) {
+        softmax.settle(s, alone, [&](int, int half, float by) { alpha[half] *= by; });
+      }
       const float top = softmax.powers(s);
       if constexpr (kSpec.dropout) apply_dropout<W>(s, p, tile.b, tile.h, row, j);
-      return top;
+      // A branch that depends on all sums: what comes before it is not moved behind a wait after it.
+      if (alone.any(!(top <= (kWide ? State::kLift : kMost)))) {
+        softmax.lift(alone, [&](int, int half, float by) { next[half] *= by; });
+        hold();
+      }
     };
     const auto scale = [&]() {
       if (!alone.any(alpha[0] != 1.0f || alpha[1] != 1.0f)) return;
       State::multiply(o, 0, 0, alpha[0]);
       State::multiply(o, 0, 1, alpha[1]);
-      alpha[0] = alpha[1] = 1.0f;
     };
-    const auto lift = [&](float top) {
-      if (kWide && alone.any(top > State::kLift)) softmax.lift(alone, rescale);
+    const auto take_next = [&]() {
+      alpha[0] = next[0], alpha[1] = next[1];
+      next[0] = next[1] = 1.0f;
     };
     const auto await_turn = [&]() {
       if constexpr (kSpec.turns) barrier_sync(kTurn + group, 256);
@@ -257,9 +268,8 @@ struct HopperForward {
     wgmma_wait<0>();
     wgmma_touch(flat(s));
     rings.k.release(leads);
-    const float first_top = soften(blocks.end - 1);
-    alpha[0] = alpha[1] = 1.0f;  // O is 0
-    lift(first_top);
+    soften(blocks.end - 1);
+    take_next();  // O is 0
     pack(s, weights);
     // Once, before the first product with V.
     const auto await_values = [&](int block) {
@@ -285,12 +295,12 @@ struct HopperForward {
       wgmma_wait<1>();
       wgmma_touch(flat(s));
       rings.k.release(leads);
-      const float top = soften(block);
+      soften(block);
       wgmma_wait<0>();
       wgmma_touch(flat(o));
       rings.v.release(leads);
       scale();
-      lift(top);
+      take_next();
       pack(s, weights);
     }
     if (group == 0) await_turn();  // what was passed once too often

@@ -4,7 +4,6 @@
 
 #include <attune/arch/mma.cuh>
 #include <attune/arch/shared.cuh>
-
 #include <deque>
 #include <map>
 #include <memory>
@@ -29,8 +28,8 @@ struct WarpProduct {
 
 struct WarpProducts {
   std::deque<WarpProduct> pending;
-  std::deque<std::size_t> groups;  // products in each group that was committed
-  std::size_t open = 0;            // in the one that was not
+  std::deque<std::size_t> groups;             // products in each group that was committed
+  std::size_t open = 0;                       // in the one that was not
   std::map<float*, std::vector<float>> sums;  // of the lanes' results that are under way
 
   static WarpProducts& mine() {
@@ -72,9 +71,9 @@ inline void execute(WarpProducts& all, const WarpProduct& x) {
   std::vector<float> b(16 * static_cast<std::size_t>(x.columns));
   for (u32 k = 0; k < 16; ++k) {
     for (u32 n = 0; n < static_cast<u32>(x.columns); ++n) {
-      const u32 from = x.from_registers
-                           ? n / 64 * lead(x.b_tile) + k / 8 * stride(x.b_tile) + k % 8 * 128 + n % 64 * 2
-                           : n / 8 * stride(x.b_tile) + n % 8 * 128 + 2 * k;
+      const u32 from = x.from_registers ? n / 64 * lead(x.b_tile) + k / 8 * stride(x.b_tile) +
+                                              k % 8 * 128 + n % 64 * 2
+                                        : n / 8 * stride(x.b_tile) + n % 8 * 128 + 2 * k;
       b[k * x.columns + n] = tile_element(start(x.b_tile) + from, x.bf16);
     }
   }
@@ -121,7 +120,8 @@ struct ProductSlotOfLane {
   bool bf16, add;
 };
 
-inline void issue(float* c, const u32* a, u64 a_tile, u64 b_tile, int columns, bool bf16, bool add) {
+inline void issue(float* c, const u32* a, u64 a_tile, u64 b_tile, int columns, bool bf16,
+                  bool add) {
   ProductSlotOfLane slot{c, a, a_tile, b_tile, columns, bf16, add};
   emulator::meet_warp(&slot, [](void* const* lanes) {
     WarpProducts& all = WarpProducts::mine();
@@ -163,7 +163,8 @@ void wgmma_wait() {
     while (all.groups.size() > kPending) {
       const std::size_t count = all.groups.front();
       detail::execute_first(all, count);
-      all.pending.erase(all.pending.begin(), all.pending.begin() + static_cast<std::ptrdiff_t>(count));
+      all.pending.erase(all.pending.begin(),
+                        all.pending.begin() + static_cast<std::ptrdiff_t>(count));
       all.groups.pop_front();
     }
     detail::show_results(all);
@@ -176,10 +177,15 @@ float (&flat(float (&x)[1][kTiles][4]))[kTiles * 4] {
   return reinterpret_cast<float(&)[kTiles * 4]>(x);
 }
 
-inline u64 wgmma_tile(u32 address, int lead, int stride) {
-  return static_cast<u64>(address >> 4 & 0x3fff) | static_cast<u64>(lead >> 4) << 16 |
-         static_cast<u64>(stride >> 4) << 32 | u64{1} << 62;
-}
+struct WgmmaTile {
+  u32 low, high;
+  WgmmaTile(u32 address, int lead, int stride)
+      : low((address >> 4 & 0x3fff) | static_cast<u32>(lead >> 4) << 16),
+        high(static_cast<u32>(stride >> 4) | 1u << 30) {}
+  [[nodiscard]] u64 at(int bytes) const {
+    return static_cast<u64>(high) << 32 | (low + (bytes >> 4));
+  }
+};
 
 template <int kColumns>
 struct Wgmma {
