@@ -2,6 +2,8 @@
 
 #include <attune/kernel/forward_hopper_layout.h>
 
+#include <algorithm>
+
 #include "plan/forward_tiles.h"
 #include "plan/portable_params.h"
 #include "source/translation_unit.h"
@@ -40,8 +42,12 @@ Expected<HopperPlan> plan_forward_hopper(const Problem& problem, const KernelSpe
   plan.spec = spec.hopper;
   plan.params = params_of(problem);
   if (writes_nothing(problem)) return plan;
-  const Expected<Grid> grid = lay_tiles(problem, spec.hopper.queries, device, plan.params);
+  Expected<Grid> grid = lay_tiles(problem, spec.hopper.queries, device, plan.params);
   if (!grid.ok()) return grid.status();
+  // A block a multiprocessor takes tile after tile; where their lengths are known to the device alone, each
+  // block takes one, and whoever is free takes the next.
+  const bool alike = !problem.packed_q && !problem.packed_k && !problem.key_lengths;
+  if (alike) grid->x = std::min<std::int64_t>(grid->x, std::max<std::int64_t>(1, device.sms));
   const BlockShape shape = block_shape(spec);
   plan.launches = {{0, *grid, shape.threads, shape.shared_bytes}};
   return plan;

@@ -112,6 +112,13 @@ class Reasons {
   void boxes() {
     constexpr std::int64_t kStrideEnd = std::int64_t{1} << 40;  // in bytes
     const auto size = static_cast<std::int64_t>(size_of(p_.dtype));
+    constexpr std::int64_t kTilesEnd = std::int64_t{1} << 31;
+    std::int64_t rows = 0;  // more than tiles
+    if (__builtin_mul_overflow(p_.b * p_.hq, p_.sq / row_.queries + 2, &rows) ||
+        rows >= kTilesEnd) {
+      add("b * hq * sq = {} * {} * {} makes 2^31 tiles or more: a portable row counts on", p_.b,
+          p_.hq, p_.sq);
+    }
     if (p_.page_size > 0) add("paged keys are not copied in boxes: a portable full row takes them");
     for (const TensorSpec& tensor : tensors_of(p_)) {
       if (tensor.strides == nullptr || tensor.role != Role::input) continue;
@@ -168,7 +175,7 @@ class Reasons {
 }  // namespace
 
 std::vector<std::string> reasons_against_gpu_row(const KernelSpec& spec, const Problem& problem,
-                                                  const DeviceFacts& device) {
+                                                 const DeviceFacts& device) {
   return Reasons(spec, problem, device).all();
 }
 

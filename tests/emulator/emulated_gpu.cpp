@@ -38,9 +38,15 @@ namespace {
 using emulator::GuardedCopy;
 using emulator::GuardedMemory;
 
-// Rows of Turing run on a Turing, the others on a Hopper, which has the most shared memory.
+// Rows of Turing run on a Turing, the others on a Hopper, which has the most shared memory. It has few
+// multiprocessors, so that blocks take several tiles.
 const DeviceFacts& facts_for(const KernelSpec& spec) {
-  static const DeviceFacts turing = device_of("sm_75").value(), hopper = device_of("sm_90").value();
+  static const DeviceFacts turing = device_of("sm_75").value();
+  static const DeviceFacts hopper = [] {
+    DeviceFacts facts = device_of("sm_90").value();
+    facts.sms = 3;
+    return facts;
+  }();
   return arch_range(spec).begin < 80 ? turing : hopper;
 }
 

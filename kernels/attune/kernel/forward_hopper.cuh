@@ -5,11 +5,13 @@
 // then O += P V of the block before, and takes the softmax of S while that product is under way; so the
 // tensor cores wait for exponentials only where all warpgroups are at theirs.
 //
-// Blocks of keys go from the last to the first: what masks and lengths cut comes first. Softmax as in
-// forward_portable.cuh; where rows have to be walked again, the copying warp is told by a vote.
+// A block of threads computes tile after tile: the first keys and Q of the next are fetched while O of the
+// last is written, from registers. Blocks of keys go from the last to the first: what masks and lengths cut
+// comes first. Softmax as in forward_portable.cuh; tiles that have to be walked again are flagged, and come
+// once more at the end.
 //
 // Shared memory: forward_hopper_layout.h. Registers of a thread: S: keys/2, P: keys/4, O: value_dim/2; at
-// 128 keys and columns 160 of 240, since the copying warpgroup gives its own to the others.
+// 128 keys and columns 160 of 232, since the copying warpgroup gives its own to the others.
 #pragma once
 
 #include <attune/kernel/forward_hopper_layout.h>
@@ -18,9 +20,10 @@
 #include <attune/arch/registers.cuh>
 #include <attune/arch/tma.cuh>
 #include <attune/arch/wgmma.cuh>
-#include <attune/part/begin_tile.cuh>
 #include <attune/part/exact_row.cuh>
 #include <attune/part/mask.cuh>
+#include <attune/part/quad_rows.cuh>
+#include <attune/part/result.cuh>
 #include <attune/part/ring.cuh>
 #include <attune/part/warpgroup_shape.cuh>
 
@@ -35,33 +38,70 @@ struct HopperForward {
   static constexpr int kPanels = panels_of(kSpec.head_dim);
   static constexpr int kValuePanels = panels_of(kSpec.value_dim);
   static constexpr HopperShared kShared = forward_hopper_shared(kSpec);
-  using W =
-      WarpgroupShape<kSpec.element, kSpec.queries, kKeys, kSpec.value_dim, kPanels * kPanelBytes>;
+  using W = WarpgroupShape<kSpec.element, kSpec.queries, kKeys, kSpec.value_dim>;
   static constexpr bool kTerms = kSpec.bias || kSpec.general;
   using State = Softmax<W, kTerms>;
   static constexpr bool kWide = State::kWide;
   using KeyRing = Ring<kStages>;
 
   // Of 64K registers.
-  static constexpr int kOwnRegisters = kConsumers == 3 ? 160 : 240;
-  static constexpr int kCopyRegisters = kConsumers == 3 ? 32 : 24;
+  static constexpr int kOwnRegisters = kConsumers == 3 ? 160 : 232;
+  static constexpr int kCopyRegisters = kConsumers == 3 ? 32 : 40;
   // Barriers by number. Turns: one a warpgroup; cut: likewise.
   static constexpr int kTurn = 1, kCut = kTurn + kConsumers, kVote = kCut + kConsumers;
   static constexpr int kVoters = kConsumers * 128 + 32;
   static constexpr float kMost = 3.0e38f;
 
+  // What the copying warp tells of a tile.
+  struct Tile {
+    TileFacts facts;
+    int flag;   // its place among the flags
+    int there;  // 0: no tile is left
+  };
+  static_assert(sizeof(Tile) <= kHopperTileBytes);
+
+  // Q, and of which tile it is: one buffer of Q, two descriptions. Tiles are counted as turns are.
+  struct Queries {
+    u32 full, free;
+    unsigned char* tiles;
+    [[nodiscard]] __device__ __forceinline__ Tile& tile(u32 number) const {
+      return *reinterpret_cast<Tile*>(tiles + number % 2 * kHopperTileBytes);
+    }
+    __device__ __forceinline__ void await_full(u32 number) const {
+      mbarrier_wait(full, number & 1);
+    }
+    __device__ __forceinline__ void await_free(u32 number) const {
+      mbarrier_wait(free, number & 1 ^ 1);
+    }
+    __device__ __forceinline__ void release(bool leads) const {
+      if (leads) mbarrier_arrive(free);
+    }
+  };
+
   struct Rings {
-    u32 q;
+    u32 memory;  // where Q lies
+    Queries q;
     KeyRing k, v;
-    __device__ __forceinline__ explicit Rings(u32 memory)
-        : q(memory + kShared.barriers),
-          k(memory + kShared.k, kShared.key_bytes, q + 8),
-          v(memory + kShared.v, kShared.value_bytes, q + 8 + KeyRing::kBarrierBytes) {}
+    __device__ __forceinline__ Rings(u32 memory, unsigned char* shared)
+        : memory(memory),
+          q{memory + kShared.barriers, memory + kShared.barriers + 8, shared + kShared.tiles},
+          k{memory + kShared.k, q.free + 8, kShared.key_bytes},
+          v{memory + kShared.v, q.free + 8 + KeyRing::kBarrierBytes, kShared.value_bytes} {}
+
+    // By one thread, before a block's barrier.
+    __device__ __forceinline__ void init() const {
+      mbarrier_init(q.full, 1);
+      mbarrier_init(q.free, kConsumers * 4);
+      k.init(kConsumers * 4);
+      v.init(kConsumers * 4);
+      mbarrier_init_fence();
+    }
   };
 
   // What all lanes of a warp agree on, said so that the compiler knows: it then computes the descriptors of
   // tiles once a warp.
   static __device__ __forceinline__ int uniform(int x) { return __shfl_sync(~0u, x, 0); }
+  static __device__ __forceinline__ bool leads_warp() { return threadIdx.x % 32 == 0; }
 
   // Blocks of keys that any row of the tile attends to.
   struct Blocks {
@@ -69,80 +109,124 @@ struct HopperForward {
     __device__ __forceinline__ explicit Blocks(const TileFacts& facts) {
       const int rows = smaller(kSpec.queries, facts.seq.sq - facts.place.block * kSpec.queries);
       first = uniform(facts.sides.begin(0) / kKeys);
-      end = uniform(larger(first, (facts.sides.end(rows - 1) + kKeys - 1) / kKeys));
+      end = uniform(rows > 0 ? (facts.sides.end(rows - 1) + kKeys - 1) / kKeys : 0);
     }
+    [[nodiscard]] __device__ __forceinline__ bool none() const { return first >= end; }
   };
 
   static __device__ __forceinline__ void run(const HopperParams& p) {
     extern __shared__ __align__(1024) unsigned char shared[];
-    const u32 memory = shared_address(shared);
-    auto& facts = *reinterpret_cast<TileFacts*>(shared + kShared.facts);
-    Rings rings(memory);
-    if (threadIdx.x == 0) {
-      mbarrier_init(rings.q, 1);
-      rings.k.init(kConsumers * 4);
-      rings.v.init(kConsumers * 4);
-      mbarrier_init_fence();
-    }
-    if (!begin_tile<kSpec, W>(p.f, facts)) return;
+    const Rings rings(shared_address(shared), shared);
+    unsigned char* const flags = shared + kShared.flags;
+    for (int i = threadIdx.x; i <= kTileFlags; i += threads_of(kSpec)) flags[i] = 0;
+    if (threadIdx.x == 0) rings.init();
+    __syncthreads();
     if (threadIdx.x < 128) {
       give_registers<kCopyRegisters>();
-      if (threadIdx.x < 32) copy(p, memory, rings, facts);
+      if (threadIdx.x < 32) copy_tiles(p, rings, flags);
     } else {
       take_registers<kOwnRegisters>();
-      compute(p.f, memory, rings, facts);
+      compute_tiles(p.f, rings, flags);
     }
   }
 
-  static __device__ __forceinline__ void copy(const HopperParams& p, u32 memory, Rings& rings,
-                                              const TileFacts& facts) {
-    const bool leads = threadIdx.x == 0;
-    const TilePlace tile = facts.place;
+  // Whether flagged tiles have to be walked again, when all threads have come to the end of theirs.
+  static __device__ __forceinline__ bool again(int round, bool flagged) {
+    return kWide && round == 0 && barrier_or(kVote, kVoters, flagged);
+  }
+
+  static __device__ __forceinline__ void copy_tiles(const HopperParams& p, const Rings& rings,
+                                                    const unsigned char* flags) {
+    int round = 0;
+    u32 tiles = 0, turn = 0;
+    do {
+      int flag = 0;
+      for (u32 number = blockIdx.x; number < p.f.tiles; number += gridDim.x) {
+        if (round == 0 || flags[flag] != 0) copy(p, rings, number, flag, tiles++, turn);
+        flag = flag + 1 == kTileFlags ? 0 : flag + 1;
+      }
+      rings.q.await_free(tiles);
+      if (leads_warp()) {
+        rings.q.tile(tiles).there = 0;
+        mbarrier_arrive(rings.q.full);
+      }
+      ++tiles;
+    } while (again(round++, false));
+  }
+
+  // `turn` counts blocks of keys.
+  static __device__ __forceinline__ void copy(const HopperParams& p, const Rings& rings, u32 number,
+                                              int flag, u32 tile, u32& turn) {
+    const bool leads = leads_warp();
+    const TilePlace place(p.f, number);
+    const Sequence seq = sequence_of(p.f, place.b);
+    const int first = place.block * kSpec.queries;
+    const TileFacts facts{place, seq, MaskSides(p.f, seq, first), nullptr, nullptr};
     const Blocks blocks(facts);
-    const int hkv = tile.h / p.f.group;
-    const int b = p.f.cu_seqlens_k.data != nullptr ? 0 : tile.b;
-    const auto fetch = [&](KeyRing& ring, const TensorMap& map, int panels, int block) {
-      if (leads) {
-        const u32 to = ring.tile(), full = ring.fill();
-        for (int panel = 0; panel < panels; ++panel) {
-          load_box(to + panel * (kKeys * kPanelBytes), map, full, panel * kPanelColumns, hkv,
-                   facts.seq.k_start + block * kKeys, b);
+    const int hkv = place.h / p.f.group;
+    const int b = p.f.cu_seqlens_k.data != nullptr ? 0 : place.b;
+    const auto fetch = [&](const KeyRing& ring, u32 turn, const TensorMap& map, int panels,
+                           int block) {
+      if (!leads) return;
+      const u32 to = ring.tile(turn), full = ring.fill(turn);
+      for (int panel = 0; panel < panels; ++panel) {
+        load_box(to + panel * (kKeys * kPanelBytes), map, full, panel * kPanelColumns, hkv,
+                 seq.k_start + block * kKeys, b);
+      }
+    };
+    if (!blocks.none()) fetch(rings.k, turn, p.k, kPanels, blocks.end - 1);
+    // The tile before has no more use for Q, and the one before that none for its description.
+    rings.q.await_free(tile);
+    if (leads) {
+      rings.q.tile(tile) = {facts, flag, 1};
+      if (blocks.none()) {
+        mbarrier_arrive(rings.q.full);
+      } else {
+        mbarrier_expect(rings.q.full, kShared.query_bytes);
+        for (int panel = 0; panel < kPanels; ++panel) {
+          load_box(rings.memory + panel * (kSpec.queries * kPanelBytes), p.q, rings.q.full,
+                   panel * kPanelColumns, place.h, seq.q_start + first,
+                   p.f.cu_seqlens_q.data != nullptr ? 0 : place.b);
         }
       }
-      ring.advance();
-    };
-    if (leads && blocks.first < blocks.end) {
-      mbarrier_expect(rings.q, kShared.query_bytes);
-      for (int panel = 0; panel < kPanels; ++panel) {
-        load_box(memory + panel * (kSpec.queries * kPanelBytes), p.q, rings.q,
-                 panel * kPanelColumns, tile.h, facts.seq.q_start + tile.block * kSpec.queries,
-                 p.f.cu_seqlens_q.data != nullptr ? 0 : tile.b);
-      }
     }
-    for (bool again = false;; again = true) {
-      if (blocks.first < blocks.end) fetch(rings.k, p.k, kPanels, blocks.end - 1);
-      for (int block = blocks.end - 1; block >= blocks.first; --block) {
-        if (block > blocks.first) fetch(rings.k, p.k, kPanels, block - 1);
-        fetch(rings.v, p.v, kValuePanels, block);
-      }
-      if (!kWide || again || !barrier_or(kVote, kVoters, false)) break;
+    for (int block = blocks.end - 1; block >= blocks.first; --block, ++turn) {
+      if (block > blocks.first) fetch(rings.k, turn + 1, p.k, kPanels, block - 1);
+      fetch(rings.v, turn, p.v, kValuePanels, block);
     }
   }
 
-  static __device__ __forceinline__ void compute(const ForwardParams& p, u32 memory, Rings& rings,
-                                                 const TileFacts& facts) {
-    const WarpPair<W> alone(0);
-    State softmax(p, State::kAtFirst);
-    typename W::Values o;
-    for (;;) {
-      clear_fragments(o);
-      walk_keys(p, memory, rings, facts, softmax, o);
-      if (!kWide || softmax.careful == State::kAlways ||
-          !barrier_or(kVote, kVoters, softmax.overflowed())) {
-        break;
+  static __device__ __forceinline__ void compute_tiles(const ForwardParams& p, const Rings& rings,
+                                                       unsigned char* flags) {
+    int round = 0;
+    u32 tiles = 0, turn = 0;
+    do {
+      for (bool there = true; there; ++tiles) {
+        rings.q.await_full(tiles);
+        const Tile& tile = rings.q.tile(tiles);
+        there = uniform(tile.there) != 0;
+        if (!there) {
+          rings.q.release(leads_warp());
+          continue;
+        }
+        write_outside<kSpec.element, kConsumers * 128, W::kQueries>(
+            p, tile.facts.seq, tile.facts.place, static_cast<int>(threadIdx.x) - 128);
+        State softmax(p, round == 0 ? State::kAtFirst : State::kAlways);
+        compute(p, rings, tile.facts, turn, softmax);
+        if (kWide && round == 0 && softmax.overflowed()) {
+          flags[tile.flag] = flags[kTileFlags] = 1;
+        }
       }
-      softmax = State(p, State::kAlways);
-    }
+    } while (again(round++, flags[kTileFlags] != 0));
+  }
+
+  static __device__ __forceinline__ void compute(const ForwardParams& p, const Rings& rings,
+                                                 const TileFacts& facts, u32& turn,
+                                                 State& softmax) {
+    const WarpPair<W> alone(0);
+    typename W::Values o;
+    clear_fragments(o);
+    walk_keys(p, rings, facts, turn, softmax, o);
 
     const TilePlace& tile = facts.place;
     const Sequence& seq = facts.seq;
@@ -150,10 +234,15 @@ struct HopperForward {
     write_lse<W>(p, seq, tile, softmax);
     const u32 bad = doubtful_rows<W, true>(o, softmax);
     scale_values<W>(o, softmax, kSpec.dropout ? p.dropout.keep_scale : 1.0f);
-    write_values<kSpec.element, true, W>(p, seq, tile, o, memory);
+    const QueryRows<typename E::Bits> rows(p.o, tile.b, seq.q_start, tile.h);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int i = tile.block * kSpec.queries + thread_row<W>(0, half);
+      write_row<kSpec.element>(i < seq.sq ? rows(i) : nullptr, o[0], half, p.dv);
+    }
     if (alone.any(bad != 0)) {
-      // Over this warp's rows of Q, where O has just left.
-      exact_rows<kSpec, W>(p, facts, softmax, bad, memory + W::first_row() * W::QTile::kPanel);
+      const u32 scratch = kShared.scratch + (threadIdx.x / 32 - 4) * kRowScratchBytes;
+      exact_rows<kSpec, W>(p, facts, softmax, bad, rings.memory + scratch);
     }
   }
 
@@ -208,21 +297,23 @@ struct HopperForward {
   }
 
   // O and the softmax's state of this tile.
-  static __device__ __forceinline__ void walk_keys(const ForwardParams& p, u32 memory, Rings& rings,
-                                                   const TileFacts& facts, State& softmax,
-                                                   typename W::Values& o) {
+  static __device__ __forceinline__ void walk_keys(const ForwardParams& p, const Rings& rings,
+                                                   const TileFacts& facts, u32& turn,
+                                                   State& softmax, typename W::Values& o) {
     const Blocks blocks(facts);
-    if (blocks.first >= blocks.end) return;
+    const bool leads = leads_warp();
+    if (blocks.none()) {
+      rings.q.release(leads);
+      return;
+    }
     const WarpPair<W> alone(0);
     const int group = uniform(static_cast<int>(threadIdx.x) / 128) - 1;
-    const bool leads = threadIdx.x % 32 == 0;
-    const u32 q = memory + group * (64 * kPanelBytes);
+    const u32 q = rings.memory + group * (64 * kPanelBytes);
     const TilePlace tile = facts.place;
     const ScoreTerms terms(p, facts.seq, tile.b, tile.h, kSpec.bias, kSpec.general);
     typename W::Scores s;
     Weights weights;
-    // What O is to be multiplied by: with the products that are under way, and with the next ones.
-    float alpha[2] = {1.0f, 1.0f}, next[2] = {1.0f, 1.0f};
+    float alpha[2];  // what O is to be multiplied by, with the product that is under way
     // S of a block -> P.
     const auto soften = [&](int block) {
       const int j = block * kKeys, row = tile.block * kSpec.queries + thread_row<W>(0, 0);
@@ -232,25 +323,26 @@ struct HopperForward {
         bias.apply(s, terms, row, j);
       }
       if (!WarpRows<W>(facts, j).cover) apply_mask<W>(s, facts.sides, j);
+      alpha[0] = alpha[1] = 1.0f;
       if (!kWide || softmax.careful != State::kNever) {
         softmax.settle(s, alone, [&](int, int half, float by) { alpha[half] *= by; });
       }
       const float top = softmax.powers(s);
       if constexpr (kSpec.dropout) apply_dropout<W>(s, p, tile.b, tile.h, row, j);
-      // A branch that depends on all sums: what comes before it is not moved behind a wait after it.
+      // A branch that depends on all sums: exponentials are not moved behind a wait that comes after it.
       if (alone.any(!(top <= (kWide ? State::kLift : kMost)))) {
-        softmax.lift(alone, [&](int, int half, float by) { next[half] *= by; });
+        softmax.lift(alone, [&](int, int half, float by) {
+          alpha[half] *= by;
+          State::multiply(s, 0, half, by);
+        });
         hold();
       }
     };
-    const auto scale = [&]() {
-      if (!alone.any(alpha[0] != 1.0f || alpha[1] != 1.0f)) return;
-      State::multiply(o, 0, 0, alpha[0]);
-      State::multiply(o, 0, 1, alpha[1]);
-    };
-    const auto take_next = [&]() {
-      alpha[0] = next[0], alpha[1] = next[1];
-      next[0] = next[1] = 1.0f;
+    const auto await_values = [&](int block) {
+      rings.v.await_full(turn);
+      const bool goes_on = p.cu_seqlens_k.data != nullptr || p.key_lengths.data != nullptr;
+      const int rows = facts.seq.sk - block * kKeys;
+      if (goes_on && rows < kKeys) cut_values(rings.v.tile(turn), rows);
     };
     const auto await_turn = [&]() {
       if constexpr (kSpec.turns) barrier_sync(kTurn + group, 256);
@@ -260,59 +352,53 @@ struct HopperForward {
     };
 
     if (group == kConsumers - 1) pass_turn(0);
-    mbarrier_wait(rings.q, 0);
-    rings.k.await_full();
+    rings.k.await_full(turn);
     wgmma_fence();
-    multiply_keys(s, q, rings.k.tile());
+    multiply_keys(s, q, rings.k.tile(turn));
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_touch(flat(s));
-    rings.k.release(leads);
-    soften(blocks.end - 1);
-    take_next();  // O is 0
+    rings.k.release(turn, leads);
+    if (blocks.end - blocks.first == 1) rings.q.release(leads);
+    soften(blocks.end - 1);  // O is 0, whatever it is to be multiplied by
     pack(s, weights);
-    // Once, before the first product with V.
-    const auto await_values = [&](int block) {
-      rings.v.await_full();
-      const bool goes_on = p.cu_seqlens_k.data != nullptr || p.key_lengths.data != nullptr;
-      const int rows = facts.seq.sk - block * kKeys;
-      if (goes_on && rows < kKeys) cut_values(rings.v.tile(), rows);
-    };
 #pragma unroll 1
     for (int block = blocks.end - 2; block >= blocks.first; --block) {
-      rings.k.await_full();
+      rings.k.await_full(turn + 1);
       await_turn();
       wgmma_touch(flat(s));
       wgmma_fence();
-      multiply_keys(s, q, rings.k.tile());
+      multiply_keys(s, q, rings.k.tile(turn + 1));
       wgmma_commit();
       await_values(block + 1);
       wgmma_touch(flat(o));
       wgmma_fence();
-      add_values(o, weights, rings.v.tile());
+      add_values(o, weights, rings.v.tile(turn));
       wgmma_commit();
       pass_turn(group + 1);
       wgmma_wait<1>();
       wgmma_touch(flat(s));
-      rings.k.release(leads);
+      rings.k.release(turn + 1, leads);
+      if (block == blocks.first) rings.q.release(leads);
       soften(block);
       wgmma_wait<0>();
       wgmma_touch(flat(o));
-      rings.v.release(leads);
-      scale();
-      take_next();
+      rings.v.release(turn++, leads);
+      if (alone.any(alpha[0] != 1.0f || alpha[1] != 1.0f)) {
+        State::multiply(o, 0, 0, alpha[0]);
+        State::multiply(o, 0, 1, alpha[1]);
+      }
       pack(s, weights);
     }
     if (group == 0) await_turn();  // what was passed once too often
     await_values(blocks.first);
     wgmma_touch(flat(o));
     wgmma_fence();
-    add_values(o, weights, rings.v.tile());
+    add_values(o, weights, rings.v.tile(turn));
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_touch(flat(o));
-    rings.v.release(leads);
-    scale();
+    rings.v.release(turn++, leads);
   }
 };
 

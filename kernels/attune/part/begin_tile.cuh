@@ -9,14 +9,14 @@
 namespace attune::kernel {
 
 // Finds out which tile this is and writes what belongs to no query; false when nothing else is left.
-template <auto kSpec, typename W>
+template <PortableSpec kSpec, typename W>
 __device__ __forceinline__ bool begin_tile(const ForwardParams& p, TileFacts& facts) {
   static_assert(sizeof(TileFacts) <= kTileFactsBytes);
   using Bits = typename Elements<kSpec.element>::Bits;
   if (TilePlace::number() >= p.tiles) return false;
-  const TilePlace tile(p);
+  const TilePlace tile(p, TilePlace::number());
   const Sequence seq = sequence_of(p, tile.b);
-  write_outside<kSpec.element, threads_of(kSpec), W::kQueries>(p, seq, tile);
+  write_outside<kSpec.element, threads_of(kSpec), W::kQueries>(p, seq, tile, threadIdx.x);
   if (tile.block * W::kQueries >= seq.sq) return false;
   if (threadIdx.x == 0) {
     const int hkv = tile.h / p.group;

@@ -16,12 +16,12 @@ __device__ __forceinline__ float* lse_at(const ForwardParams& p, const Sequence&
 }
 
 // Rows of a padded LSE past the sequence's own length get +inf; tokens after the last packed
-// sequence get o = 0 and an LSE of -inf. The tiles of a head share them.
+// sequence get o = 0 and an LSE of -inf. The tiles of a head share them; `thread` is one of kThreads.
 template <Element kElement, int kThreads, int kQueries>
 __device__ __forceinline__ void write_outside(const ForwardParams& p, const Sequence& seq,
-                                              const TilePlace& tile) {
+                                              const TilePlace& tile, int thread) {
   using Bits = typename Elements<kElement>::Bits;
-  const int first = tile.block * kQueries, thread = threadIdx.x;
+  const int first = tile.block * kQueries;
   if (p.lse.data != nullptr && p.lse.padded != 0) {
     for (int i = first + thread; i < smaller(first + kQueries, p.lse.padded); i += kThreads) {
       if (i >= seq.sq) *lse_at(p, seq, tile.b, tile.h, i) = infinity();

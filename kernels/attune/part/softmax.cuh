@@ -119,12 +119,14 @@ struct Softmax {
     }
   }
 
-  static __device__ __forceinline__ void multiply(typename W::Values& o, int i, int half,
-                                                  float alpha) {
+  // Rows of O, or of P.
+  template <int kTiles>
+  static __device__ __forceinline__ void multiply(float (&x)[W::kRowTiles][kTiles][4], int i,
+                                                  int half, float alpha) {
 #pragma unroll
-    for (int d = 0; d < W::kWidthTiles; ++d) {
-      o[i][d][2 * half] *= alpha;
-      o[i][d][2 * half + 1] *= alpha;
+    for (int n = 0; n < kTiles; ++n) {
+      x[i][n][2 * half] *= alpha;
+      x[i][n][2 * half + 1] *= alpha;
     }
   }
 

@@ -15,11 +15,13 @@ struct TilePlace {
   static __device__ __forceinline__ i64 number() {
     return static_cast<i64>(blockIdx.y) * gridDim.x + blockIdx.x;
   }
-  __device__ __forceinline__ explicit TilePlace(const ForwardParams& p) {
+  // Where all tiles are fewer than 2^31.
+  __device__ __forceinline__ TilePlace(const ForwardParams& p, u32 tile) { place<u32>(p, tile); }
+  __device__ __forceinline__ TilePlace(const ForwardParams& p, i64 tile) {
     if (p.tiles >> 31 == 0) {  // divisions of 64 bits cost a microsecond
-      place<u32>(p, blockIdx.x);
+      place<u32>(p, static_cast<u32>(tile));
     } else {
-      place<u64>(p, number());
+      place<u64>(p, static_cast<u64>(tile));
     }
   }
 

@@ -6,18 +6,16 @@
 
 namespace attune::kernel {
 
-template <Element kElementArg, int kQueriesArg, int kKeysArg, int kWidthArg, int kRowBytes>
+template <Element kElementArg, int kQueriesArg, int kKeysArg, int kWidthArg>
 struct WarpgroupShape : TwoNeighbours {
   static constexpr Element kElement = kElementArg;
   static constexpr bool kPaired = false;
   static constexpr int kQueries = kQueriesArg, kKeys = kKeysArg;
   static constexpr int kWarpRows = 16, kWarpKeys = kKeys, kWarpWidth = kWidthArg;
   static constexpr int kRowTiles = 1, kKeyTiles = kKeys / 8, kWidthTiles = kWidthArg / 8;
-  using QTile = SharedTile<kQueries, kRowBytes, RowOrder::natural>;
   using Scores = float[1][kKeyTiles][4];
   using Values = float[1][kWidthTiles][4];
   static_assert(kQueries % 64 == 0 && kKeys % 16 == 0 && kWidthArg % 16 == 0);
-  static_assert(QTile::kPanel == 128, "as the copy engine swizzles");
 
   static __device__ __forceinline__ int first_row() {
     return (static_cast<int>(threadIdx.x / 32) - 4) * kWarpRows;
