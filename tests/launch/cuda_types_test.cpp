@@ -1,6 +1,7 @@
 // Our declarations against NVIDIA's, where its header is installed.
 #include "launch/cuda_types.h"
 
+#include <attune/params.h>
 #include <gtest/gtest.h>
 
 #if __has_include(<cuda.h>)
@@ -35,6 +36,13 @@ static_assert(kCaptureRelaxed == CU_STREAM_CAPTURE_MODE_RELAXED);
 static_assert(kEventDefault == CU_EVENT_DEFAULT);
 static_assert(kAttributeCluster == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION);
 static_assert(kAttributeProgrammatic == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
+
+static_assert(kTensorMapF16 == CU_TENSOR_MAP_DATA_TYPE_FLOAT16);
+static_assert(kTensorMapBf16 == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16);
+static_assert(kTensorMapSwizzle128 == CU_TENSOR_MAP_SWIZZLE_128B);
+static_assert(kTensorMapPromote256 == CU_TENSOR_MAP_L2_PROMOTION_L2_256B);
+static_assert(sizeof(kernel::TensorMap) == sizeof(CUtensorMap));
+static_assert(alignof(kernel::TensorMap) == alignof(CUtensorMap));
 
 static_assert(sizeof(Device) == sizeof(CUdevice));
 static_assert(sizeof(DevicePointer) == sizeof(CUdeviceptr));

@@ -35,7 +35,7 @@ class Launching : public ::testing::Test {
   [[nodiscard]] Arguments arguments(const Problem& problem, int device = 0);
   [[nodiscard]] static Plan plan(const Problem& problem, int device = -1);
 
-  // Calls since the latest reset, without those that only ask the device about itself.
+  // Calls since the latest reset, without those that ask the device about itself or describe tensors.
   [[nodiscard]] static std::vector<std::string> calls();
   // Forgets the calls so far.
   static void forget();

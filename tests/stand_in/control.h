@@ -29,6 +29,14 @@ struct StandInLaunch {
 
 inline constexpr int kStandInLaunches = 8;  // so many are kept after each reset
 
+// A tensor that was described to the copy engine, of four dimensions.
+struct StandInTensorMap {
+  int type;
+  void* data;
+  unsigned long long sizes[4], strides[3];
+  unsigned box[4];
+};
+
 struct StandInControl {
   // Forgets everything that was recorded and every order to fail; devices are as given.
   void (*reset)(const StandInDevice* devices, int count);
@@ -41,6 +49,8 @@ struct StandInControl {
   const StandInLaunch* (*latest)();
   const StandInLaunch* (*launch)(int n);  // the n-th since the reset, of the first few
   int (*launches)();
+  const StandInTensorMap* (*tensor_map)(int n);  // the n-th since the reset, of as many
+  int (*tensor_maps)();
   void (*quiet)(bool on);      // records nothing: for measuring what a call costs its caller
   void (*forget_memory)();     // frees what is still allocated
   std::size_t (*allocated)();  // bytes of device memory now

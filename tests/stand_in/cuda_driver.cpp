@@ -75,6 +75,8 @@ struct State {
   StandInLaunch latest{};
   StandInLaunch first[kStandInLaunches]{};
   int launches = 0;
+  StandInTensorMap maps[kStandInLaunches]{};
+  int map_count = 0;
   std::uint64_t next_id = 1;
 };
 
@@ -165,6 +167,7 @@ void reset(const StandInDevice* devices, int count) {
   s.counts.clear();
   s.calls.clear();
   s.launches = 0;
+  s.map_count = 0;
   s.latest = {};
   for (Stream* stream : s.streams) stream->capturing = false;
 }
@@ -249,6 +252,8 @@ const StandInControl attune_stand_in_control = {
     [] { return static_cast<const StandInLaunch*>(&state().latest); },
     [](int n) { return static_cast<const StandInLaunch*>(&state().first[n]); },
     [] { return state().launches; },
+    [](int n) { return static_cast<const StandInTensorMap*>(&state().maps[n]); },
+    [] { return state().map_count; },
     [](bool on) { quiet_mode = on; },
     [] {
       const std::lock_guard lock(state().mutex);
@@ -468,6 +473,34 @@ Result cuLaunchKernelEx(const LaunchConfig* config, void* function, void** param
   state().latest = launch;
   if (state().launches < kStandInLaunches) state().first[state().launches] = launch;
   ++state().launches;
+  return 0;
+}
+Result cuTensorMapEncodeTiled(void* map, int type, unsigned rank, void* data,
+                              const std::uint64_t* sizes, const std::uint64_t* strides,
+                              const std::uint32_t* box, const std::uint32_t* steps, int interleave,
+                              int swizzle, int, int) {
+  ENTER("cuTensorMapEncodeTiled");
+  const auto address = reinterpret_cast<std::uintptr_t>(data);
+  bool right = reinterpret_cast<std::uintptr_t>(map) % 64 == 0 && rank == 4 && address % 16 == 0 &&
+               interleave == 0 && swizzle == attune::cuda::kTensorMapSwizzle128 &&
+               box[0] * 2 <= 128;
+  StandInTensorMap described{};
+  described.type = type;
+  described.data = data;
+  for (unsigned i = 0; i < 4; ++i) {
+    right = right && sizes[i] >= 1 && sizes[i] <= std::uint64_t{1} << 32 && box[i] >= 1 &&
+            box[i] <= 256 && steps[i] == 1;
+    described.sizes[i] = sizes[i];
+    described.box[i] = box[i];
+    if (i == 3) break;
+    right = right && strides[i] % 16 == 0 && strides[i] < std::uint64_t{1} << 40;
+    described.strides[i] = strides[i];
+  }
+  if (!right) return kInvalidValue;
+  const std::lock_guard lock(state().mutex);
+  if (state().map_count < kStandInLaunches) state().maps[state().map_count] = described;
+  ++state().map_count;
+  std::memset(map, 0x5a, 128);
   return 0;
 }
 Result cuPointerGetAttribute(void* value, int attribute, DevicePointer address) {
