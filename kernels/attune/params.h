@@ -90,7 +90,7 @@ struct ForwardParams {
 };
 
 // CUtensorMap of the driver's API, made by it: what the copy engine knows of a tensor.
-struct alignas(64) TensorMap {
+struct alignas(128) TensorMap {
   u64 words[16];
 };
 

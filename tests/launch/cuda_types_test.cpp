@@ -42,7 +42,7 @@ static_assert(kTensorMapBf16 == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16);
 static_assert(kTensorMapSwizzle128 == CU_TENSOR_MAP_SWIZZLE_128B);
 static_assert(kTensorMapPromote256 == CU_TENSOR_MAP_L2_PROMOTION_L2_256B);
 static_assert(sizeof(kernel::TensorMap) == sizeof(CUtensorMap));
-static_assert(alignof(kernel::TensorMap) == alignof(CUtensorMap));
+static_assert(alignof(kernel::TensorMap) >= alignof(CUtensorMap));  // 64 before CUDA 13
 
 static_assert(sizeof(Device) == sizeof(CUdevice));
 static_assert(sizeof(DevicePointer) == sizeof(CUdeviceptr));

@@ -14,7 +14,7 @@ __device__ __forceinline__ bool begin_tile(const ForwardParams& p, TileFacts& fa
   static_assert(sizeof(TileFacts) <= kTileFactsBytes);
   using Bits = typename Elements<kSpec.element>::Bits;
   if (TilePlace::number() >= p.tiles) return false;
-  const TilePlace tile(p, TilePlace::number());
+  const TilePlace tile(p);
   const Sequence seq = sequence_of(p, tile.b);
   write_outside<kSpec.element, threads_of(kSpec), W::kQueries>(p, seq, tile, threadIdx.x);
   if (tile.block * W::kQueries >= seq.sq) return false;

@@ -17,11 +17,11 @@ struct TilePlace {
   }
   // Where all tiles are fewer than 2^31.
   __device__ __forceinline__ TilePlace(const ForwardParams& p, u32 tile) { place<u32>(p, tile); }
-  __device__ __forceinline__ TilePlace(const ForwardParams& p, i64 tile) {
+  __device__ __forceinline__ explicit TilePlace(const ForwardParams& p) {
     if (p.tiles >> 31 == 0) {  // divisions of 64 bits cost a microsecond
-      place<u32>(p, static_cast<u32>(tile));
+      place<u32>(p, blockIdx.x);
     } else {
-      place<u64>(p, static_cast<u64>(tile));
+      place<u64>(p, number());
     }
   }
 
