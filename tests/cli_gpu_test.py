@@ -45,10 +45,10 @@ class Gpu(unittest.TestCase):
     def test_explain(self):
         said = self.attune("explain", PROBLEM).stdout
         self.assertIn("device GPU 0, Stand-in 0: sm_90", said)
-        self.assertIn("kernel fwd.portable.sm80.bf16.d128.aligned.plain", said)
+        self.assertIn("kernel fwd.hopper.sm90a.bf16.d128.plain", said)
         report = json.loads(self.attune("explain", PROBLEM, "--json").stdout)
         self.assertEqual(report["device"]["arch"], 90)
-        self.assertTrue(report["chosen"].startswith("fwd.portable."))
+        self.assertTrue(report["chosen"].startswith("fwd.hopper."))
 
     def test_explain_for_another_gpu(self):
         # On a machine without any: the driver is not asked.
@@ -63,7 +63,7 @@ class Gpu(unittest.TestCase):
         tensors = pathlib.Path(SOURCE) / "examples" / "data" / "gpt_qkv.safetensors"
         said = self.attune("run", tensors, "--prefix", "layer0.", "--device", "cuda", "--dtype",
                            "bf16", code=1).stderr
-        self.assertIn("fwd.portable.sm80.bf16.d64.aligned.plain", said)
+        self.assertIn("fwd.hopper.sm90a.bf16.d64.plain", said)
         self.assertIn("ATTUNE_JIT", said)
 
     def test_explain_backward(self):

@@ -57,7 +57,7 @@ void expect_part(const std::string& text, const std::string& part) {
 }
 
 TEST(Select, TakesAlignedThenSmallestThenLeast) {
-  const DeviceFacts h200 = device("sm_90");
+  const DeviceFacts blackwell = device("sm_100");
   const struct {
     const char* words;
     const char* row;
@@ -78,8 +78,36 @@ TEST(Select, TakesAlignedThenSmallestThenLeast) {
       {"dtype=bf16 d=1024", "sm80.bf16.dany.aligned.full"},
       {"dtype=bf16 d=1023", "sm80.bf16.dany.strided.full"},
   };
-  for (const auto& c : cases) expect_part(chosen(problem(c.words), h200), c.row);
+  for (const auto& c : cases) expect_part(chosen(problem(c.words), blackwell), c.row);
   expect_part(chosen(problem("dtype=f16 d=64"), device("sm_75")), "sm75.f16.d64.aligned.full");
+}
+
+TEST(Select, TakesHoppersOwnRowsOnHopper) {
+  const DeviceFacts h200 = device("sm_90");
+  const struct {
+    const char* words;
+    const char* row;
+  } cases[] = {
+      {"dtype=bf16 d=64", "hopper.sm90a.bf16.d64.plain"},
+      {"dtype=bf16 d=40 dv=96", "hopper.sm90a.bf16.d96.plain"},
+      {"dtype=bf16 d=192 dv=128", "hopper.sm90a.bf16.d192v128.plain"},
+      {"dtype=bf16 d=128 dv=192", "hopper.sm90a.bf16.d192.plain"},
+      {"dtype=f16 d=128 bias=f32", "hopper.sm90a.f16.d128.bias"},
+      {"dtype=f16 d=128 dropout=0.1", "hopper.sm90a.f16.d128.dropout"},
+      {"dtype=bf16 d=64 softcap=30", "hopper.sm90a.bf16.d64.full"},
+      {"dtype=f32 d=64", "portable.sm80.f32.d64.aligned.plain"},
+      {"dtype=bf16 d=63", "portable.sm80.bf16.d64.strided.full"},
+      {"dtype=bf16 d=320", "portable.sm80.bf16.dany.aligned.full"},
+      {"dtype=bf16 d=64 page_size=16", "portable.sm80.bf16.d64.aligned.full"},
+      {"dtype=bf16 d=64 hkv=2 hq=2 k_strides=128,128,0,1", "portable.sm80.bf16.d64.aligned.plain"},
+      {"dtype=bf16 d=64 sk=0", "portable.sm80.bf16.d64.aligned.plain"},
+  };
+  for (const auto& c : cases) expect_part(chosen(problem(c.words), h200), c.row);
+  const std::string reasons =
+      reasons_against(problem("dtype=bf16 d=64 hkv=2 hq=2 sk=9 k_strides=576,64,0,1 page_size=0"),
+                      device("sm_100"), "hopper.sm90a.bf16.d64.plain");
+  expect_part(reasons, "made of sm_90's own instructions, the device is sm_100");
+  expect_part(reasons, "k_strides[2] = 0: the copy engine takes strides from 1");
 }
 
 TEST(Select, GivesEveryReasonAndAWayAround) {

@@ -64,9 +64,11 @@ TEST(Source, AUnitNamesTheHeadersItIncludes) {
   for (const KernelSpec& spec : rows()) {
     std::set<std::string> names;
     for (const DeviceHeader& header : headers_of(source_for(spec))) names.insert(header.name);
-    const bool backward = spec.kind == Kind::backward;
+    const bool backward = spec.kind == Kind::backward, hopper = spec.family == Family::hopper;
     EXPECT_EQ(names.count("attune/kernel/backward_portable.cuh"), backward) << id_of(spec);
-    EXPECT_EQ(names.count("attune/kernel/forward_portable.cuh"), !backward) << id_of(spec);
+    EXPECT_EQ(names.count("attune/kernel/forward_hopper.cuh"), hopper) << id_of(spec);
+    EXPECT_EQ(names.count("attune/kernel/forward_portable.cuh"), !backward && !hopper)
+        << id_of(spec);
     EXPECT_EQ(names.count("attune/params.h"), 1U) << id_of(spec);
     reached.insert(names.begin(), names.end());
   }

@@ -196,7 +196,7 @@ TEST_F(Launching, AsksForSharedMemoryOnlyAbove48KiB) {
 }
 
 TEST_F(Launching, FoldsSeventyThousandHeads) {
-  const Problem p = problem("dtype=f16 b=1000 hq=70 hkv=70 sq=3 sk=5 d=8");
+  const Problem p = problem("dtype=f32 b=1000 hq=70 hkv=70 sq=3 sk=5 d=8");
   const Arguments a = arguments(p);
   ASSERT_TRUE(plan(p).run(a).ok());
   const StandInLaunch& latest = *stand_in().latest();

@@ -46,7 +46,7 @@ TEST_F(Launching, DescribesQueriesKeysAndValues) {
 }
 
 TEST_F(Launching, DescribesPackedTokensAsOneSequence) {
-  const Problem p = problem("dtype=f16 b=3 sq=40 sk=50 packed=both total_q=90 total_k=120 d=64");
+  const Problem p = problem("dtype=f16 b=3 sq=40 sk=50 packed=qk total_q=90 total_k=120 d=64");
   const Plan made = plan(p);
   ASSERT_TRUE(made.kernel().starts_with("fwd.hopper.")) << made.kernel();
   ASSERT_TRUE(made.run(arguments(p)).ok());
@@ -56,10 +56,12 @@ TEST_F(Launching, DescribesPackedTokensAsOneSequence) {
 }
 
 TEST_F(Launching, SaysWhatTheDriverWouldNotDescribe) {
-  const Problem p = problem("dtype=bf16 sq=64 d=64");
+  const Problem p = problem("dtype=bf16 sq=64 sk=64 d=64");
   const Plan made = plan(p);
+  ASSERT_TRUE(made.kernel().starts_with("fwd.hopper.")) << made.kernel();
+  const Arguments a = arguments(p);
   stand_in().fail("cuTensorMapEncodeTiled", cuda::kErrorInvalidValue, 1);
-  const Status status = made.run(arguments(p));
+  const Status status = made.run(a);
   EXPECT_EQ(status.code(), Code::device_error);
   for (const char* part : {"fwd.hopper.", "describing k at ", "64 x 1 x 64 x 1", "error 1"}) {
     EXPECT_NE(status.message().find(part), std::string::npos) << status.message();

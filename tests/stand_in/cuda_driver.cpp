@@ -16,6 +16,7 @@
 
 #include "launch/cuda_types.h"
 #include "tests/stand_in/control.h"
+#include "tests/stand_in/tensor_map.h"
 
 // NOLINTBEGIN: names are those of the library that this stands in for.
 namespace attune::testing {
@@ -75,8 +76,6 @@ struct State {
   StandInLaunch latest{};
   StandInLaunch first[kStandInLaunches]{};
   int launches = 0;
-  StandInTensorMap maps[kStandInLaunches]{};
-  int map_count = 0;
   std::uint64_t next_id = 1;
 };
 
@@ -91,6 +90,8 @@ thread_local int capture_mode = 0;
 Context* current() { return stack.empty() ? nullptr : stack.back(); }
 
 // Records a call; what it was told to answer, if anything.
+}  // namespace
+
 Result enter(const char* name) {
   if (quiet_mode.load(std::memory_order_relaxed)) return 0;
   State& s = state();
@@ -104,6 +105,8 @@ Result enter(const char* name) {
   s.orders.erase(order);
   return result;
 }
+
+namespace {
 
 // What may synchronise is forbidden while a stream is being captured, unless the thread relaxes.
 Result synchronising() {
@@ -167,7 +170,7 @@ void reset(const StandInDevice* devices, int count) {
   s.counts.clear();
   s.calls.clear();
   s.launches = 0;
-  s.map_count = 0;
+  forget_tensor_maps();
   s.latest = {};
   for (Stream* stream : s.streams) stream->capturing = false;
 }
@@ -252,8 +255,8 @@ const StandInControl attune_stand_in_control = {
     [] { return static_cast<const StandInLaunch*>(&state().latest); },
     [](int n) { return static_cast<const StandInLaunch*>(&state().first[n]); },
     [] { return state().launches; },
-    [](int n) { return static_cast<const StandInTensorMap*>(&state().maps[n]); },
-    [] { return state().map_count; },
+    tensor_map,
+    tensor_map_count,
     [](bool on) { quiet_mode = on; },
     [] {
       const std::lock_guard lock(state().mutex);
@@ -473,34 +476,6 @@ Result cuLaunchKernelEx(const LaunchConfig* config, void* function, void** param
   state().latest = launch;
   if (state().launches < kStandInLaunches) state().first[state().launches] = launch;
   ++state().launches;
-  return 0;
-}
-Result cuTensorMapEncodeTiled(void* map, int type, unsigned rank, void* data,
-                              const std::uint64_t* sizes, const std::uint64_t* strides,
-                              const std::uint32_t* box, const std::uint32_t* steps, int interleave,
-                              int swizzle, int, int) {
-  ENTER("cuTensorMapEncodeTiled");
-  const auto address = reinterpret_cast<std::uintptr_t>(data);
-  bool right = reinterpret_cast<std::uintptr_t>(map) % 64 == 0 && rank == 4 && address % 16 == 0 &&
-               interleave == 0 && swizzle == attune::cuda::kTensorMapSwizzle128 &&
-               box[0] * 2 <= 128;
-  StandInTensorMap described{};
-  described.type = type;
-  described.data = data;
-  for (unsigned i = 0; i < 4; ++i) {
-    right = right && sizes[i] >= 1 && sizes[i] <= std::uint64_t{1} << 32 && box[i] >= 1 &&
-            box[i] <= 256 && steps[i] == 1;
-    described.sizes[i] = sizes[i];
-    described.box[i] = box[i];
-    if (i == 3) break;
-    right = right && strides[i] % 16 == 0 && strides[i] < std::uint64_t{1} << 40;
-    described.strides[i] = strides[i];
-  }
-  if (!right) return kInvalidValue;
-  const std::lock_guard lock(state().mutex);
-  if (state().map_count < kStandInLaunches) state().maps[state().map_count] = described;
-  ++state().map_count;
-  std::memset(map, 0x5a, 128);
   return 0;
 }
 Result cuPointerGetAttribute(void* value, int attribute, DevicePointer address) {
