@@ -83,10 +83,11 @@ class Library:
 
 
 class Plan:
-    def __init__(self, library, problem, threads=0):
+    def __init__(self, library, problem, threads=0, kernel=None):
         self.library = library
         self.handle = ctypes.c_void_p()
-        options = PlanOptions(struct_size=ctypes.sizeof(PlanOptions), threads=threads)
+        options = PlanOptions(struct_size=ctypes.sizeof(PlanOptions), threads=threads,
+                              kernel=kernel.encode() if kernel else None)
         library.check(library.c.attune_plan_create(problem.encode(), options,
                                                    ctypes.byref(self.handle)))
         self.kernel = library.c.attune_plan_kernel(self.handle).decode()

@@ -137,12 +137,22 @@ struct HopperForward {
 
   static __device__ __forceinline__ void copy_tiles(const HopperParams& p, const Rings& rings,
                                                     const unsigned char* flags) {
+    if (leads_warp()) {
+      prefetch_map(p.q);
+      prefetch_map(p.k);
+      prefetch_map(p.v);
+    }
     int round = 0;
     u32 tiles = 0, turn = 0;
     do {
       int flag = 0;
-      for (u32 number = blockIdx.x; number < p.f.tiles; number += gridDim.x) {
-        if (round == 0 || flags[flag] != 0) copy(p, rings, number, flag, tiles++, turn);
+      // To and fro: under a causal mask the longest come first, and who had a long one gets a short one.
+      bool fro = false;
+      for (u32 first = 0; first < p.f.tiles; first += gridDim.x, fro = !fro) {
+        const u32 number = first + (fro ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
+        if (number < p.f.tiles && (round == 0 || flags[flag] != 0)) {
+          copy(p, rings, number, flag, tiles++, turn);
+        }
         flag = flag + 1 == kTileFlags ? 0 : flag + 1;
       }
       rings.q.await_free(tiles);
