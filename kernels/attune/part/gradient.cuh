@@ -5,6 +5,7 @@
 // (shared_tile.cuh) are neighbours, and stored together.
 #pragma once
 
+#include <attune/arch/barrier.cuh>
 #include <attune/part/products.cuh>
 
 namespace attune::kernel {
@@ -150,7 +151,8 @@ struct TensorGradients {
 
   static __device__ __forceinline__ void add_over_keys(typename G::QueryGradients& x, u32 weights,
                                                        u32 keys) {
-    const int lane = threadIdx.x % 32;
+    // Addresses found anew each time leave registers to dK and dV.
+    const int lane = opaque(static_cast<int>(threadIdx.x % 32));
     using Weights = typename G::WeightTile;
     using Rows = typename G::KeyTile;
     const MatrixReader<Weights> a_reader(weights + G::query_row0() * Weights::kPanel, lane % 16,
