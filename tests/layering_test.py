@@ -32,6 +32,7 @@ PUBLIC = {
     "executor.hpp": "host",
     "oracle.hpp": "oracle",
     "plan.hpp": "api",
+    "kernels.hpp": "api",
     "attention.hpp": "api",
     "attune.h": "capi",
     "attune.hpp": "capi",

@@ -7,7 +7,9 @@
 #include <attune/problem.hpp>
 #include <attune/status.hpp>
 #include <attune/tensor.hpp>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 namespace attune {
@@ -52,6 +54,12 @@ struct AttentionOptions {
   TensorView dropout_state = {};
   void* stream = nullptr;
   int device_index = -1;
+
+  // Called at most once a call, when the plan needs scratch memory: gives that many bytes, any
+  // alignment (device = Device::cuda: of the device, for work on `stream`), or nullptr when there
+  // are none. They stay the caller's, who keeps them until the work is done. Without it, the call
+  // allocates and frees them itself.
+  std::function<void*(std::size_t bytes)> allocate_workspace = {};
 };
 
 // q [B, Sq, Hq, D], k [B, Sk, Hkv, D], v [B, Sk, Hkv, Dv] -> o [B, Sq, Hq, Dv], all of one dtype

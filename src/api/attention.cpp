@@ -9,6 +9,7 @@
 #include <attune/problem.hpp>
 #include <attune/status.hpp>
 #include <attune/tensor.hpp>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -228,7 +229,14 @@ Status run(Call& call, const AttentionOptions& options) {
   const Expected<std::shared_ptr<const Plan>> plan =
       cached_plan(call.problem, options.threads, options.device_index);
   if (!plan.ok()) return plan.status();
-  return (*plan)->run(call.arguments);
+  const std::size_t bytes = (*plan)->workspace_bytes();
+  if (!options.allocate_workspace || bytes == 0) return (*plan)->run(call.arguments);
+  void* workspace = options.allocate_workspace(bytes);
+  if (workspace == nullptr) {
+    return {Code::out_of_memory, fmt::format("{}: allocate_workspace gave no memory for {} bytes",
+                                             (*plan)->kernel(), bytes)};
+  }
+  return (*plan)->run(call.arguments, {static_cast<std::byte*>(workspace), bytes});
 }
 
 // No exception leaves the API.
