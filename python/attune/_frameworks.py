@@ -5,7 +5,6 @@ PyTorch does both through DLPack's exchange API, inside attune._core.
 
 from __future__ import annotations
 
-import numpy
 
 
 def name_of(array) -> str:
@@ -42,6 +41,8 @@ def empty(like, shape: tuple, dtype=None):
             f"results of {framework} arrays on a GPU can't be made here: the framework lets nobody "
             "else write to its arrays. Call attention on CuPy or PyTorch views of them (from_dlpack)"
         )
+    import numpy
+
     return numpy.empty(shape, dtype or getattr(like, "dtype", numpy.float32))
 
 

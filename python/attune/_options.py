@@ -15,6 +15,9 @@ LAYOUTS = {"bshd": False, "bhsd": True}
 
 # Positions in the tuple, for those who change one value of it.
 BIAS, ALIBI_SLOPES, SINK = 0, 1, 2
+DROPOUT = 12
+CU_SEQLENS_Q, CU_SEQLENS_K, PAGE_TABLE, DROPOUT_STATE = 4, 5, 6, 7
+HEADS_FIRST, THREADS, STREAM = 21, 22, 23
 
 
 def one_of(what: str, value: Any, known: dict) -> Any:
@@ -96,3 +99,7 @@ def pack(
         threads,
         -1 if stream is None else stream,
     )
+
+
+def with_threads(packed: tuple, threads: int) -> tuple:
+    return (*packed[:THREADS], threads, packed[STREAM])

@@ -1,0 +1,246 @@
+"""attune::attention and its backward as operators of PyTorch: kernels, shapes, autograd.
+
+An operator's arguments are q, k, v and then the packed options (attune/_options.py), in their order.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from . import _core, _options
+
+_OPTIONS = """
+    Tensor? bias, Tensor? alibi_slopes, Tensor? sink, Tensor? key_lengths, Tensor? cu_seqlens_q,
+    Tensor? cu_seqlens_k, Tensor? page_table, Tensor? dropout_state, SymInt? max_seqlen_q,
+    SymInt? max_seqlen_k, float? scale, float softcap, float dropout, int dropout_seed,
+    int dropout_offset, bool causal, bool top_left, SymInt offset, SymInt left, SymInt right,
+    bool deterministic, bool heads_first, int threads, int stream"""
+_TENSORS = 8  # of the options
+
+_library = torch.library.Library("attune", "DEF")
+_library.define(f"attention(Tensor q, Tensor k, Tensor v, {_OPTIONS}) -> (Tensor, Tensor)")
+_library.define(
+    "attention_out(Tensor q, Tensor k, Tensor v, Tensor(a!) out, Tensor(b!)? lse, "
+    f"{_OPTIONS}) -> ()"
+)
+_library.define(
+    "attention_backward(Tensor grad_o, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor o, "
+    f"Tensor lse, bool wants_bias, bool wants_alibi_slopes, bool wants_sink, {_OPTIONS}) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+# ---- Kernels ------------------------------------------------------------------------------------
+
+
+def _concrete(options: tuple, device: torch.device) -> tuple:
+    """For attune._core: plain tensors; PyTorch's number of threads; before PyTorch 2.10 its stream."""
+    options = tuple(o.detach() if isinstance(o, torch.Tensor) else o for o in options)
+    threads, stream = options[_options.THREADS], options[_options.STREAM]
+    if device.type == "cpu" and threads == 0:
+        threads = torch.get_num_threads()
+    if device.type == "cuda" and stream < 0 and not _core.can_allocate(torch.empty(0)):
+        stream = torch.cuda.current_stream(device).cuda_stream
+    return (*options[: _options.THREADS], threads, stream)
+
+
+def _attention(q, k, v, *options):
+    out, lse = _empty_results(q, v, options)
+    _core.forward(q.detach(), k.detach(), v.detach(), out, lse, _concrete(options, q.device))
+    return out, lse
+
+
+def _attention_out(q, k, v, out, lse, *options):
+    place = False if lse is None else lse
+    _core.forward(q.detach(), k.detach(), v.detach(), out, place, _concrete(options, q.device))
+
+
+def _attention_backward(grad_o, grad_lse, q, k, v, o, lse, wants_bias, wants_slopes, wants_sink, *options):
+    grads = _empty_gradients(q, k, v, options, (wants_bias, wants_slopes, wants_sink))
+    wanted = (True, True, True, wants_bias, wants_slopes, wants_sink)
+    places = tuple(grad if want else False for grad, want in zip(grads, wanted))
+    inputs = [t if t is None else t.detach() for t in (grad_o, grad_lse, q, k, v, o, lse)]
+    _core.backward(*inputs, places, _concrete(options, q.device))
+    return grads
+
+
+# ---- Shapes -------------------------------------------------------------------------------------
+
+
+def _rows_like(like, columns, heads_first: bool):
+    """[.., columns] in like's shape, [B, S, H, columns] in memory."""
+    if like.dim() != 4 or not heads_first:
+        return like.new_empty((*like.shape[:-1], columns))
+    b, h, s, _ = like.shape
+    return like.new_empty((b, s, h, columns)).transpose(1, 2)
+
+
+def _empty_results(q, v, options: tuple):
+    if q.dim() not in (3, 4) or v.dim() not in (3, 4):
+        raise ValueError(
+            f"q has {q.dim()} dimensions and v has {v.dim()}; they take 4, or 3 when packed"
+        )
+    heads_first = options[_options.HEADS_FIRST]
+    out = _rows_like(q, v.shape[-1], heads_first)
+    s, h = (q.shape[-2], q.shape[-3]) if heads_first and q.dim() == 4 else (q.shape[-3], q.shape[-2])
+    if options[_options.CU_SEQLENS_Q] is not None:
+        shape = (h, s)
+    else:
+        shape = (q.shape[0] if q.dim() == 4 else 1, h, s)
+    return out, q.new_empty(shape, dtype=torch.float32)
+
+
+def _empty_gradients(q, k, v, options: tuple, wants: tuple):
+    heads_first = options[_options.HEADS_FIRST]
+    pages = options[_options.PAGE_TABLE] is not None
+    grads = [_rows_like(q, q.shape[-1], heads_first)]
+    grads += [_rows_like(t, t.shape[-1], heads_first and not pages) for t in (k, v)]
+    # bias keeps its dtype; what else is learned is float32.
+    for like, wanted in zip(options[:3], wants):
+        grads.append(like.new_empty(like.shape) if wanted else q.new_empty((0,), dtype=torch.float32))
+    return tuple(grads)
+
+
+def _fake(q, k, v, *options):
+    return _empty_results(q, v, options)
+
+
+def _fake_out(q, k, v, out, lse, *options):
+    return None
+
+
+def _fake_backward(grad_o, grad_lse, q, k, v, o, lse, wants_bias, wants_slopes, wants_sink, *options):
+    return _empty_gradients(q, k, v, options, (wants_bias, wants_slopes, wants_sink))
+
+
+for _name, _kernel, _shapes in (
+    ("attention", _attention, _fake),
+    ("attention_out", _attention_out, _fake_out),
+    ("attention_backward", _attention_backward, _fake_backward),
+):
+    _library.impl(_name, _kernel, "CPU")
+    _library.impl(_name, _kernel, "CUDA")
+    torch.library.register_fake(f"attune::{_name}", _shapes, lib=_library)
+
+
+def is_transformed() -> bool:
+    """Whether torch.func's grad, vmap, ... is at work, and nobody compiles."""
+    return (
+        not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is not None
+    )
+
+
+# ---- Autograd -----------------------------------------------------------------------------------
+
+
+def _save(ctx, inputs, output):
+    q, k, v, *options = inputs
+    o, lse = output
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(q, k, v, o, lse, *options[:_TENSORS])
+    ctx.rest = tuple(options[_TENSORS:])
+
+
+def _differentiate(ctx, grad_o, grad_lse):
+    q, k, v, o, lse, *tensors = ctx.saved_tensors
+    nothing = (None,) * (_TENSORS - 3 + len(ctx.rest))
+    if grad_o is None:
+        if grad_lse is None:
+            return (None,) * 6 + nothing
+        grad_o = torch.zeros_like(o)
+    wants = [
+        tensor is not None and ctx.needs_input_grad[3 + index] and tensor.is_floating_point()
+        for index, tensor in enumerate(tensors[:3])
+    ]
+    operator = AttentionBackward.apply if is_transformed() else torch.ops.attune.attention_backward
+    grads = operator(
+        grad_o, grad_lse, q, k, v, o, lse, *wants, *tensors, *ctx.rest
+    )
+    needed = list(ctx.needs_input_grad[:3]) + wants
+    return tuple(grad if need else None for grad, need in zip(grads, needed)) + nothing
+
+
+def _refuse_second(ctx, *grads):
+    raise NotImplementedError(
+        "attention has no second derivative: its gradients were differentiated (create_graph=True)"
+    )
+
+
+def _vmap_attention(info, in_dims, *arguments):
+    from . import _torch_vmap
+
+    return _torch_vmap.forward(torch.ops.attune.attention, info.batch_size, in_dims, arguments)
+
+
+def _vmap_backward(info, in_dims, *arguments):
+    from . import _torch_vmap
+
+    return _torch_vmap.backward(
+        torch.ops.attune.attention_backward, info.batch_size, in_dims, arguments
+    )
+
+
+torch.library.register_vmap("attune::attention", _vmap_attention, lib=_library)
+torch.library.register_vmap("attune::attention_backward", _vmap_backward, lib=_library)
+torch.library.register_autograd(
+    "attune::attention", _differentiate, setup_context=_save, lib=_library
+)
+torch.library.register_autograd("attune::attention_backward", _refuse_second, lib=_library)
+
+
+
+
+class Attention(torch.autograd.Function):
+    """The same for torch.func's transforms, which see autograd.Functions but no operator's formula."""
+
+    @staticmethod
+    def forward(q, k, v, *options):
+        return torch.ops.attune.attention(q, k, v, *options)
+
+    setup_context = staticmethod(_save)
+    backward = staticmethod(_differentiate)
+
+    @staticmethod
+    def vmap(info, in_dims, *arguments):
+        from . import _torch_vmap
+
+        return _torch_vmap.forward(Attention.apply, info.batch_size, in_dims, arguments)
+
+
+class AttentionBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(*arguments):
+        return torch.ops.attune.attention_backward(*arguments)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    backward = staticmethod(_refuse_second)
+
+    @staticmethod
+    def vmap(info, in_dims, *arguments):
+        from . import _torch_vmap
+
+        return _torch_vmap.backward(
+            AttentionBackward.apply, info.batch_size, in_dims, arguments
+        )
+
+
+def call(q, k, v, options: tuple, out, lse):
+    """Through the dispatcher. `lse`: True, False or a tensor to write to."""
+    lse_given = isinstance(lse, torch.Tensor)
+    if out is None and not lse_given:
+        operator = Attention.apply if is_transformed() else torch.ops.attune.attention
+        o, both = operator(q, k, v, *options)
+        return (o, both) if lse else o
+    if torch.is_grad_enabled() and any(
+        isinstance(t, torch.Tensor) and t.requires_grad for t in (q, k, v, *options[:3])
+    ):
+        raise ValueError("out= and lse= take no part in autograd; call under torch.no_grad()")
+    made, made_lse = _empty_results(q, v, options)
+    out = made if out is None else out
+    place = lse if lse_given else made_lse if lse else None
+    torch.ops.attune.attention_out(q, k, v, out, place, *options)
+    return (out, place) if place is not None else out
