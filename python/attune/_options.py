@@ -101,5 +101,57 @@ def pack(
     )
 
 
+def of_call(
+    *,
+    bias=None,
+    alibi_slopes=None,
+    sink=None,
+    key_lengths=None,
+    cu_seqlens_q=None,
+    cu_seqlens_k=None,
+    page_table=None,
+    dropout_state=None,
+    max_seqlen_q=None,
+    max_seqlen_k=None,
+    scale=None,
+    softcap=0.0,
+    dropout=0.0,
+    causal=False,
+    top_left=False,
+    offset=0,
+    left=-1,
+    right=-1,
+    deterministic=False,
+    heads_first=False,
+) -> tuple:
+    """pack() for attune.compat, which has nothing to check or to translate."""
+    return (
+        bias,
+        alibi_slopes,
+        sink,
+        key_lengths,
+        cu_seqlens_q,
+        cu_seqlens_k,
+        page_table,
+        dropout_state,
+        max_seqlen_q,
+        max_seqlen_k,
+        scale,
+        softcap,
+        dropout,
+        0,
+        0,
+        causal,
+        top_left,
+        offset,
+        left,
+        right,
+        deterministic,
+        heads_first,
+        0,
+        -1,
+    )
+
+
 def with_threads(packed: tuple, threads: int) -> tuple:
     return (*packed[:THREADS], threads, packed[STREAM])

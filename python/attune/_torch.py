@@ -18,7 +18,7 @@ def dropout_state(device: torch.device) -> torch.Tensor:
     return torch.randint(0, 2**62, (2,), dtype=torch.int64, device=device)
 
 
-def _autocast(tensors: tuple, device: torch.device) -> tuple:
+def autocast(tensors: tuple, device: torch.device) -> tuple:
     """q, k, v in autocast's dtype, where it is on: as PyTorch's own attention."""
     kind = device.type
     if not torch.is_autocast_enabled(kind):
@@ -43,7 +43,7 @@ def _is_watched(q, k, v, others: tuple) -> bool:
 
 def attention(q, k, v, *, out=None, lse=False, **options):
     """attune.attention() on tensors."""
-    q, k, v = _autocast((q, k, v), q.device)
+    q, k, v = autocast((q, k, v), q.device)
     dropout = options.get("dropout", 0.0)
     if dropout > 0 and options.get("dropout_state") is None and options.get("dropout_seed") is None:
         options["dropout_state"] = dropout_state(q.device)
