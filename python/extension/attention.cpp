@@ -1,12 +1,14 @@
 #include "attention.h"
 
+#include <array>
 #include <cstring>
+#include <string>
 #include <vector>
 
 namespace attune::python {
 namespace {
 
-// Where each option stands in the tuple that Python hands over; attune/_options.py builds it.
+// Where each option stands in the tuple that Python hands over; src/attune/_options.py builds it.
 enum OptionAt : int {
   kBias,
   kAlibiSlopes,
@@ -37,15 +39,27 @@ enum OptionAt : int {
 
 nb::handle at(nb::handle options, int index) { return PyTuple_GetItem(options.ptr(), index); }
 
+constexpr std::array<const char*, kOptionCount> kNames = {
+    "bias",          "alibi_slopes", "sink",          "key_lengths",   "cu_seqlens_q",
+    "cu_seqlens_k",  "page_table",   "dropout_state", "max_seqlen_q",  "max_seqlen_k",
+    "scale",         "softcap",      "dropout",       "dropout_seed",  "dropout_offset",
+    "causal",        "top_left",     "offset",        "window's left", "window's right",
+    "deterministic", "layout",       "threads",       "stream"};
+
 template <typename T>
 T value(nb::handle options, int index) {
-  return nb::cast<T>(at(options, index));
+  T number{};
+  if (nb::try_cast(at(options, index), number)) return number;
+  const nb::str text(at(options, index));
+  throw nb::type_error((std::string(kNames[static_cast<std::size_t>(index)]) + " = " +
+                        text.c_str() + " is not a number of the kind or size that it takes")
+                           .c_str());
 }
 
 template <typename T>
 std::optional<T> optional(nb::handle options, int index) {
   const nb::handle object = at(options, index);
-  return object.is_none() ? std::nullopt : std::optional<T>(nb::cast<T>(object));
+  return object.is_none() ? std::nullopt : std::optional<T>(value<T>(options, index));
 }
 
 class Call {

@@ -1,5 +1,7 @@
 #include "arrays.h"
 
+#include <nanobind/stl/string.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -221,11 +223,15 @@ TensorView Arrays::read_buffer(nb::handle object, const char* name) {
   nb::object readable = nb::borrow<nb::object>(object);
   bool bfloat16 = false;
   if (PyObject_GetBuffer(object.ptr(), &buffer, kWanted) != 0) {
-    // NumPy's buffers know no letter for ml_dtypes' bfloat16; its bits are those of a uint16.
     PyErr_Clear();
-    bfloat16 = nb::hasattr(object, "dtype") && nb::hasattr(object, "view") &&
-               nb::cast<std::string>(nb::str(nb::getattr(object, "dtype"))) == "bfloat16";
-    if (!bfloat16) return read_protocol(object, name);
+    try {
+      return read_protocol(object, name);
+    } catch (const nb::python_error&) {
+      // NumPy exports no ml_dtypes' bfloat16 by either way; its bits are those of a uint16.
+      bfloat16 = nb::hasattr(object, "dtype") && nb::hasattr(object, "view") &&
+                 nb::cast<std::string>(nb::str(nb::getattr(object, "dtype"))) == "bfloat16";
+      if (!bfloat16) throw;
+    }
     readable = object.attr("view")("uint16");
     if (PyObject_GetBuffer(readable.ptr(), &buffer, kWanted) != 0) throw nb::python_error();
   }
