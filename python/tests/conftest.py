@@ -11,7 +11,7 @@ try:
     import torch
 except ImportError:
     torch = None
-    collect_ignore_glob = ["torch/*"]
+    collect_ignore_glob = ["pytorch/*"]
 
 
 def why_no_gpu():
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_report_header():
-    return "" if torch is not None else "PyTorch is not installed: tests/torch is not collected"
+    return "" if torch is not None else "PyTorch is not installed: tests/pytorch is not collected"
 
 
 @pytest.fixture(autouse=True)
