@@ -63,7 +63,7 @@ def pack(
         if bias is not None:
             raise ValueError("mask and bias are both arrays; add them up, or leave one out")
         bias, mask = mask, None
-    causal, top_left = one_of("mask", mask, MASKS)
+    causal, top_left = MASKS[mask] if mask in MASKS else one_of("mask", mask, MASKS)
     if diagonal != "bottom-right":
         if causal and not top_left:
             raise ValueError(f"mask = {mask!r} says where its diagonal lies; diagonal = {diagonal!r} is not needed")
@@ -95,7 +95,7 @@ def pack(
         left,
         right,
         deterministic,
-        one_of("layout", layout, LAYOUTS),
+        LAYOUTS[layout] if layout in LAYOUTS else one_of("layout", layout, LAYOUTS),
         threads,
         -1 if stream is None else stream,
     )

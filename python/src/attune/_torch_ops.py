@@ -33,35 +33,48 @@ _library.define(
 # ---- Kernels ------------------------------------------------------------------------------------
 
 
-def _concrete(options: tuple, device: torch.device) -> tuple:
-    """For attune._core: plain tensors; PyTorch's number of threads; before PyTorch 2.10 its stream."""
-    options = tuple(o.detach() if isinstance(o, torch.Tensor) else o for o in options)
+# Since PyTorch 2.10 tensors come and results are made by DLPack's exchange API; before, tensors come
+# by __dlpack__, which takes none that requires grad.
+EXCHANGES = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
+
+
+def _concrete(tensors: tuple, options: tuple) -> tuple:
+    """Both for attune._core: with PyTorch's number of threads and, before 2.10, its stream."""
+    device = tensors[0].device
     threads, stream = options[_options.THREADS], options[_options.STREAM]
     if device.type == "cpu" and threads == 0:
         threads = torch.get_num_threads()
-    if device.type == "cuda" and stream < 0 and not _core.can_allocate(torch.empty(0)):
-        stream = torch.cuda.current_stream(device).cuda_stream
-    return (*options[: _options.THREADS], threads, stream)
+    if not EXCHANGES:
+        tensors, options = (
+            tuple(t.detach() if isinstance(t, torch.Tensor) else t for t in some)
+            for some in (tensors, options)
+        )
+        if device.type == "cuda" and stream < 0:
+            stream = torch.cuda.current_stream(device).cuda_stream
+    return tensors, (*options[: _options.THREADS], threads, stream)
 
 
 def _attention(q, k, v, *options):
-    out, lse = _empty_results(q, v, options)
-    _core.forward(q.detach(), k.detach(), v.detach(), out, lse, _concrete(options, q.device))
-    return out, lse
+    out, lse = (None, True) if EXCHANGES else _empty_results(q, v, options)
+    tensors, options = _concrete((q, k, v), options)
+    return _core.forward(*tensors, out, lse, options)
 
 
 def _attention_out(q, k, v, out, lse, *options):
-    place = False if lse is None else lse
-    _core.forward(q.detach(), k.detach(), v.detach(), out, place, _concrete(options, q.device))
+    tensors, options = _concrete((q, k, v), options)
+    _core.forward(*tensors, out, False if lse is None else lse, options)
 
 
 def _attention_backward(grad_o, grad_lse, q, k, v, o, lse, wants_bias, wants_slopes, wants_sink, *options):
-    grads = _empty_gradients(q, k, v, options, (wants_bias, wants_slopes, wants_sink))
-    wanted = (True, True, True, wants_bias, wants_slopes, wants_sink)
-    places = tuple(grad if want else False for grad, want in zip(grads, wanted))
-    inputs = [t if t is None else t.detach() for t in (grad_o, grad_lse, q, k, v, o, lse)]
-    _core.backward(*inputs, places, _concrete(options, q.device))
-    return grads
+    wants = (wants_bias, wants_slopes, wants_sink)
+    places = (True, True, True, *wants)
+    if not EXCHANGES:
+        made = _empty_gradients(q, k, v, options, wants)
+        places = tuple(grad if want else False for grad, want in zip(made, places))
+    tensors, options = _concrete((q, grad_o, grad_lse, k, v, o, lse), options)
+    q, grad_o, grad_lse, *rest = tensors
+    grads = _core.backward(grad_o, grad_lse, q, *rest, places, options)
+    return tuple(q.new_empty((0,), dtype=torch.float32) if g is None else g for g in grads)
 
 
 # ---- Shapes -------------------------------------------------------------------------------------
@@ -123,12 +136,14 @@ for _name, _kernel, _shapes in (
     torch.library.register_fake(f"attune::{_name}", _shapes, lib=_library)
 
 
-def is_transformed() -> bool:
-    """Whether torch.func's grad, vmap, ... is at work, and nobody compiles."""
-    return (
-        not torch.compiler.is_compiling()
-        and torch._C._functorch.peek_interpreter_stack() is not None
-    )
+def _needs_operators() -> bool:
+    """Whether someone records operators: torch.compile, torch.export, or a mode."""
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def _is_transformed() -> bool:
+    """Whether torch.func's grad, vmap, ... is at work."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 # ---- Autograd -----------------------------------------------------------------------------------
@@ -153,7 +168,12 @@ def _differentiate(ctx, grad_o, grad_lse):
         tensor is not None and ctx.needs_input_grad[3 + index] and tensor.is_floating_point()
         for index, tensor in enumerate(tensors[:3])
     ]
-    operator = AttentionBackward.apply if is_transformed() else torch.ops.attune.attention_backward
+    if _needs_operators():
+        operator = torch.ops.attune.attention_backward
+    elif torch.is_grad_enabled() or _is_transformed():
+        operator = AttentionBackward.apply
+    else:
+        operator = _attention_backward
     grads = operator(
         grad_o, grad_lse, q, k, v, o, lse, *wants, *tensors, *ctx.rest
     )
@@ -189,6 +209,21 @@ torch.library.register_autograd(
 torch.library.register_autograd("attune::attention_backward", _refuse_second, lib=_library)
 
 
+
+
+class EagerAttention(torch.autograd.Function):
+    """The same where nobody records operators: in eager mode an operator with so many arguments costs
+    half a millisecond. The tensors that may want gradients come one by one, all options in a tuple."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, bias, alibi_slopes, sink, options):
+        o, lse = _attention(q, k, v, *options)
+        _save(ctx, (q, k, v, *options), (o, lse))
+        return o, lse
+
+    @staticmethod
+    def backward(ctx, grad_o, grad_lse):
+        return (*_differentiate(ctx, grad_o, grad_lse)[:6], None)
 
 
 class Attention(torch.autograd.Function):
@@ -232,8 +267,12 @@ def call(q, k, v, options: tuple, out, lse):
     """Through the dispatcher. `lse`: True, False or a tensor to write to."""
     lse_given = isinstance(lse, torch.Tensor)
     if out is None and not lse_given:
-        operator = Attention.apply if is_transformed() else torch.ops.attune.attention
-        o, both = operator(q, k, v, *options)
+        if _needs_operators():
+            o, both = torch.ops.attune.attention(q, k, v, *options)
+        elif _is_transformed():
+            o, both = Attention.apply(q, k, v, *options)
+        else:
+            o, both = EagerAttention.apply(q, k, v, *options[:3], options)
         return (o, both) if lse else o
     if torch.is_grad_enabled() and any(
         isinstance(t, torch.Tensor) and t.requires_grad for t in (q, k, v, *options[:3])

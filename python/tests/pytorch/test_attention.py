@@ -94,12 +94,16 @@ def test_results_are_the_same_on_every_path(qkv):
 
 def test_without_the_exchange_api(qkv, monkeypatch):
     """As with PyTorch before 2.10, whose tensors come by __dlpack__ alone."""
-    from attune import _torch
+    from attune import _torch_ops
 
     want = attend(*qkv)
-    monkeypatch.setattr(_torch, "_EXCHANGES", False)
-    with torch.no_grad():
-        assert torch.equal(attend(*qkv), want)
+    grads = gradients(want, qkv)
+    monkeypatch.setattr(_torch_ops, "EXCHANGES", False)
+    for detach in (True, False):
+        inputs = [t.detach() for t in qkv] if detach else qkv
+        got = attend(*inputs)
+        assert torch.equal(got, want)
+    assert all(torch.equal(a, b) for a, b in zip(gradients(got, qkv), grads))
 
 
 def test_operators_keep_their_promises(qkv):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn.attention.bias import CausalBias, CausalVariant
 
-from .. import _options, _torch
+from .. import _core, _options, _torch
 
 __all__ = ["scaled_dot_product_attention"]
 
@@ -39,6 +39,19 @@ def scaled_dot_product_attention(
     Rows whose keys are all masked out are 0, as PyTorch's since 2.5. float64 is refused.
     Errors: ValueError (shapes; attn_mask together with is_causal), TypeError (dtypes).
     """
+    if (
+        dropout_p == 0
+        and _torch.is_plain(query, key, value)
+        and (attn_mask is None or (not is_causal and type(attn_mask) is torch.Tensor))
+        and _torch.is_plain_option(attn_mask)
+        and not torch._C._is_any_autocast_enabled()
+        and query.dim() == key.dim() == value.dim() == 4
+        and (enable_gqa or query.size(1) == key.size(1))
+    ):
+        try:
+            return _straight(query, key, value, attn_mask, is_causal, scale)
+        except ValueError:
+            pass  # batches that broadcast; else the same error comes again below
     query, key, value = _torch.autocast((query, key, value), query.device)
     top_left = True
     if attn_mask is not None:
@@ -67,6 +80,15 @@ def scaled_dot_product_attention(
     )
     out = _torch.run(query, key, value, options)
     return out if shape is None else out.reshape(shape)
+
+
+def _straight(query, key, value, mask, is_causal, scale):
+    """A call that nobody looks on, of inputs that need no broadcasting."""
+    options = (
+        mask, None, None, None, None, None, None, None, None, None, scale, 0.0, 0.0, 0, 0, is_causal,
+        True, 0, -1, -1, False, True, _torch.threads(query), -1,
+    )  # fmt: skip
+    return _core.forward(query, key, value, None, False, options)
 
 
 def _broadcasts(query, key, value) -> bool:

@@ -19,15 +19,15 @@ def run(
     **rest,
 ):
     """o, and the LSE behind it with returns_lse; `rest` are options of Attune's."""
-    left, right = (-1 if side is None or side < 0 else int(side) for side in window_size)
+    left, right = window_size
     options = _options.of_call(
         dropout_state=_torch.dropout_state(q.device) if dropout_p > 0 else None,
         scale=softmax_scale,
         softcap=softcap,
         dropout=dropout_p,
         causal=causal,
-        left=left,
-        right=right,
+        left=-1 if left < 0 else left,
+        right=-1 if right < 0 else right,
         **rest,
     )
     return _torch.run(q, k, v, options, lse=returns_lse)
