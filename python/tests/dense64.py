@@ -11,7 +11,9 @@ def attention(q, k, v, visible=None, *, scale=None, softcap=0.0, bias=0.0, slope
     q, k, v = (array.astype(numpy.float64) for array in (q, k, v))
     group = q.shape[2] // k.shape[2]
     k, v = (numpy.repeat(array, group, axis=2) for array in (k, v))
-    scores = numpy.einsum("bihd,bjhd->bhij", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    scores = numpy.einsum("bihd,bjhd->bhij", q, k) * (
+        q.shape[-1] ** -0.5 if scale is None else scale
+    )
     if softcap:
         scores = softcap * numpy.tanh(scores / softcap)
     scores = scores + bias

@@ -6,8 +6,8 @@ are sliced. The same code computes the truth (float64) and the plain computation
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -89,7 +89,9 @@ def terms(s: Sequence, grad_o: torch.Tensor, dtype) -> dict[str, torch.Tensor]:
         size = size + torch.where(seen, s.bias, 0.0).abs()
     o = p @ v
     dp, delta = do @ v.mT, (do * o).sum(-1, keepdim=True)
-    loss = p * (size * (dp - delta).abs() + do.abs() @ v.abs().mT + (do * o).abs().sum(-1, keepdim=True))
+    loss = p * (
+        size * (dp - delta).abs() + do.abs() @ v.abs().mT + (do * o).abs().sum(-1, keepdim=True)
+    )
     if dtype != torch.float32:
         loss = loss + p * UNIT[dtype] / 2 / F32 * (do * o).square().sum(-1, keepdim=True).sqrt()
     square = loss**2

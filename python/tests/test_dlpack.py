@@ -1,8 +1,9 @@
 """Arrays that are neither NumPy's nor PyTorch's: DLPack in both of its versions, JAX."""
 
-import attune
 import numpy
 import pytest
+
+import attune
 from dense64 import assert_close, attention
 
 RNG = numpy.random.default_rng(3)

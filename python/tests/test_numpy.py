@@ -2,9 +2,10 @@
 
 import re
 
-import attune
 import numpy
 import pytest
+
+import attune
 from dense64 import assert_close, attention, distance
 
 RNG = numpy.random.default_rng(7)
@@ -28,7 +29,9 @@ def test_forward(qkv, dtype):
 
 
 def test_bfloat16(qkv):
-    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes, NumPy's bfloat16, is not installed")
+    ml_dtypes = pytest.importorskip(
+        "ml_dtypes", reason="ml_dtypes, NumPy's bfloat16, is not installed"
+    )
     q, k, v = (array.astype(ml_dtypes.bfloat16) for array in qkv)
     o = attune.attention(q, k, v, mask="causal")
     assert o.dtype == ml_dtypes.bfloat16
@@ -195,7 +198,11 @@ REFUSALS = [
     ({"scale": "large"}, TypeError, "scale = large is not a number"),
     ({"dropout": 0.1, "dropout_seed": -1}, TypeError, "dropout_seed = -1"),
     ({"threads": -1}, ValueError, "threads = -1"),
-    ({"mask": numpy.ones((9, 13), bool), "bias": numpy.ones((9, 13), bool)}, ValueError, "both arrays"),
+    (
+        {"mask": numpy.ones((9, 13), bool), "bias": numpy.ones((9, 13), bool)},
+        ValueError,
+        "both arrays",
+    ),
 ]
 
 

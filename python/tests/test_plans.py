@@ -1,8 +1,9 @@
 """plan(), explain() and list_kernels()."""
 
-import attune
 import numpy
 import pytest
+
+import attune
 from dense64 import assert_close, attention
 
 PROBLEM = "forward dtype=f32 b=2 hq=4 hkv=4 sq=5 sk=5 d=8 lse"

@@ -118,8 +118,18 @@ def attention(q, k, v, *, out=None, lse=False, **options):
 
 
 def attention_backward(
-    grad_o, q, k, v, o, lse, *, grad_lse=None, grad_bias=False, grad_alibi_slopes=False,
-    grad_sink=False, **options,
+    grad_o,
+    q,
+    k,
+    v,
+    o,
+    lse,
+    *,
+    grad_lse=None,
+    grad_bias=False,
+    grad_alibi_slopes=False,
+    grad_sink=False,
+    **options,
 ) -> Gradients:
     """Every gradient of attention(), by the formulas of docs/architecture.md.
 
@@ -136,7 +146,14 @@ def attention_backward(
     packed = _options.pack(**options)
     wanted = [True, True, True, grad_bias, grad_alibi_slopes, grad_sink]
     if not _core.can_allocate(q):
-        inputs = [q, k, v, packed[_options.BIAS], packed[_options.ALIBI_SLOPES], packed[_options.SINK]]
+        inputs = [
+            q,
+            k,
+            v,
+            packed[_options.BIAS],
+            packed[_options.ALIBI_SLOPES],
+            packed[_options.SINK],
+        ]
         for index, like in enumerate(inputs):
             if wanted[index] is True:
                 wanted[index] = _frameworks.empty(like, tuple(like.shape))

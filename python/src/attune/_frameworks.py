@@ -6,7 +6,6 @@ PyTorch does both through DLPack's exchange API, inside attune._core.
 from __future__ import annotations
 
 
-
 def name_of(array) -> str:
     """ "numpy", "cupy", "jax" ...: the package of an array's type."""
     name = type(array).__module__.partition(".")[0]

@@ -66,7 +66,9 @@ def pack(
     causal, top_left = MASKS[mask] if mask in MASKS else one_of("mask", mask, MASKS)
     if diagonal != "bottom-right":
         if causal and not top_left:
-            raise ValueError(f"mask = {mask!r} says where its diagonal lies; diagonal = {diagonal!r} is not needed")
+            raise ValueError(
+                f"mask = {mask!r} says where its diagonal lies; diagonal = {diagonal!r} is not needed"
+            )
         top_left = one_of("diagonal", diagonal, {"bottom-right": False, "top-left": True})
     if dropout > 0 and dropout_seed is None and dropout_state is None:
         raise ValueError(

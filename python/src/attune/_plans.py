@@ -122,7 +122,9 @@ class Plan:
         """On a GPU: compiles the kernel if need be and loads it, so that no run has to."""
         self._plan.prepare()
 
-    def run(self, *, workspace=None, dropout_seed=0, dropout_offset=0, stream=None, **arrays) -> None:
+    def run(
+        self, *, workspace=None, dropout_seed=0, dropout_offset=0, stream=None, **arrays
+    ) -> None:
         """Computes, writing to the arrays o, lse and grad_* that are given.
 
         arrays: q, k, v, o, ... by their names in include/attune/arguments.hpp, in the shapes given
@@ -130,7 +132,9 @@ class Plan:
 
         Errors: as attune.attention(). Nothing is written then.
         """
-        self._plan.run(arrays, workspace, dropout_seed, dropout_offset, -1 if stream is None else stream)
+        self._plan.run(
+            arrays, workspace, dropout_seed, dropout_offset, -1 if stream is None else stream
+        )
 
     def __repr__(self) -> str:
         return f"<attune.Plan {self.problem!r}: {self.kernel}>"

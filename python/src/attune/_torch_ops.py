@@ -65,7 +65,9 @@ def _attention_out(q, k, v, out, lse, *options):
     _core.forward(*tensors, out, False if lse is None else lse, options)
 
 
-def _attention_backward(grad_o, grad_lse, q, k, v, o, lse, wants_bias, wants_slopes, wants_sink, *options):
+def _attention_backward(
+    grad_o, grad_lse, q, k, v, o, lse, wants_bias, wants_slopes, wants_sink, *options
+):
     wants = (wants_bias, wants_slopes, wants_sink)
     places = (True, True, True, *wants)
     if not EXCHANGES:
@@ -95,7 +97,9 @@ def _empty_results(q, v, options: tuple):
         )
     heads_first = options[_options.HEADS_FIRST]
     out = _rows_like(q, v.shape[-1], heads_first)
-    s, h = (q.shape[-2], q.shape[-3]) if heads_first and q.dim() == 4 else (q.shape[-3], q.shape[-2])
+    s, h = (
+        (q.shape[-2], q.shape[-3]) if heads_first and q.dim() == 4 else (q.shape[-3], q.shape[-2])
+    )
     if options[_options.CU_SEQLENS_Q] is not None:
         shape = (h, s)
     else:
@@ -110,7 +114,9 @@ def _empty_gradients(q, k, v, options: tuple, wants: tuple):
     grads += [_rows_like(t, t.shape[-1], heads_first and not pages) for t in (k, v)]
     # bias keeps its dtype; what else is learned is float32.
     for like, wanted in zip(options[:3], wants):
-        grads.append(like.new_empty(like.shape) if wanted else q.new_empty((0,), dtype=torch.float32))
+        grads.append(
+            like.new_empty(like.shape) if wanted else q.new_empty((0,), dtype=torch.float32)
+        )
     return tuple(grads)
 
 
@@ -122,7 +128,9 @@ def _fake_out(q, k, v, out, lse, *options):
     return None
 
 
-def _fake_backward(grad_o, grad_lse, q, k, v, o, lse, wants_bias, wants_slopes, wants_sink, *options):
+def _fake_backward(
+    grad_o, grad_lse, q, k, v, o, lse, wants_bias, wants_slopes, wants_sink, *options
+):
     return _empty_gradients(q, k, v, options, (wants_bias, wants_slopes, wants_sink))
 
 
@@ -174,9 +182,7 @@ def _differentiate(ctx, grad_o, grad_lse):
         operator = AttentionBackward.apply
     else:
         operator = _attention_backward
-    grads = operator(
-        grad_o, grad_lse, q, k, v, o, lse, *wants, *tensors, *ctx.rest
-    )
+    grads = operator(grad_o, grad_lse, q, k, v, o, lse, *wants, *tensors, *ctx.rest)
     needed = list(ctx.needs_input_grad[:3]) + wants
     return tuple(grad if need else None for grad, need in zip(grads, needed)) + nothing
 
@@ -207,8 +213,6 @@ torch.library.register_autograd(
     "attune::attention", _differentiate, setup_context=_save, lib=_library
 )
 torch.library.register_autograd("attune::attention_backward", _refuse_second, lib=_library)
-
-
 
 
 class EagerAttention(torch.autograd.Function):
@@ -258,9 +262,7 @@ class AttentionBackward(torch.autograd.Function):
     def vmap(info, in_dims, *arguments):
         from . import _torch_vmap
 
-        return _torch_vmap.backward(
-            AttentionBackward.apply, info.batch_size, in_dims, arguments
-        )
+        return _torch_vmap.backward(AttentionBackward.apply, info.batch_size, in_dims, arguments)
 
 
 def call(q, k, v, options: tuple, out, lse):

@@ -26,8 +26,13 @@ def _loop(operator, size: int, in_dims: tuple, arguments: tuple):
 
 
 def _can_fold(rows: tuple, options: tuple) -> bool:
-    singles = (_options.SINK, _options.CU_SEQLENS_Q, _options.CU_SEQLENS_K, _options.PAGE_TABLE,
-               _options.DROPOUT_STATE)
+    singles = (
+        _options.SINK,
+        _options.CU_SEQLENS_Q,
+        _options.CU_SEQLENS_K,
+        _options.PAGE_TABLE,
+        _options.DROPOUT_STATE,
+    )
     return (
         all(tensor.dim() == 4 for tensor in rows)
         and all(options[at] is None for at in singles)
@@ -54,7 +59,11 @@ def _fold_options(options: tuple, dims: tuple, size: int, unit: int) -> tuple:
         elif bias.dim() == 4 and bias.shape[0] > 1:
             bias = _fold(bias, None, size, unit)
     if slopes is not None:
-        slopes = slopes.movedim(dims[1], 0) if dims[1] is not None else slopes.expand(size, *slopes.shape)
+        slopes = (
+            slopes.movedim(dims[1], 0)
+            if dims[1] is not None
+            else slopes.expand(size, *slopes.shape)
+        )
         slopes = slopes[:, None].expand(-1, unit, -1) if slopes.dim() == 2 else slopes
         slopes = slopes.reshape(size * unit, -1)
     return (bias, slopes, sink, _fold(lengths, dims[3], size, unit), *options[4:])

@@ -1,11 +1,12 @@
 """attention() on PyTorch tensors: autograd, compile, export, autocast, checkpointing, torch.func."""
 
-import attune
 import pytest
 import torch
-from pytorch_reference import Case, Sequence, band, bias_of, check
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 from torch.utils.checkpoint import checkpoint
+
+import attune
+from pytorch_reference import Case, Sequence, band, bias_of, check
 
 
 @pytest.fixture
@@ -30,7 +31,9 @@ def test_every_gradient(dtype):
     bias = torch.randn(h, s, s).to(dtype).requires_grad_()
     slopes, sink = torch.rand(h, requires_grad=True), torch.randn(h, requires_grad=True)
     inputs = (q, k, v, bias, slopes, sink)
-    o, lse = attune.attention(q, k, v, mask="causal", bias=bias, alibi_slopes=slopes, sink=sink, lse=True)
+    o, lse = attune.attention(
+        q, k, v, mask="causal", bias=bias, alibi_slopes=slopes, sink=sink, lse=True
+    )
     grad_o, grad_lse = torch.randn_like(o), torch.randn_like(lse)
     got = torch.autograd.grad((o, lse), inputs, (grad_o, grad_lse))
 

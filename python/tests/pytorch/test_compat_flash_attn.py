@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from attune.compat.flash_attn import (
     flash_attn_func,
     flash_attn_qkvpacked_func,
@@ -35,7 +36,9 @@ def test_the_lse_of_packed_sequences_and_rows_that_see_nothing():
     assert lse.shape == (4, 8)
     assert (out[:3] == 0).all() and (lse[:, :3] == float("-inf")).all()
     seen = band(3, 4, causal=True)
-    torch.testing.assert_close(lse[None, :, 5:].double(), lse_of(q[None, 5:], k[None, 2:], seen, 8**-0.5))
+    torch.testing.assert_close(
+        lse[None, :, 5:].double(), lse_of(q[None, 5:], k[None, 2:], seen, 8**-0.5)
+    )
 
 
 def test_dropout():

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from attune.compat.torch import scaled_dot_product_attention
 from torch.nn.attention.bias import causal_lower_right, causal_upper_left
 from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+from attune.compat.torch import scaled_dot_product_attention
 
 SHAPES = [
     ((5, 8), (7, 8), (7, 6), None),

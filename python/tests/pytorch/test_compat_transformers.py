@@ -4,7 +4,9 @@ attention, forward, backward and generating."""
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers", reason="Hugging Face transformers is not installed")
+transformers = pytest.importorskip(
+    "transformers", reason="Hugging Face transformers is not installed"
+)
 
 from attune.compat.transformers import register  # noqa: E402
 

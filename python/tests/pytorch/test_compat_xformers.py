@@ -1,8 +1,9 @@
 """What attune.compat.xformers has beyond the grid: masks as tensors, the LSE, backward by itself."""
 
-import attune.compat.xformers as xf
 import pytest
 import torch
+
+import attune.compat.xformers as xf
 
 
 def random(*shapes):
@@ -56,7 +57,9 @@ def test_masks_as_tensors(picture):
 @pytest.mark.parametrize("packed", [False, True])
 def test_forward_and_backward_by_themselves(heads, packed):
     b = 1 if packed else 2
-    q, k, v = (t.requires_grad_() for t in random((b, 5, *heads, 8), (b, 7, *heads, 8), (b, 7, *heads, 8)))
+    q, k, v = (
+        t.requires_grad_() for t in random((b, 5, *heads, 8), (b, 7, *heads, 8), (b, 7, *heads, 8))
+    )
     bias = xf.LowerTriangularMask()
     if packed:
         bias = xf.BlockDiagonalMask.from_seqlens([2, 3], [3, 4]).make_causal_from_bottomright()
@@ -109,9 +112,7 @@ def test_lists_of_tensors():
     keys = random((1, 4, 1, 8), (2, 5, 1, 8))
     bias, q, k, v = xf.BlockDiagonalMask.from_tensor_lists_qkv(tensors, keys, keys)
     out = bias.split_queries(xf.memory_efficient_attention(q, k, v, bias))
-    torch.testing.assert_close(
-        out[1], xf.memory_efficient_attention(tensors[1], keys[1], keys[1])
-    )
+    torch.testing.assert_close(out[1], xf.memory_efficient_attention(tensors[1], keys[1], keys[1]))
     assert [part.shape for part in bias.split_kv(k)] == [t.shape for t in keys]
     with pytest.raises(ValueError, match="lengths of their own"):
         bias.split(out[0])

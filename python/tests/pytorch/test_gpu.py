@@ -1,10 +1,11 @@
 """On an NVIDIA GPU: the framework's stream and allocator, CUDA graphs, no synchronisation."""
 
-import attune
 import pytest
 import torch
-from attune.compat.torch import scaled_dot_product_attention
 from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+import attune
+from attune.compat.torch import scaled_dot_product_attention
 
 pytestmark = pytest.mark.gpu
 
@@ -75,7 +76,9 @@ def test_cuda_graphs(qkv, backward):
 
     def step(dropout):
         out = attend(*statics, mask="causal", dropout=dropout)
-        return (out, *torch.autograd.grad(out.float().square().sum(), statics)) if backward else (out,)
+        return (
+            (out, *torch.autograd.grad(out.float().square().sum(), statics)) if backward else (out,)
+        )
 
     for dropout in (0.0, 0.5):
         side = torch.cuda.Stream()

@@ -8,6 +8,7 @@ import random
 
 import pytest
 import torch
+
 from attune.compat import flash_attn, xformers
 from attune.compat.torch import scaled_dot_product_attention
 from pytorch_reference import Case, Sequence, band, bias_of, check, distance, part_for
@@ -337,7 +338,9 @@ def xformers_grouped(d: Draw) -> Case:
     def sequences(x):
         return [Sequence(x["q"][n].flatten(1, 2), x["k"][n], x["v"][n]) for n in range(b)]
 
-    return Case("xformers, grouped", inputs, call, sequences, lambda o: [t.flatten(1, 2) for t in o])
+    return Case(
+        "xformers, grouped", inputs, call, sequences, lambda o: [t.flatten(1, 2) for t in o]
+    )
 
 
 def xformers_blocks(d: Draw) -> Case:
@@ -420,8 +423,11 @@ def xformers_blocks(d: Draw) -> Case:
         keys = [slice(start, start + n) for start, n in zip(starts, k_len)]
         return [
             Sequence(
-                q, x["k"][0][at], x["v"][0][at],
-                bias_of(band(len(q), n, **rules[kind])), scale,
+                q,
+                x["k"][0][at],
+                x["v"][0][at],
+                bias_of(band(len(q), n, **rules[kind])),
+                scale,
             )  # fmt: skip
             for q, at, n in zip(x["q"][0].split(q_len), keys, k_len)
         ]
@@ -446,7 +452,11 @@ def xformers_paged(d: Draw) -> Case:
     w = d.up_to(8)
     x = xformers
     kind, make, rule = d.pick(
-        ("", lambda: x.PagedBlockDiagonalPaddedKeysMask.from_seqlens(q_len, k_len, table, page), {}),
+        (
+            "",
+            lambda: x.PagedBlockDiagonalPaddedKeysMask.from_seqlens(q_len, k_len, table, page),
+            {},
+        ),
         (
             "causal",
             lambda: x.PagedBlockDiagonalCausalWithOffsetPaddedKeysMask.from_seqlens(

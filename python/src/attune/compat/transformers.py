@@ -1,8 +1,8 @@
 """Attune as an attention implementation of Hugging Face transformers.
 
-    import attune.compat.transformers
-    attune.compat.transformers.register()
-    model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="attune")
+import attune.compat.transformers
+attune.compat.transformers.register()
+model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="attune")
 """
 
 from __future__ import annotations

@@ -122,5 +122,9 @@ def _places(lengths, new, cache, cache_batch_idx, block_table) -> tuple:
     if block_table is not None:
         page = cache.shape[1]
         return block_table.to(torch.int64).gather(1, positions // page), positions % page
-    rows = torch.arange(new.shape[0], device=new.device) if cache_batch_idx is None else cache_batch_idx
+    rows = (
+        torch.arange(new.shape[0], device=new.device)
+        if cache_batch_idx is None
+        else cache_batch_idx
+    )
     return rows.to(torch.int64)[:, None], positions

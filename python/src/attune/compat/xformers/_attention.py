@@ -45,7 +45,9 @@ def _prepare(query, key, value, attn_bias, p: float, scale) -> _Call:
     elif isinstance(attn_bias, torch.Tensor):
         options = {"bias": attn_bias}
     else:
-        raise TypeError(f"attn_bias is a {type(attn_bias).__name__}; it takes a tensor or an AttentionBias")
+        raise TypeError(
+            f"attn_bias is a {type(attn_bias).__name__}; it takes a tensor or an AttentionBias"
+        )
     bias = options.get("bias")
     if rank == 3:
         query, key, value = (t.unsqueeze(2) for t in (query, key, value))

@@ -99,12 +99,17 @@ class BlockDiagonalMask(_BlockDiagonal):
     def split(self, tensor):
         """The tensors that from_tensor_list() put together."""
         if self.q_seqinfo is not self.k_seqinfo:
-            raise ValueError("queries and keys have lengths of their own: split_queries(), split_kv()")
+            raise ValueError(
+                "queries and keys have lengths of their own: split_queries(), split_kv()"
+            )
         return self.q_seqinfo.split(tensor, self._batch_sizes)
 
     def _as(self, kind, **more):
         return kind(
-            q_seqinfo=self.q_seqinfo, k_seqinfo=self.k_seqinfo, _batch_sizes=self._batch_sizes, **more
+            q_seqinfo=self.q_seqinfo,
+            k_seqinfo=self.k_seqinfo,
+            _batch_sizes=self._batch_sizes,
+            **more,
         )
 
     def make_causal(self) -> BlockDiagonalCausalMask:
@@ -208,7 +213,9 @@ class BlockDiagonalPaddedKeysMask(_BlockDiagonal):
         device = default_device(device)
         return {
             "q_seqinfo": _SeqLenInfo.from_seqlens(q_seqlen, device=device),
-            "k_seqinfo": _PaddedSeqLenInfo.from_seqlens_padded(kv_seqlen, kv_padding, device=device),
+            "k_seqinfo": _PaddedSeqLenInfo.from_seqlens_padded(
+                kv_seqlen, kv_padding, device=device
+            ),
         }
 
     def make_paged(self, block_tables, page_size: int, paged_type):
@@ -270,7 +277,9 @@ class BlockDiagonalCausalLocalAttentionPaddedKeysMask(BlockDiagonalPaddedKeysMas
 
     @classmethod
     def from_seqlens_local(cls, q_seqlen, kv_padding, kv_seqlen, window_size, *, device=None):
-        return cls(**cls._seqinfos(q_seqlen, kv_padding, kv_seqlen, device), _window_size=window_size)
+        return cls(
+            **cls._seqinfos(q_seqlen, kv_padding, kv_seqlen, device), _window_size=window_size
+        )
 
     def _band(self):
         return _band.causal_window(self._window_size)
@@ -289,7 +298,9 @@ class BlockDiagonalGappyKeysMask(_BlockDiagonal):
         device = default_device(device)
         return cls(
             q_seqinfo=_SeqLenInfo.from_seqlens(q_seqlen, device=device),
-            k_seqinfo=_GappySeqInfo.from_seqlens_gappy(kv_seqstarts, kv_seqlen, False, device=device),
+            k_seqinfo=_GappySeqInfo.from_seqlens_gappy(
+                kv_seqstarts, kv_seqlen, False, device=device
+            ),
         )
 
     def make_paged(self, block_tables, page_size: int, notional_padding: int, paged_type):
@@ -317,7 +328,10 @@ class BlockDiagonalGappyKeysMask(_BlockDiagonal):
             seqlen_py=[start + length for start, length in zip(starts, info.seqlen_py)],
         )
         return paged_type(
-            q_seqinfo=self.q_seqinfo, k_seqinfo=paged, block_tables=block_tables, page_size=page_size
+            q_seqinfo=self.q_seqinfo,
+            k_seqinfo=paged,
+            block_tables=block_tables,
+            page_size=page_size,
         )
 
     def options(self) -> dict:

@@ -61,7 +61,9 @@ class LowerTriangularMaskWithTensorBias(LowerTriangularMask):
 class LowerTriangularFromBottomRightMask(AttentionBias):
     """Causal from the bottom right: the last query sees the last key."""
 
-    def make_local_attention(self, window_size: int) -> LowerTriangularFromBottomRightLocalAttentionMask:
+    def make_local_attention(
+        self, window_size: int
+    ) -> LowerTriangularFromBottomRightLocalAttentionMask:
         return LowerTriangularFromBottomRightLocalAttentionMask(window_size)
 
     def _band(self):

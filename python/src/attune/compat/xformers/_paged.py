@@ -112,7 +112,9 @@ class PagedBlockDiagonalGappyKeysMask(_Paged):
         device = block_tables.device if device is None else device
         return cls(
             q_seqinfo=_SeqLenInfo.from_seqlens(q_seqlen, device=device),
-            k_seqinfo=_GappySeqInfo.from_seqlens_gappy(kv_seqstarts, kv_seqlen, True, device=device),
+            k_seqinfo=_GappySeqInfo.from_seqlens_gappy(
+                kv_seqstarts, kv_seqlen, True, device=device
+            ),
             block_tables=block_tables,
             page_size=page_size,
         )

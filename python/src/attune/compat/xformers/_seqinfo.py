@@ -19,7 +19,9 @@ def _int32(values, device) -> torch.Tensor:
     return torch.tensor(list(values), dtype=torch.int32, device=device)
 
 
-def _check_update(what: str, old: Sequence[int], new: Sequence[int], longest: int, most: int) -> None:
+def _check_update(
+    what: str, old: Sequence[int], new: Sequence[int], longest: int, most: int
+) -> None:
     if len(old) != len(new):
         raise ValueError(f"{what}: {len(new)} sequences can't replace {len(old)}")
     if longest > most:
@@ -73,11 +75,15 @@ class _SeqLenInfo:
         """(begin, end) of each sequence's own tokens."""
         yield from zip(self.seqstart_py, self.seqstart_py[1:])
 
-    def split(self, x: torch.Tensor, batch_sizes: Sequence[int] | None = None) -> list[torch.Tensor]:
+    def split(
+        self, x: torch.Tensor, batch_sizes: Sequence[int] | None = None
+    ) -> list[torch.Tensor]:
         """[1, total, ...] into tensors [batch size, length, ...]."""
         total = self.seqstart_py[-1]
         if x.shape[0] != 1 or x.shape[1] != total:
-            raise ValueError(f"a tensor of shape {tuple(x.shape)} can't be split; it takes [1, {total}, ...]")
+            raise ValueError(
+                f"a tensor of shape {tuple(x.shape)} can't be split; it takes [1, {total}, ...]"
+            )
         sizes = [1] * (len(self.seqstart_py) - 1) if batch_sizes is None else list(batch_sizes)
         ends, first = [], 0
         for size in sizes:
@@ -119,7 +125,9 @@ class _PaddedSeqLenInfo(_SeqLenInfo):
     @staticmethod
     def _check_padding(lengths: Sequence[int], padding: int) -> None:
         if max(lengths) > padding:
-            raise ValueError(f"a sequence of {max(lengths)} keys is longer than the padding, {padding}")
+            raise ValueError(
+                f"a sequence of {max(lengths)} keys is longer than the padding, {padding}"
+            )
 
     def from_seqlens_padded_inplace(self, seqlens: Sequence[int]) -> None:
         """As from_seqlens_inplace()."""
