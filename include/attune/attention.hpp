@@ -69,6 +69,17 @@ struct AttentionOptions {
                                           const TensorView& v, const TensorView& o,
                                           const AttentionOptions& options = {});
 
+// The Problem that attention() makes of its arguments, or attention_backward() of those and the
+// gradients that it is asked for; say explain() or make_plan() of it. o is only looked at for its
+// strides: contiguous without one. No data is read.
+struct WantedGradients {
+  bool lse = false;  // one that flows in
+  bool bias = false, sink = false, alibi_slopes = false;
+};
+[[nodiscard]] ATTUNE_API Expected<Problem> problem_of(
+    const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
+    const AttentionOptions& options = {}, const std::optional<WantedGradients>& backward = {});
+
 // The tensors of a backward pass, in the shapes of their forward namesakes.
 struct BackwardTensors {
   TensorView q = {}, k = {}, v = {}, o = {};

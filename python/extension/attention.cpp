@@ -1,5 +1,7 @@
 #include "attention.h"
 
+#include <nanobind/stl/string.h>
+
 #include <array>
 #include <cstring>
 #include <string>
@@ -92,7 +94,8 @@ class Call {
     o.device_index = arrays_.on_cuda() ? arrays_.device_index() : -1;
     o.stream = arrays_.stream();
     take_dropout_state(at(options, kDropoutState));
-    if (arrays_.can_allocate() && arrays_.on_cuda()) {
+    // A stream of the caller's own is not the one that the framework's memory is reused on.
+    if (arrays_.can_allocate() && arrays_.on_cuda() && stream_of(options) < 0) {
       o.allocate_workspace = [this](std::size_t bytes) {
         const nb::gil_scoped_acquire held;
         return arrays_.workspace(bytes);
@@ -274,6 +277,27 @@ nb::object backward(nb::handle grad_o, nb::handle grad_lse, nb::handle q_array, 
   return nb::tuple(results);
 }
 
+// The problem of a call, as text. backward: None, or (lse, bias, sink, alibi_slopes), the gradients
+// beside those of q, k and v.
+std::string problem(nb::handle q_array, nb::handle k_array, nb::handle v_array, nb::handle out,
+                    bool lse, nb::handle backward, nb::handle options) {
+  Call call(q_array, options);
+  const TensorView q = call.rows(q_array, "q");
+  const TensorView k = call.keys(k_array, "k");
+  const TensorView v = call.keys(v_array, "v");
+  const TensorView o = call.rows(out, "out");
+  // Only that there is one counts.
+  if (lse) call.options().lse = TensorView::contiguous(nullptr, DType::f32, {1});
+  std::optional<WantedGradients> wanted;
+  if (!backward.is_none()) {
+    wanted = WantedGradients{nb::cast<bool>(at(backward, 0)), nb::cast<bool>(at(backward, 1)),
+                             nb::cast<bool>(at(backward, 2)), nb::cast<bool>(at(backward, 3))};
+  }
+  const Expected<Problem> found = problem_of(q, k, v, o, call.options(), wanted);
+  raise_unless_ok(found.status());
+  return print(*found);
+}
+
 }  // namespace
 
 void bind_attention(nb::module_& module) {
@@ -282,6 +306,8 @@ void bind_attention(nb::module_& module) {
   module.def("backward", &backward, nb::arg("grad_o"), nb::arg("grad_lse").none(), nb::arg("q"),
              nb::arg("k"), nb::arg("v"), nb::arg("o"), nb::arg("lse"), nb::arg("grads"),
              nb::arg("options"));
+  module.def("problem", &problem, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("out").none(),
+             nb::arg("lse"), nb::arg("backward").none(), nb::arg("options"));
   module.def(
       "can_allocate",
       [](nb::handle array) { return nb::hasattr(array.type(), "__dlpack_c_exchange_api__"); },

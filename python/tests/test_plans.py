@@ -30,6 +30,25 @@ def test_a_plan_computes():
     assert plan.kernel in plan.explain() and plan.kernel in repr(plan)
 
 
+def test_problems_of_arrays():
+    q, k = numpy.zeros((2, 9, 6, 16), "f4"), numpy.zeros((2, 13, 3, 16), "f4")
+    shape = "dtype=f32 b=2 hq=6 hkv=3 sq=9 sk=13 d=16"
+    assert attune.problem_text(q, k, k, dropout=0.1) == f"forward {shape} dropout=0.1 device=cpu"
+    strided = k[:, ::2]
+    text = attune.problem_text(q, strided, strided, mask="causal", lse=True)
+    assert "sk=7" in text and "k_strides=624,96,16,1" in text and " lse" in text
+    bias = numpy.zeros((6, 1, 13), "f4")
+    text = attune.problem_text(q, k, k, bias=bias, backward=("bias",))
+    assert text == f"backward {shape} bias=f32:1h1k bias_grad lse device=cpu"
+    assert attune.explain(q, k, k, bias=bias, backward=True).kernel.startswith("bwd.cpu.f32")
+    o = numpy.empty_like(q)
+    attune.plan(q, k, k, window=(3, -1)).run(q=q, k=k, v=k, o=o)
+    with pytest.raises(ValueError, match="no gradient of"):
+        attune.problem_text(q, k, k, backward=("scale",))
+    with pytest.raises(TypeError, match="nothing beside it"):
+        attune.explain(PROBLEM, mask="causal")
+
+
 def test_plans_refuse():
     with pytest.raises(ValueError, match="heads"):
         attune.plan("forward dtype=f32 heads=3")

@@ -48,6 +48,11 @@ def backward(
     grads: tuple,
     options: tuple,
 ) -> tuple: ...
+
+# `backward`: None, or whether (grad_lse, grad_bias, grad_sink, grad_alibi_slopes) are there.
+def problem(
+    q: Any, k: Any, v: Any, out: Any | None, lse: bool, backward: tuple | None, options: tuple
+) -> str: ...
 def can_allocate(array: Any) -> bool: ...
 def explain(
     problem: str, kernel: str, threads: int, device_index: int, arch: str

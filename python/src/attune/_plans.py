@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from . import _blockmap, _core
+from . import _blockmap, _core, _options
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,49 @@ class Explanation:
         return f"<pre>{html.escape(self.text)}</pre>{self.svg()}"
 
 
-def explain(problem: str, *, kernel="", threads=0, device_index=-1, arch="") -> Explanation:
+def problem_text(q, k, v, *, out=None, lse=False, backward=False, **options) -> str:
+    """The problem that attention(q, k, v, ...) solves, as text; the arguments are attention()'s.
+
+    backward: True for the gradients of q, k and v, or the names of those beside them: "lse" (one
+    that flows in), "bias", "sink", "alibi_slopes". No array's contents are read.
+    """
+    if options.get("dropout", 0.0) > 0:
+        options.setdefault("dropout_seed", 0)  # no part of a problem
+    names = () if backward is True else backward
+    unknown = set(names or ()) - set(_GRADIENTS)
+    if unknown:
+        raise ValueError(f"backward = {backward!r}: there is no gradient of {sorted(unknown)}")
+    wanted = None if backward is False else tuple(name in names for name in _GRADIENTS)
+    return _core.problem(q, k, v, out, lse is not False, wanted, _options.pack(**options))
+
+
+_GRADIENTS = ("lse", "bias", "sink", "alibi_slopes")
+
+
+def _text_of(problem, k, v, options: dict) -> str:
+    if not isinstance(problem, str):
+        return problem_text(problem, k, v, **options)
+    if k is not None or v is not None or options:
+        raise TypeError("a problem that is text says everything: there is nothing beside it")
+    return problem
+
+
+def explain(
+    problem, k=None, v=None, *, kernel="", threads=0, device_index=-1, arch="", **options
+) -> Explanation:
     """Which kernel a problem gets, and every reason against the others.
 
     problem: as text, e.g. "forward dtype=bf16 b=2 hq=16 hkv=4 sq=1024 sk=1024 d=128
-        mask=causal-bottom-right device=cuda" (problem_text() gives that of a call's arrays)
+        mask=causal-bottom-right device=cuda"; or q, followed by k, v and problem_text()'s arguments:
+        explain(q, k, v, mask="causal")
     kernel: as if this id had been asked for
     arch: as if this machine had such a GPU, e.g. "sm_86"; the problem then says device=cuda
 
     Errors: ValueError for an invalid problem. A problem that no kernel serves is none: it is what
     the explanation says.
     """
-    found = _core.explain(problem, kernel, threads, device_index, arch)
+    text = _text_of(problem, k, v, options)
+    found = _core.explain(text, kernel, threads, device_index, arch)
     candidates = [
         Candidate(c["kernel"], c["reasons"], c["note"], c["kernel"] == found["kernel"])
         for c in found.pop("candidates")
@@ -140,9 +171,10 @@ class Plan:
         return f"<attune.Plan {self.problem!r}: {self.kernel}>"
 
 
-def plan(problem: str, *, kernel="", threads=0, device_index=-1) -> Plan:
-    """Decides for a problem, given as text; see explain() for its form.
+def plan(problem, k=None, v=None, *, kernel="", threads=0, device_index=-1, **options) -> Plan:
+    """Decides for a problem, given as text or by its arrays, as in explain().
 
     Errors: ValueError for an invalid problem, UnsupportedError when no kernel here serves it.
     """
-    return Plan(problem, kernel=kernel, threads=threads, device_index=device_index)
+    text = _text_of(problem, k, v, options)
+    return Plan(text, kernel=kernel, threads=threads, device_index=device_index)
