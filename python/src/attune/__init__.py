@@ -7,7 +7,16 @@ flash-attn, xformers and Hugging Face transformers. explain() says which kernel 
 from ._attention import Gradients, attention, attention_backward
 from ._core import DeviceError, UnsupportedError
 from ._core import version as __version__
-from ._plans import Candidate, Explanation, KernelInfo, Plan, explain, list_kernels, plan, problem_text
+from ._plans import (
+    Candidate,
+    Explanation,
+    KernelInfo,
+    Plan,
+    explain,
+    list_kernels,
+    plan,
+    problem_text,
+)
 
 __all__ = [
     "Candidate",

@@ -32,26 +32,17 @@ def autocast(tensors: tuple, device: torch.device) -> tuple:
     )
 
 
-def is_plain(q, k, v) -> bool:
-    """Whether nobody looks on, so that a call may go past PyTorch's dispatcher. (Subclasses, such as
-    parameters and fake tensors, go through it.)"""
+def is_eager(q, k, v) -> bool:
+    """Whether nobody but autograd looks on, so that a call may go past PyTorch's dispatcher.
+    (Subclasses, such as parameters and fake tensors, go through it.)"""
     return (
         not _is_compiling()
         and type(q) is _Tensor
         and type(k) is _Tensor
         and type(v) is _Tensor
-        and not ((q.requires_grad or k.requires_grad or v.requires_grad) and _is_grad_enabled())
         and _modes() == 0
         and _transforms() is None
         and _torch_ops.EXCHANGES
-    )
-
-
-def is_plain_option(tensor) -> bool:
-    """The same of one that may be None."""
-    return tensor is None or (
-        not (isinstance(tensor, _Tensor) and type(tensor) is not _Tensor)
-        and not (getattr(tensor, "requires_grad", False) and _is_grad_enabled())
     )
 
 
@@ -62,7 +53,7 @@ def threads(q) -> int:
 
 def attention(q, k, v, *, out=None, lse=False, **options):
     """attune.attention() on tensors."""
-    if not is_plain(q, k, v) or torch._C._is_any_autocast_enabled():
+    if _is_compiling() or torch._C._is_any_autocast_enabled():
         q, k, v = autocast((q, k, v), q.device)
     if (
         options.get("dropout", 0.0) > 0
@@ -70,18 +61,42 @@ def attention(q, k, v, *, out=None, lse=False, **options):
         and options.get("dropout_seed") is None
     ):
         options["dropout_state"] = dropout_state(q.device)
-    return run(q, k, v, _options.pack(**options), out, lse)
+    packed = _options.pack(**options)
+    for array in packed[: _torch_ops.TENSORS]:
+        if array is not None and not isinstance(array, _Tensor):
+            arrays = (a if a is None else torch.as_tensor(a) for a in packed[: _torch_ops.TENSORS])
+            packed = (*arrays, *packed[_torch_ops.TENSORS :])
+            break
+    return run(q, k, v, packed, out, lse)
 
 
 def run(q, k, v, packed: tuple, out=None, lse=False):
     """A call whose options are packed. `lse`: True, False or a tensor."""
+    bias, slopes, sink = packed[:3]
     if (
-        is_plain(q, k, v)
-        and is_plain_option(packed[0])
-        and is_plain_option(packed[1])
-        and is_plain_option(packed[2])
+        is_eager(q, k, v)
+        and (bias is None or type(bias) is _Tensor)
+        and (slopes is None or isinstance(slopes, _Tensor))
+        and (sink is None or isinstance(sink, _Tensor))
     ):
         if packed[_options.THREADS] == 0 and not q.is_cuda:
             packed = _options.with_threads(packed, _get_num_threads())
-        return _core.forward(q, k, v, out, lse, packed)
+        return run_eager(q, k, v, packed, out, lse)
     return _torch_ops.call(q, k, v, packed, out, lse)
+
+
+def run_eager(q, k, v, packed: tuple, out=None, lse=False):
+    """The same where is_eager(), with the number of threads set."""
+    if not _is_grad_enabled():
+        return _core.forward(q, k, v, out, lse, packed)
+    bias, slopes, sink = packed[:3]
+    if not (
+        q.requires_grad
+        or k.requires_grad
+        or v.requires_grad
+        or (bias is not None and bias.requires_grad)
+        or (slopes is not None and slopes.requires_grad)
+        or (sink is not None and sink.requires_grad)
+    ):
+        return _core.forward(q, k, v, out, lse, packed)
+    return _torch_ops.call_eager(q, k, v, packed, out, lse)

@@ -15,7 +15,7 @@ _OPTIONS = """
     SymInt? max_seqlen_k, float? scale, float softcap, float dropout, int dropout_seed,
     int dropout_offset, bool causal, bool top_left, SymInt offset, SymInt left, SymInt right,
     bool deterministic, bool heads_first, int threads, int stream"""
-_TENSORS = 8  # of the options
+TENSORS = 8  # of the options
 
 _library = torch.library.Library("attune", "DEF")
 _library.define(f"attention(Tensor q, Tensor k, Tensor v, {_OPTIONS}) -> (Tensor, Tensor)")
@@ -55,6 +55,8 @@ def _concrete(tensors: tuple, options: tuple) -> tuple:
 
 
 def _attention(q, k, v, *options):
+    if EXCHANGES and (options[_options.THREADS] > 0 or q.is_cuda):
+        return _core.forward(q, k, v, None, True, options)
     out, lse = (None, True) if EXCHANGES else _empty_results(q, v, options)
     tensors, options = _concrete((q, k, v), options)
     return _core.forward(*tensors, out, lse, options)
@@ -159,22 +161,27 @@ def _is_transformed() -> bool:
 
 def _save(ctx, inputs, output):
     q, k, v, *options = inputs
-    o, lse = output
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(q, k, v, o, lse, *options[:_TENSORS])
-    ctx.rest = tuple(options[_TENSORS:])
+    ctx.save_for_backward(q, k, v, *output, *options[:TENSORS])
+    ctx.rest = tuple(options[TENSORS:])
 
 
 def _differentiate(ctx, grad_o, grad_lse):
-    q, k, v, o, lse, *tensors = ctx.saved_tensors
-    nothing = (None,) * (_TENSORS - 3 + len(ctx.rest))
+    saved = ctx.saved_tensors
+    grads = _gradients(ctx, grad_o, grad_lse, saved[:5], (*saved[5:], *ctx.rest))
+    return grads + (None,) * (TENSORS - 3 + len(ctx.rest))
+
+
+def _gradients(ctx, grad_o, grad_lse, rows: tuple, options: tuple) -> tuple:
+    """Of q, k, v, bias, slopes and sink; None where not needed. rows: q, k, v, o, lse."""
     if grad_o is None:
         if grad_lse is None:
-            return (None,) * 6 + nothing
-        grad_o = torch.zeros_like(o)
+            return (None,) * 6
+        grad_o = torch.zeros_like(rows[3])
+    needed = ctx.needs_input_grad[:6]
     wants = [
-        tensor is not None and ctx.needs_input_grad[3 + index] and tensor.is_floating_point()
-        for index, tensor in enumerate(tensors[:3])
+        need and tensor is not None and tensor.is_floating_point()
+        for need, tensor in zip(needed[3:], options[:3])
     ]
     if _needs_operators():
         operator = torch.ops.attune.attention_backward
@@ -182,9 +189,8 @@ def _differentiate(ctx, grad_o, grad_lse):
         operator = AttentionBackward.apply
     else:
         operator = _attention_backward
-    grads = operator(grad_o, grad_lse, q, k, v, o, lse, *wants, *tensors, *ctx.rest)
-    needed = list(ctx.needs_input_grad[:3]) + wants
-    return tuple(grad if need else None for grad, need in zip(grads, needed)) + nothing
+    grads = operator(grad_o, grad_lse, *rows, *wants, *options)
+    return tuple(grad if need else None for grad, need in zip(grads, (*needed[:3], *wants)))
 
 
 def _refuse_second(ctx, *grads):
@@ -222,12 +228,16 @@ class EagerAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, bias, alibi_slopes, sink, options):
         o, lse = _attention(q, k, v, *options)
-        _save(ctx, (q, k, v, *options), (o, lse))
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(q, k, v, o, lse, bias, alibi_slopes, sink)
+        ctx.options = options[3:]
         return o, lse
 
     @staticmethod
     def backward(ctx, grad_o, grad_lse):
-        return (*_differentiate(ctx, grad_o, grad_lse)[:6], None)
+        saved = ctx.saved_tensors
+        grads = _gradients(ctx, grad_o, grad_lse, saved[:5], saved[5:] + ctx.options)
+        return (*grads, None)
 
 
 class Attention(torch.autograd.Function):
@@ -267,21 +277,34 @@ class AttentionBackward(torch.autograd.Function):
 
 def call(q, k, v, options: tuple, out, lse):
     """Through the dispatcher. `lse`: True, False or a tensor to write to."""
-    lse_given = isinstance(lse, torch.Tensor)
-    if out is None and not lse_given:
-        if _needs_operators():
-            o, both = torch.ops.attune.attention(q, k, v, *options)
-        elif _is_transformed():
-            o, both = Attention.apply(q, k, v, *options)
-        else:
-            o, both = EagerAttention.apply(q, k, v, *options[:3], options)
+    if _needs_operators():
+        operator = torch.ops.attune.attention
+    elif _is_transformed():
+        operator = Attention.apply
+    else:
+        return call_eager(q, k, v, options, out, lse)
+    if out is None and not isinstance(lse, torch.Tensor):
+        o, both = operator(q, k, v, *options)
         return (o, both) if lse else o
+    return _write(q, k, v, options, out, lse)
+
+
+def call_eager(q, k, v, options: tuple, out, lse):
+    """Past it, with autograd."""
+    if out is None and not isinstance(lse, torch.Tensor):
+        o, both = EagerAttention.apply(q, k, v, *options[:3], options)
+        return (o, both) if lse else o
+    return _write(q, k, v, options, out, lse)
+
+
+def _write(q, k, v, options: tuple, out, lse):
+    """To out, or lse, or both."""
     if torch.is_grad_enabled() and any(
         isinstance(t, torch.Tensor) and t.requires_grad for t in (q, k, v, *options[:3])
     ):
         raise ValueError("out= and lse= take no part in autograd; call under torch.no_grad()")
     made, made_lse = _empty_results(q, v, options)
     out = made if out is None else out
-    place = lse if lse_given else made_lse if lse else None
+    place = lse if isinstance(lse, torch.Tensor) else made_lse if lse else None
     torch.ops.attune.attention_out(q, k, v, out, place, *options)
     return (out, place) if place is not None else out

@@ -270,3 +270,15 @@ def test_numpy_beside_tensors():
     torch.testing.assert_close(
         attune.attention(q, q, q, key_lengths=lengths), attune.attention(q, q[:, :2], q[:, :2])
     )
+    q.requires_grad_()
+    (grad,) = torch.autograd.grad(attune.attention(q, q, q, key_lengths=lengths).sum(), q)
+    (want,) = torch.autograd.grad(attune.attention(q, q[:, :2], q[:, :2]).sum(), q)
+    torch.testing.assert_close(grad, want)
+
+
+def test_parameters_are_tensors():
+    q = torch.nn.Parameter(torch.randn(1, 3, 2, 8))
+    out = attune.attention(q, q, q)
+    assert out.requires_grad
+    with torch.no_grad():
+        assert torch.equal(attune.attention(q, q, q), out)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn.attention.bias import CausalBias, CausalVariant
 
-from .. import _core, _options, _torch
+from .. import _options, _torch
 
 __all__ = ["scaled_dot_product_attention"]
 
@@ -41,9 +41,8 @@ def scaled_dot_product_attention(
     """
     if (
         dropout_p == 0
-        and _torch.is_plain(query, key, value)
+        and _torch.is_eager(query, key, value)
         and (attn_mask is None or (not is_causal and type(attn_mask) is torch.Tensor))
-        and _torch.is_plain_option(attn_mask)
         and not torch._C._is_any_autocast_enabled()
         and query.dim() == key.dim() == value.dim() == 4
         and (enable_gqa or query.size(1) == key.size(1))
@@ -83,12 +82,12 @@ def scaled_dot_product_attention(
 
 
 def _straight(query, key, value, mask, is_causal, scale):
-    """A call that nobody looks on, of inputs that need no broadcasting."""
+    """A call that nobody but autograd looks on, of inputs that need no broadcasting."""
     options = (
         mask, None, None, None, None, None, None, None, None, None, scale, 0.0, 0.0, 0, 0, is_causal,
         True, 0, -1, -1, False, True, _torch.threads(query), -1,
     )  # fmt: skip
-    return _core.forward(query, key, value, None, False, options)
+    return _torch.run_eager(query, key, value, options)
 
 
 def _broadcasts(query, key, value) -> bool:
