@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <string>
 #include <unordered_map>
@@ -160,7 +161,7 @@ dlpack::ManagedVersioned* exchange(dlpack::ManagedVersioned* inner) {
 
 Arrays::Arrays(nb::handle first, std::int64_t stream)
     : api_(exchange_api_of(Py_TYPE(first.ptr()))), type_(Py_TYPE(first.ptr())) {
-  if (stream > 0) stream_ = reinterpret_cast<void*>(stream);
+  if (stream > 0) stream_ = std::bit_cast<void*>(stream);
   (void)read(first, "q");  // names the device; a second look at it costs little
   if (stream >= 0 || api_ == nullptr || !on_cuda()) return;
   if (api_->current_stream(device_.type, device_.index, &stream_) != 0) throw nb::python_error();

@@ -1,5 +1,6 @@
 """attention() and attention_backward() on NumPy arrays."""
 
+import concurrent.futures
 import re
 
 import numpy
@@ -224,6 +225,13 @@ def test_wrong_inputs(qkv):
         attune.attention(q[None], k, v)
     with pytest.raises(TypeError, match="unexpected keyword argument 'causal'"):
         attune.attention(q, k, v, causal=True)
+
+
+def test_many_threads_call_at_once(qkv):
+    want = attune.attention(*qkv)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        results = pool.map(lambda _: attune.attention(*qkv), range(100))
+    assert all((result == want).all() for result in results)
 
 
 def test_empty_results():

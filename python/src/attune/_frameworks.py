@@ -1,6 +1,6 @@
 """What DLPack leaves to each framework: making results, and the current stream.
 
-PyTorch does both through DLPack's exchange API, inside attune._core.
+PyTorch does both through DLPack's exchange API, inside attune._core, since 2.10; before, here.
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ def on_cuda(array) -> bool:
 
 def current_stream(array) -> int:
     """The framework's current stream on the array's device, as cudaStream_t; 0 on the CPU."""
-    if name_of(array) != "cupy":
-        return 0
-    import cupy
+    framework = name_of(array)
+    if framework == "cupy":
+        import cupy
 
-    with cupy.cuda.Device(array.device.id):
-        return cupy.cuda.get_current_stream().ptr
+        with cupy.cuda.Device(array.device.id):
+            return cupy.cuda.get_current_stream().ptr
+    if framework == "torch" and array.is_cuda:
+        import torch
+
+        return torch.cuda.current_stream(array.device).cuda_stream
+    return 0
 
 
 def empty(like, shape: tuple, dtype=None):
@@ -35,6 +40,11 @@ def empty(like, shape: tuple, dtype=None):
 
         with cupy.cuda.Device(like.device.id):
             return cupy.empty(shape, dtype or like.dtype)
+    if framework == "torch":
+        import torch
+
+        kind = like.dtype if dtype is None else getattr(torch, dtype)
+        return torch.empty(shape, dtype=kind, device=like.device)
     if on_cuda(like):
         raise NotImplementedError(
             f"results of {framework} arrays on a GPU can't be made here: the framework lets nobody "

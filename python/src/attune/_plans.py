@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from . import _blockmap, _core, _options
+from . import _blockmap, _core, _frameworks, _options
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,9 @@ class Plan:
 
         Errors: as attune.attention(). Nothing is written then.
         """
+        q = arrays.get("q")
+        if stream is None and q is not None and not _core.can_allocate(q):
+            stream = _frameworks.current_stream(q)
         self._plan.run(
             arrays, workspace, dropout_seed, dropout_offset, -1 if stream is None else stream
         )

@@ -185,7 +185,9 @@ def test_fake_tensors(qkv):
 def test_autocast(qkv):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = attend(*qkv)
+        compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")(*qkv)
     assert out.dtype == torch.bfloat16
+    assert torch.equal(compiled, out)
     assert all(g.dtype == torch.float32 for g in gradients(out, qkv))
 
 

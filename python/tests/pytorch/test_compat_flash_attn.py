@@ -124,6 +124,18 @@ def test_a_cache_without_lengths_counts_in_full():
     torch.testing.assert_close(full, flash_attn_func(q, cache, cache))
 
 
+def test_compile():
+    q = torch.randn(8, 4, 8)
+    starts = torch.tensor([0, 5, 8], dtype=torch.int32)
+
+    def attend(q):
+        dense = flash_attn_func(q[None], q[None], q[None], causal=True, window_size=(3, 0))
+        return dense[0] + flash_attn_varlen_func(q, q, q, starts, starts, 5, 5, causal=True)
+
+    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(q), attend(q))
+
+
 def test_refusals():
     q, cache = torch.randn(2, 1, 4, 8), torch.randn(2, 9, 4, 8)
     with pytest.raises(ValueError, match="both or neither"):

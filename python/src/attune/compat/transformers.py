@@ -47,7 +47,7 @@ def attention_forward(
         softcap: of the scores; s_aux: [Hq], sink logits
         returns ([B, Sq, Hq, Dv], None): there are no attention weights to return
     """
-    cache = kwargs.get("cache")
+    cache = kwargs.pop("cache", None)
     if cache is not None:  # pages of continuous batching, which the layer leaves to its attention
         key, value = cache.update(
             key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=kwargs
