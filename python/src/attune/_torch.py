@@ -42,6 +42,7 @@ def is_eager(q, k, v) -> bool:
         and type(v) is _Tensor
         and _modes() == 0
         and _transforms() is None
+        and not q.is_meta
         and _torch_ops.EXCHANGES
     )
 

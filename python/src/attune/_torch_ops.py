@@ -277,7 +277,7 @@ class AttentionBackward(torch.autograd.Function):
 
 def call(q, k, v, options: tuple, out, lse):
     """Through the dispatcher. `lse`: True, False or a tensor to write to."""
-    if _needs_operators():
+    if _needs_operators() or q.is_meta:
         operator = torch.ops.attune.attention
     elif _is_transformed():
         operator = Attention.apply

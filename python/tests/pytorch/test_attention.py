@@ -182,6 +182,11 @@ def test_fake_tensors(qkv):
     assert out.shape == (2, 4, 9, 8) and lse.shape == (2, 4, 9) and lse.dtype == torch.float32
 
 
+def test_tensors_without_data():
+    meta = [torch.empty(2, 4, 9, 8, device="meta") for _ in range(3)]
+    assert attend(*meta).shape == (2, 4, 9, 8)
+
+
 def test_autocast(qkv):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = attend(*qkv)
