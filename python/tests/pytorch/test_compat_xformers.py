@@ -6,6 +6,12 @@ import torch
 import attune.compat.xformers as xf
 
 
+@pytest.fixture(autouse=True)
+def _on_the_cpu(monkeypatch):
+    """Biases are made on the GPU where there is one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 def random(*shapes):
     return [torch.randn(shape) for shape in shapes]
 

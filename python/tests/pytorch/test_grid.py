@@ -19,7 +19,8 @@ COUNT = 1200
 class Draw:
     """A case's random choices."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, device: str):
+        self.device = device
         self.rng = random.Random(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.dtype = self.pick(torch.float32, torch.float32, torch.float16, torch.bfloat16)
@@ -35,10 +36,18 @@ class Draw:
         return self.rng.randint(least, most)
 
     def normal(self, *shape) -> torch.Tensor:
-        return torch.randn(shape, generator=self.generator).to(self.dtype)
+        numbers = torch.randn(shape, generator=self.generator, device="cpu")
+        return numbers.to(self.device, self.dtype)
 
     def visible(self, *shape) -> torch.Tensor:
-        return torch.rand(shape, generator=self.generator) < 0.7
+        return self.uniform(*shape) < 0.7
+
+    def uniform(self, *shape) -> torch.Tensor:
+        return torch.rand(shape, generator=self.generator, device="cpu").to(self.device)
+
+    def permutation(self, count: int) -> torch.Tensor:
+        order = torch.randperm(count, generator=self.generator, device="cpu")
+        return order.to(self.device)
 
     def scale(self):
         return self.pick(None, None, 0.2)
@@ -96,7 +105,7 @@ def flash_options(d: Draw, batch: int):
     causal = d.pick(True, False)
     window = d.pick((-1, -1), (-1, -1), (d.up_to(8, 0), -1), (d.up_to(8, 0), d.up_to(8, 0)))
     slopes = d.pick(None, None, (d.heads,), (batch, d.heads))
-    slopes = None if slopes is None else torch.rand(slopes, generator=d.generator)
+    slopes = None if slopes is None else d.uniform(*slopes)
     options = {
         "causal": causal,
         "window_size": window,
@@ -216,7 +225,7 @@ def flash_paged(d: Draw) -> Case:
     lengths_k = [d.up_to(most) for _ in range(b)]
     options, sequence = flash_options(d, b)
     pages = b * columns + 2
-    table = torch.randperm(pages, generator=d.generator)[: b * columns].view(b, columns).int()
+    table = d.permutation(pages)[: b * columns].view(b, columns).int()
     inputs = {
         "k": d.normal(pages, page, d.heads_k, d.d),
         "v": d.normal(pages, page, d.heads_k, d.dv),
@@ -448,7 +457,7 @@ def xformers_paged(d: Draw) -> Case:
     q_len = [d.up_to(min(n, 5)) for n in k_len]
     begins = [d.up_to(most - n, 0) for n in k_len]
     pages = b * columns
-    table = torch.randperm(pages, generator=d.generator).view(b, columns).int()
+    table = d.permutation(pages).view(b, columns).int()
     w = d.up_to(8)
     x = xformers
     kind, make, rule = d.pick(
@@ -535,7 +544,20 @@ MAKERS = (
 )
 
 
-@pytest.mark.parametrize("seed", range(COUNT), ids=lambda seed: f"seed-{seed}")
-def test_compat(seed):
+def run(seed: int, device: str) -> None:
     torch.manual_seed(seed)
-    check(MAKERS[seed % len(MAKERS)](Draw(seed // len(MAKERS) * 1000 + seed % len(MAKERS))))
+    round_, maker = divmod(seed, len(MAKERS))
+    with torch.device(device):  # where masks, lengths and tables are made
+        check(MAKERS[maker](Draw(round_ * 1000 + maker, device)))
+
+
+@pytest.mark.parametrize("seed", range(COUNT), ids=lambda seed: f"seed-{seed}")
+def test_compat(seed, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # biases are made there else
+    run(seed, "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("seed", range(COUNT // 3), ids=lambda seed: f"seed-{seed}")
+def test_compat_on_a_gpu(seed):
+    run(seed, "cuda")
