@@ -226,18 +226,22 @@ class EagerAttention(torch.autograd.Function):
     half a millisecond. The tensors that may want gradients come one by one, all options in a tuple."""
 
     @staticmethod
-    def forward(ctx, q, k, v, bias, alibi_slopes, sink, options):
+    def forward(ctx, q, k, v, bias, alibi_slopes, sink, options, wants_lse):
         o, lse = _attention(q, k, v, *options)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(q, k, v, o, lse, bias, alibi_slopes, sink)
         ctx.options = options[3:]
-        return o, lse
+        return (o, lse) if wants_lse else o
 
     @staticmethod
-    def backward(ctx, grad_o, grad_lse):
+    def backward(ctx, grad_o, grad_lse=None):
         saved = ctx.saved_tensors
         grads = _gradients(ctx, grad_o, grad_lse, saved[:5], saved[5:] + ctx.options)
-        return (*grads, None)
+        return (*grads, None, None)
+
+
+# Without what Function.apply() looks for first, which is_eager() has seen not to be there.
+_apply_eagerly = super(torch.autograd.Function, EagerAttention).apply
 
 
 class Attention(torch.autograd.Function):
@@ -292,8 +296,7 @@ def call(q, k, v, options: tuple, out, lse):
 def call_eager(q, k, v, options: tuple, out, lse):
     """Past it, with autograd."""
     if out is None and not isinstance(lse, torch.Tensor):
-        o, both = EagerAttention.apply(q, k, v, *options[:3], options)
-        return (o, both) if lse else o
+        return _apply_eagerly(q, k, v, *options[:3], options, lse)
     return _write(q, k, v, options, out, lse)
 
 
