@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -83,8 +84,16 @@ def _lse_inside(call: _Call, lse):
 
 
 def memory_efficient_attention(
-    query, key, value, attn_bias=None, p=0.0, scale=None, *, op=None, output_dtype=None
-):
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_bias: torch.Tensor | AttentionBias | None = None,
+    p: float = 0.0,
+    scale: float | None = None,
+    *,
+    op: object = None,
+    output_dtype: torch.dtype | None = None,
+) -> torch.Tensor:
     """softmax(scale · query keyᵀ + attn_bias) value, with gradients, the bias tensor's included.
 
     Shapes:
@@ -129,8 +138,16 @@ def memory_efficient_attention_forward_requires_grad(
 
 
 def memory_efficient_attention_partial(
-    query, key, value, attn_bias=None, p=0.0, scale=None, *, op=None, output_dtype=None
-):
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_bias: torch.Tensor | AttentionBias | None = None,
+    p: float = 0.0,
+    scale: float | None = None,
+    *,
+    op: object = None,
+    output_dtype: torch.dtype | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(output, lse) over some of the keys, for merge_attentions(). Differentiable."""
     return memory_efficient_attention_forward_requires_grad(
         query, key, value, attn_bias, p, scale, op=op, output_dtype=output_dtype
@@ -138,8 +155,18 @@ def memory_efficient_attention_partial(
 
 
 def memory_efficient_attention_backward(
-    grad, output, lse, query, key, value, attn_bias=None, p=0.0, scale=None, *, op=None
-):
+    grad: torch.Tensor,
+    output: torch.Tensor,
+    lse: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_bias: torch.Tensor | AttentionBias | None = None,
+    p: float = 0.0,
+    scale: float | None = None,
+    *,
+    op: object = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(dq, dk, dv), each in the shape of its input; output and lse are those of
     memory_efficient_attention_forward_requires_grad(), grad is the gradient of output."""
     _refuse_dropout(p)
@@ -165,7 +192,12 @@ def _spread(grad, like):
     return spread
 
 
-def merge_attentions(attn_split, lse_split, write_lse=True, output_dtype=None):
+def merge_attentions(
+    attn_split: torch.Tensor | Sequence[torch.Tensor],
+    lse_split: torch.Tensor | Sequence[torch.Tensor],
+    write_lse: bool = True,
+    output_dtype: torch.dtype | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Attention over all keys, from attention over parts of them: (output, lse or None).
 
     attn_split: parts [B, M, H, K] (or [B, M, G, H, K]), a list or stacked in front; lse_split
