@@ -19,6 +19,10 @@ constexpr const char* kExchangeApi = "__dlpack_c_exchange_api__";
   throw nb::value_error(message.c_str());
 }
 
+[[noreturn]] void refuse_read_only(const char* name) {
+  refuse_value(std::string(name) + " is read-only; a result is to be written there");
+}
+
 std::string type_of(nb::handle object) {
   return nb::cast<std::string>(nb::type_name(object.type()));
 }
@@ -174,14 +178,14 @@ Arrays::~Arrays() {
   }
 }
 
-TensorView Arrays::read(nb::handle object, const char* name) {
+TensorView Arrays::read(nb::handle object, const char* name, bool writes) {
   if (object.is_none()) return {};
   if (type_ == Py_TYPE(object.ptr()) ? api_ != nullptr
                                      : exchange_api_of(Py_TYPE(object.ptr())) != nullptr) {
     return read_exchange(object, name);
   }
-  if (PyObject_CheckBuffer(object.ptr()) != 0) return read_buffer(object, name);
-  return read_protocol(object, name);
+  if (PyObject_CheckBuffer(object.ptr()) != 0) return read_buffer(object, name, writes);
+  return read_protocol(object, name, writes);
 }
 
 TensorView Arrays::take(const dlpack::Tensor& tensor, const char* name) {
@@ -218,7 +222,7 @@ TensorView Arrays::read_exchange(nb::handle object, const char* name) {
   return take(tensor, name);
 }
 
-TensorView Arrays::read_buffer(nb::handle object, const char* name) {
+TensorView Arrays::read_buffer(nb::handle object, const char* name, bool writes) {
   constexpr int kWanted = PyBUF_STRIDES | PyBUF_FORMAT;
   Py_buffer buffer{};
   nb::object readable = nb::borrow<nb::object>(object);
@@ -226,7 +230,7 @@ TensorView Arrays::read_buffer(nb::handle object, const char* name) {
   if (PyObject_GetBuffer(object.ptr(), &buffer, kWanted) != 0) {
     PyErr_Clear();
     try {
-      return read_protocol(object, name);
+      return read_protocol(object, name, writes);
     } catch (const nb::python_error&) {
       // NumPy exports no ml_dtypes' bfloat16 by either way; its bits are those of a uint16.
       bfloat16 = nb::hasattr(object, "dtype") && nb::hasattr(object, "view") &&
@@ -237,6 +241,7 @@ TensorView Arrays::read_buffer(nb::handle object, const char* name) {
     if (PyObject_GetBuffer(readable.ptr(), &buffer, kWanted) != 0) throw nb::python_error();
   }
   buffers_.push_back(buffer);
+  if (writes && buffer.readonly != 0) refuse_read_only(name);
   held_.push_back(readable);
   check_rank(buffer.ndim, name);
   TensorView view;
@@ -259,7 +264,7 @@ TensorView Arrays::read_buffer(nb::handle object, const char* name) {
   return view;
 }
 
-TensorView Arrays::read_protocol(nb::handle object, const char* name) {
+TensorView Arrays::read_protocol(nb::handle object, const char* name, bool writes) {
   if (!nb::hasattr(object, "__dlpack__") || !nb::hasattr(object, "__dlpack_device__")) {
     refuse_type(std::string(name) + " is a " + type_of(object) +
                 ", which is no array: it offers neither DLPack nor a buffer");
@@ -284,10 +289,10 @@ TensorView Arrays::read_protocol(nb::handle object, const char* name) {
   }
   held_.push_back(capsule);  // not consumed: it frees itself
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned") != 0) {
-    return take(static_cast<dlpack::ManagedVersioned*>(
-                    PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"))
-                    ->tensor,
-                name);
+    const auto* versioned = static_cast<dlpack::ManagedVersioned*>(
+        PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+    if (writes && (versioned->flags & dlpack::kReadOnly) != 0) refuse_read_only(name);
+    return take(versioned->tensor, name);
   }
   auto* managed = static_cast<dlpack::Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
   if (managed == nullptr) throw nb::python_error();

@@ -34,9 +34,9 @@ class Arrays {
   // Whether allocate() and workspace() can be used.
   [[nodiscard]] bool can_allocate() const { return api_ != nullptr; }
 
-  // None is an empty view. Throws TypeError for what is no array or has a dtype that Attune does not
+  // None is an empty view. `writes`: a result goes there, so that it must not be read-only. Throws TypeError for what is no array or has a dtype that Attune does not
   // know, ValueError for one on another device or of more than 4 dimensions.
-  [[nodiscard]] TensorView read(nb::handle object, const char* name);
+  [[nodiscard]] TensorView read(nb::handle object, const char* name, bool writes = false);
   // A row-major array of the framework; `object` is it, with the axes 1 and 2 exchanged when
   // heads_first, while `view` is not.
   struct Allocated {
@@ -50,8 +50,8 @@ class Arrays {
 
  private:
   TensorView read_exchange(nb::handle object, const char* name);
-  TensorView read_buffer(nb::handle object, const char* name);
-  TensorView read_protocol(nb::handle object, const char* name);
+  TensorView read_buffer(nb::handle object, const char* name, bool writes);
+  TensorView read_protocol(nb::handle object, const char* name, bool writes);
   TensorView take(const dlpack::Tensor& tensor, const char* name);
   [[nodiscard]] dlpack::ManagedVersioned* allocate_managed(dlpack::DataType dtype,
                                                            const std::int64_t* shape, int rank);

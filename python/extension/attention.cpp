@@ -104,8 +104,8 @@ class Call {
   }
 
   // q, k, v, o and their gradients.
-  TensorView rows(nb::handle object, const char* name) {
-    const TensorView view = with_batch(arrays_.read(object, name));
+  TensorView rows(nb::handle object, const char* name, bool writes = false) {
+    const TensorView view = with_batch(arrays_.read(object, name, writes));
     return heads_first_ ? exchange_axes(view) : view;
   }
   // Pages have no heads-first form.
@@ -113,12 +113,14 @@ class Call {
     if (options_.page_table.empty()) return rows(object, name);
     return arrays_.read(object, name);
   }
-  TensorView read(nb::handle object, const char* name) { return arrays_.read(object, name); }
+  TensorView read(nb::handle object, const char* name, bool writes = false) {
+    return arrays_.read(object, name, writes);
+  }
 
   // A result in the place of `like`: given, or allocated now. Its last extent is `columns`.
   Arrays::Allocated rows_like(nb::handle given, const TensorView& like, std::int64_t columns,
                               bool three_dimensions, bool heads_first, const char* name) {
-    if (!given.is_none()) return {nb::borrow<nb::object>(given), rows(given, name)};
+    if (!given.is_none()) return {nb::borrow<nb::object>(given), rows(given, name, true)};
     if (!three_dimensions) {
       return allocate(like.dtype, {like.shape[0], like.shape[1], like.shape[2], columns},
                       heads_first, name);
@@ -139,7 +141,8 @@ class Call {
 
   // The LSE of queries q, in a place that is given, or allocated now.
   Arrays::Allocated lse(nb::handle given, const TensorView& q) {
-    if (PyBool_Check(given.ptr()) == 0) return {nb::borrow<nb::object>(given), read(given, "lse")};
+    if (PyBool_Check(given.ptr()) == 0)
+      return {nb::borrow<nb::object>(given), read(given, "lse", true)};
     if (options_.cu_seqlens_q.empty()) {
       return allocate(DType::f32, {q.shape[0], q.shape[2], q.shape[1]}, false, "lse");
     }
@@ -253,7 +256,7 @@ nb::object backward(nb::handle grad_o, nb::handle grad_lse, nb::handle q_array, 
     }
     if (PyBool_Check(place.ptr()) == 0) {
       results.append(place);
-      return call.read(place, name);
+      return call.read(place, name, true);
     }
     const TensorView of = call.read(at(options, option), name);
     const Arrays::Allocated made =

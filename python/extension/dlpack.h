@@ -41,6 +41,8 @@ struct Version {
   std::uint32_t minor;
 };
 
+inline constexpr std::uint64_t kReadOnly = 1;  // a bit of flags
+
 struct ManagedVersioned {
   Version version;
   void* context;

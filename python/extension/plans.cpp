@@ -2,10 +2,12 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <array>
 #include <attune/kernels.hpp>
 #include <attune/plan.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "attention.h"
@@ -30,6 +32,7 @@ PlanOptions options_from(const std::string& kernel, int threads, int device_inde
 struct NamedTensor {
   const char* name;
   TensorView Arguments::*view;
+  std::optional<Kind> written_by = {};  // whose result it is
 };
 
 constexpr std::array kTensors = {
@@ -44,20 +47,20 @@ constexpr std::array kTensors = {
     NamedTensor{"cu_seqlens_k", &Arguments::cu_seqlens_k},
     NamedTensor{"page_table", &Arguments::page_table},
     NamedTensor{"dropout_state", &Arguments::dropout_state},
-    NamedTensor{"o", &Arguments::o},
-    NamedTensor{"lse", &Arguments::lse},
+    NamedTensor{"o", &Arguments::o, Kind::forward},
+    NamedTensor{"lse", &Arguments::lse, Kind::forward},
     NamedTensor{"grad_o", &Arguments::grad_o},
     NamedTensor{"grad_lse", &Arguments::grad_lse},
-    NamedTensor{"grad_q", &Arguments::grad_q},
-    NamedTensor{"grad_k", &Arguments::grad_k},
-    NamedTensor{"grad_v", &Arguments::grad_v},
-    NamedTensor{"grad_bias", &Arguments::grad_bias},
-    NamedTensor{"grad_sink", &Arguments::grad_sink},
-    NamedTensor{"grad_alibi_slopes", &Arguments::grad_alibi_slopes},
+    NamedTensor{"grad_q", &Arguments::grad_q, Kind::backward},
+    NamedTensor{"grad_k", &Arguments::grad_k, Kind::backward},
+    NamedTensor{"grad_v", &Arguments::grad_v, Kind::backward},
+    NamedTensor{"grad_bias", &Arguments::grad_bias, Kind::backward},
+    NamedTensor{"grad_sink", &Arguments::grad_sink, Kind::backward},
+    NamedTensor{"grad_alibi_slopes", &Arguments::grad_alibi_slopes, Kind::backward},
 };
 
 // Every name of `tensors` is one of the above; q is among them.
-Arguments arguments_from(Arrays& arrays, const nb::dict& tensors) {
+Arguments arguments_from(Arrays& arrays, const nb::dict& tensors, Kind kind) {
   Arguments arguments;
   for (const auto& [key, array] : tensors) {
     const auto name = nb::cast<std::string>(key);
@@ -67,7 +70,7 @@ Arguments arguments_from(Arrays& arrays, const nb::dict& tensors) {
     if (known == kTensors.end()) {
       throw nb::type_error(("a plan has no tensor '" + name + "'").c_str());
     }
-    arguments.*(known->view) = arrays.read(array, known->name);
+    arguments.*(known->view) = arrays.read(array, known->name, known->written_by == kind);
   }
   return arguments;
 }
@@ -80,7 +83,7 @@ nb::handle query_of(const nb::dict& tensors) {
 void run(const Plan& plan, const nb::dict& tensors, nb::handle workspace, std::uint64_t seed,
          std::uint64_t offset, std::int64_t stream) {
   Arrays arrays(query_of(tensors), stream);
-  Arguments arguments = arguments_from(arrays, tensors);
+  Arguments arguments = arguments_from(arrays, tensors, plan.problem().kind);
   const bool cuda = plan.device_index() >= 0;
   if (cuda != arrays.on_cuda()) {
     throw nb::value_error(cuda ? "the plan is for a GPU, but q is on the CPU"
@@ -89,7 +92,7 @@ void run(const Plan& plan, const nb::dict& tensors, nb::handle workspace, std::u
   arguments.dropout_seed = seed;
   arguments.dropout_offset = offset;
   arguments.stream = arrays.stream();
-  const TensorView scratch = arrays.read(workspace, "workspace");
+  const TensorView scratch = arrays.read(workspace, "workspace", true);
   if (!scratch.empty() && (scratch.dtype != DType::u8 || scratch.rank != 1)) {
     throw nb::value_error(("workspace is " + to_string(scratch) + "; it takes u8[bytes]").c_str());
   }

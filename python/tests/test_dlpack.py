@@ -63,3 +63,5 @@ def test_jax(dtype):
     want, want_lse = attention(*(numpy.asarray(array, dtype="f8") for array in arrays))
     assert_close(o, want, dtype)
     assert_close(lse, want_lse)
+    with pytest.raises(ValueError, match="out is read-only"):
+        attune.attention(*arrays, out=o)

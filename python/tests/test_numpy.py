@@ -215,6 +215,20 @@ def test_refusals_name_the_value_and_write_nothing(qkv, options, error, words):
     assert len(set(out.ravel())) == 1
 
 
+def test_read_only_results_are_refused(qkv):
+    q, k, v = qkv
+    out, lse = numpy.full((2, 9, 6, 12), 7, "f4"), numpy.full((2, 6, 9), 7, "f4")
+    for name, array in (("out", out), ("lse", lse)):
+        array.flags.writeable = False
+        with pytest.raises(ValueError, match=f"{name} is read-only"):
+            attune.attention(q, k, v, **{"out": out, "lse": lse, name: array})
+        array.flags.writeable = True
+        assert (array == 7).all()
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="o is read-only"):
+        attune.plan(q, k, v).run(q=q, k=k, v=v, o=out)
+
+
 def test_wrong_inputs(qkv):
     q, k, v = qkv
     with pytest.raises(ValueError, match="hkv = 4"):

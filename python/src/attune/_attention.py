@@ -108,6 +108,8 @@ def attention(q, k, v, *, out=None, lse=False, **options):
         from . import _torch
 
         return _torch.attention(q, k, v, out=out, lse=lse, **options)
+    _frameworks.check_writable(out, "out")
+    _frameworks.check_writable(lse, "lse")
     _set_stream(q, options)
     packed = _options.pack(**options)
     out, lse = _results(q, v, out, lse, options)

@@ -17,6 +17,12 @@ def on_cuda(array) -> bool:
     return device is not None and int(device()[0]) in (2, 13)
 
 
+def check_writable(array, name: str) -> None:
+    """Refuses a place for a result in an immutable array whose DLPack does not say so."""
+    if name_of(array) == "jax":
+        raise ValueError(f"{name} is read-only: arrays of JAX are immutable")
+
+
 def current_stream(array) -> int:
     """The framework's current stream on the array's device, as cudaStream_t; 0 on the CPU."""
     framework = name_of(array)
