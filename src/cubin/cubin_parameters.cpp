@@ -56,6 +56,26 @@ Expected<std::vector<std::uint32_t>> read_parameters(std::span<const std::byte> 
   return bytes;
 }
 
+Expected<std::optional<std::uint64_t>> read_required_threads(std::span<const std::byte> cubin,
+                                                             std::string_view kernel) {
+  const auto elf = read_cubin(cubin);
+  if (!elf.ok()) return elf.status();
+  const ElfSection* own = elf->section(".nv.info." + std::string(kernel));
+  if (own == nullptr) return contradicts_itself(fmt::format("it has no kernel {}", kernel));
+  constexpr unsigned kRequiredThreads = 0x10;  // x, y, z
+  std::optional<std::uint64_t> threads;
+  const Status status = each_record(*own, [&](const NvInfoRecord& record) {
+    if (record.attribute != kRequiredThreads) return;
+    threads = 1;
+    for (std::uint64_t axis = 0; axis < 3; ++axis) {
+      const std::uint64_t extent = number_at<std::uint32_t>(record.data, axis * 4).value_or(1);
+      *threads *= extent & 0xfffff;
+    }
+  });
+  if (!status.ok()) return status;
+  return threads;
+}
+
 Expected<std::vector<std::string_view>> read_kernels(std::span<const std::byte> cubin) {
   const auto elf = read_cubin(cubin);
   if (!elf.ok()) return elf.status();

@@ -132,6 +132,14 @@ Status read_cubin(Binary& binary, bool target_declared) {
   auto parameters = read_parameters(binary.bytes, binary.symbol);
   if (!parameters.ok()) return parameters.status();
   binary.parameter_bytes = *std::move(parameters);
+  const auto required = read_required_threads(binary.bytes, binary.symbol);
+  if (!required.ok()) return required.status();
+  const auto& [x, y, z] = binary.launch.block;
+  if (*required && **required != static_cast<std::uint64_t>(x * y * z)) {
+    return {Code::invalid_argument,
+            fmt::format("is compiled for blocks of {} threads, and the launch has {} x {} x {}",
+                        **required, x, y, z)};
+  }
   return {};
 }
 
@@ -197,7 +205,8 @@ Expected<BinaryForm> form_of(std::span<const std::byte> bytes) {
   return Status{Code::invalid_argument, "is neither a cubin nor PTX nor a fatbin"};
 }
 
-Status read_binary(Binary& binary, bool target_declared) {
+Status read_binary(Binary& binary) {
+  const bool target_declared = binary.target_declared;
   const auto form = form_of(binary.bytes);
   if (!form.ok()) return in_file(binary.path, form.status());
   binary.form = *form;

@@ -25,7 +25,7 @@ struct PtxEntry {
 [[nodiscard]] Expected<BinaryForm> form_of(std::span<const std::byte> bytes);
 
 // Fills target, form and parameter_bytes from `bytes`, and the symbol where there is only one. A target
-// that was declared is held against the file's. Errors begin with the path.
-[[nodiscard]] Status read_binary(Binary& binary, bool target_declared);
+// that was declared is held against the file's, and the threads of a block. Errors begin with the path.
+[[nodiscard]] Status read_binary(Binary& binary);
 
 }  // namespace attune::wrap

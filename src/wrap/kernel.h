@@ -64,7 +64,9 @@ struct LaunchShape {
 // One compiled file for one architecture.
 struct Binary {
   BinaryForm form = BinaryForm::cubin;
-  std::filesystem::path path;
+  std::filesystem::path path;     // of Triton's metadata until its files are read
+  bool metadata = false;
+  bool target_declared = false;
   std::string symbol;
   Target target;  // of a fatbin: the first one that is in it, or arch 0: nobody knows
   LaunchShape launch;
@@ -92,6 +94,7 @@ struct Configuration {
 struct HostFunction {
   std::string name;
   std::filesystem::path source;  // empty: it comes from elsewhere
+  Place place;
 };
 
 struct Kernel {

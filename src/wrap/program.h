@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,6 +15,7 @@
 #include <variant>
 #include <vector>
 
+#include "io/tensor.h"
 #include "wrap/element.h"
 #include "wrap/expression.h"
 #include "wrap/json_tree.h"
@@ -51,6 +53,7 @@ struct TensorDeclaration {
   // A constant: where it comes from.
   std::filesystem::path file;
   std::string tensor;
+  std::shared_ptr<const Tensor> data;
   Place place;
 };
 
@@ -75,7 +78,8 @@ using Argument =
 
 struct KernelStep {
   std::size_t kernel = 0;
-  std::vector<std::optional<Argument>> arguments;  // as Kernel::parameters; none: a constant
+  std::vector<std::optional<Argument>> arguments;  // as Kernel::parameters; none: not given
+  std::optional<std::array<Expression, 3>> grid;   // in place of the configurations'
 };
 
 // Tensors by their names in attune::Arguments.
