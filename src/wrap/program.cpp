@@ -13,6 +13,13 @@ std::optional<Range> Program::range_of(const std::string& size) const {
   return found->range;
 }
 
+std::optional<std::size_t> AttentionStep::tensor(std::string_view name) const {
+  for (const auto& [own, tensor] : tensors) {
+    if (own == name) return tensor;
+  }
+  return std::nullopt;
+}
+
 std::optional<std::size_t> Program::tensor_named(std::string_view tensor) const {
   const auto found = std::find_if(tensors.begin(), tensors.end(),
                                   [&](const TensorDeclaration& t) { return t.name == tensor; });

@@ -87,6 +87,10 @@ struct AttentionStep {
   std::string problem;  // words of a Problem's text, without what the tensors say
   std::vector<std::pair<std::string, std::size_t>> tensors;
   std::uint64_t dropout_seed = 0, dropout_offset = 0;
+  // Packed or paged: the longest lengths, which no tensor says.
+  std::optional<Expression> max_seqlen_q, max_seqlen_k;
+
+  [[nodiscard]] std::optional<std::size_t> tensor(std::string_view name) const;
 };
 
 struct CopyStep {

@@ -164,13 +164,17 @@ class StepReader {
       } else if (field.name == "dropout_offset") {
         step.dropout_offset =
             static_cast<std::uint64_t>(reading_.integer(field.value, here, 0, kMost));
+      } else if (field.name == "max_seqlen_q") {
+        step.max_seqlen_q = reading_.expression(field.value, here);
+      } else if (field.name == "max_seqlen_k") {
+        step.max_seqlen_k = reading_.expression(field.value, here);
       } else if (std::find(kAttentionTensors.begin(), kAttentionTensors.end(), field.name) !=
                  kAttentionTensors.end()) {
         step.tensors.emplace_back(field.name, tensor(field.value, here));
       } else {
         reading_.refuse(field.value, here,
-                        "attention has no such tensor; it has problem, dropout_seed, "
-                        "dropout_offset, q, k, v, o, lse, bias and the others of "
+                        "attention has no such field; it has problem, dropout_seed, dropout_offset, "
+                        "max_seqlen_q, max_seqlen_k, q, k, v, o, lse, bias and the others of "
                         "attune::Arguments");
         return false;
       }
