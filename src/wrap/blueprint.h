@@ -77,6 +77,7 @@ struct Blueprint {
 
 // Pieces of the generated text, one file each.
 [[nodiscard]] std::string emit_header(const Blueprint& blueprint);
+[[nodiscard]] std::string emit_runtime(const Blueprint& blueprint);
 [[nodiscard]] std::string emit_source(const Blueprint& blueprint);
 [[nodiscard]] std::string emit_tables(const Blueprint& blueprint);
 [[nodiscard]] std::string emit_arguments(const Blueprint& blueprint);

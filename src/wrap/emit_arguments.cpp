@@ -105,7 +105,6 @@ std::string workspace(const Blueprint& b) {
 std::string addresses(const Blueprint& b) {
   const Program& p = *b.program;
   const bool cpu = b.options.cpu;
-  const std::string base_type = cpu ? "char*" : "DevicePointer";
   std::string t = fmt::format(
       "\n// Where everything lies: constants, then the workspace, then views.\n"
       "inline void take_addresses(Run& run, [[maybe_unused]] Address constants{}) {{\n"
@@ -117,9 +116,8 @@ std::string addresses(const Blueprint& b) {
   for (std::size_t i = 0; i < p.tensors.size(); ++i) {
     const TensorDeclaration& tensor = p.tensors[i];
     if (is_outside(tensor)) {
-      t += fmt::format(cpu ? "  at.{} = static_cast<char*>(run.arguments->{}.data);\n"
-                           : "  at.{} = reinterpret_cast<Address>(run.arguments->{}.data);\n",
-                       b.place[i], tensor.name);
+      t += fmt::format("  at.{} = {}<Address>(run.arguments->{}.data);\n", b.place[i],
+                       cpu ? "static_cast" : "reinterpret_cast", tensor.name);
     } else if (tensor.role == TensorRole::constant) {
       t += fmt::format("  at.{} = constants + {};\n", b.place[i], b.constant_offset[i]);
     }

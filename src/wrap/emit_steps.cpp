@@ -2,9 +2,10 @@
 #include <fmt/format.h>
 
 #include <bit>
-#include <cmath>
 #include <cstring>
 
+#include "io/convert.h"
+#include "io/tensor.h"
 #include "wrap/blueprint.h"
 #include "wrap/kernel_step.h"
 #include "wrap/naming.h"
@@ -13,24 +14,15 @@ namespace attune::wrap {
 
 namespace {
 
-// Bits of a half: rounded to nearest, ties to even.
-std::uint16_t half_bits(double value, int exponent_bits, int mantissa_bits) {
-  const std::uint16_t sign = std::signbit(value) ? 0x8000 : 0;
-  double magnitude = std::fabs(value);
-  const int bias = (1 << (exponent_bits - 1)) - 1;
-  int exponent = 0;
-  (void)std::frexp(magnitude, &exponent);
-  exponent = std::max(exponent - 1, 1 - bias);
-  const double unit = std::ldexp(1.0, exponent - mantissa_bits);
-  const double rounded = std::nearbyint(magnitude / unit);
-  // A mantissa that rounds up to the next power of two carries into the exponent by itself.
-  const double bits = rounded + std::ldexp(static_cast<double>(exponent + bias - 1), mantissa_bits);
-  const double infinity = std::ldexp(std::ldexp(1.0, exponent_bits) - 1, mantissa_bits);
-  return static_cast<std::uint16_t>(sign | static_cast<std::uint16_t>(std::min(bits, infinity)));
-}
-
+// Rounded to nearest, ties to even.
 std::uint16_t bits_of_half(Element element, double value) {
-  return element == Element::f16 ? half_bits(value, 5, 10) : half_bits(value, 8, 7);
+  auto wide = make_tensor("", DType::f64, {});
+  std::uint16_t bits = 0;
+  if (!wide.ok()) return bits;
+  std::memcpy(wide->data.data(), &value, sizeof(value));
+  const auto half = cast(*wide, element == Element::f16 ? DType::f16 : DType::bf16);
+  if (half.ok()) std::memcpy(&bits, half->data.data(), sizeof(bits));
+  return bits;
 }
 
 std::string cpp_type(Element element) {

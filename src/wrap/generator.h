@@ -26,6 +26,11 @@ struct PackageFile {
 [[nodiscard]] Expected<std::vector<PackageFile>> generate(const Program& program,
                                                           const GenerateOptions& options);
 
+// Sources of the user's functions, which go into the package as they are.
+[[nodiscard]] Expected<std::vector<PackageFile>> user_files(const Program& program,
+                                                            const std::filesystem::path& folder,
+                                                            bool cpu);
+
 // Writes them below `folder`, which is made if need be; other files there are left alone.
 [[nodiscard]] Status write_package(const std::vector<PackageFile>& files,
                                    const std::filesystem::path& folder);

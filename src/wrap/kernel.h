@@ -42,7 +42,6 @@ struct DescriptorLayout {
   int element_bytes = 0;
   int element_type = 0;  // as CUtensorMapDataType
   std::vector<std::int64_t> block;
-  bool fp4_padded = false;
 };
 
 // How a kernel is launched, beside its grid.

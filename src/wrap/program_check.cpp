@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <set>
 #include <utility>
@@ -307,11 +308,18 @@ class Checker {
     const bool whole = tensor.element != Element::f32 && tensor.element != Element::f16 &&
                        tensor.element != Element::bf16 && tensor.element != Element::f64;
     const bool is_f8 = tensor.element == Element::f8e4m3 || tensor.element == Element::f8e5m2;
-    if ((whole && action.value != std::floor(action.value)) || (is_f8 && action.value != 0)) {
+    if ((whole && (action.value != std::floor(action.value) || std::fabs(action.value) > 9e18)) || (is_f8 && action.value != 0)) {
       return refused(step, fmt::format("{} is no value of {}, a {}", action.value, tensor.name,
                                        facts(tensor.element).name));
     }
-    return {};
+    // The driver fills with words of at most four bytes.
+    if (bytes_of(tensor.element) != 8) return {};
+    const auto bits = tensor.element == Element::f64
+                          ? std::bit_cast<std::uint64_t>(action.value)
+                          : static_cast<std::uint64_t>(static_cast<std::int64_t>(action.value));
+    if ((bits >> 32) == (bits & 0xffffffffU)) return {};
+    return refused(step, fmt::format("{} is no value that a {} is filled with: its two words differ",
+                                     action.value, facts(tensor.element).name));
   }
 
   Status call(const Step& step, const CallStep& action) {

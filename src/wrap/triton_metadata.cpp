@@ -176,9 +176,14 @@ class Reader {
     DescriptorLayout layout;
     layout.swizzle = static_cast<int>(integer(node, "swizzle", 0, 3, -1));
     layout.element_bytes = static_cast<int>(integer(node, "elem_size", 1, 8, 0));
-    layout.element_type = static_cast<int>(integer(node, "elem_type", 0, 15, -1));
+    // The device's numbers of three types are not the driver's, CUtensorMapDataType.
+    constexpr std::array kDriverTypes = {0, 1, 2, 3, 4, 5, 6, 7, 10, 8, 9, 11, 12, 13, 14, 15};
+    const std::int64_t type = integer(node, "elem_type", 0, 15, -1);
+    layout.element_type = type < 0 ? 0 : kDriverTypes[static_cast<std::size_t>(type)];
     const JsonNode* fp4 = node.field("fp4_padded");
-    layout.fp4_padded = fp4 != nullptr && fp4->boolean;
+    if (fp4 != nullptr && fp4->boolean) {
+      refuse(*fp4, "tensordesc_meta: descriptors of padded fp4 are not wrapped");
+    }
     const JsonNode* block = node.field("block_size");
     if (block == nullptr || block->kind != Kind::array || block->elements.empty() ||
         block->elements.size() > 5) {

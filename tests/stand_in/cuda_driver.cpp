@@ -16,6 +16,7 @@
 
 #include "launch/cuda_types.h"
 #include "tests/stand_in/control.h"
+#include "tests/stand_in/module_image.h"
 
 // NOLINTBEGIN: names are those of the library that this stands in for.
 namespace attune::testing {
@@ -48,6 +49,7 @@ struct Module {
   Context* context;
   std::vector<std::unique_ptr<Function>> functions;
   bool backward = false;  // it has the kernels of a backward row
+  ModuleImage image;
 };
 struct Stream {
   Context* context;
@@ -74,7 +76,10 @@ struct State {
   std::map<DevicePointer, std::size_t> memory;
   StandInLaunch latest{};
   StandInLaunch first[kStandInLaunches]{};
+  std::vector<std::string> launch_texts;
   int launches = 0;
+  int modules = 0, primaries = 0;
+  int fail_at = -1, fail_with = 0;
   std::uint64_t next_id = 1;
 };
 
@@ -95,6 +100,7 @@ Result enter(const char* name) {
   const std::lock_guard lock(s.mutex);
   s.calls.push_back(name);
   ++s.counts[name];
+  if (static_cast<int>(s.calls.size()) - 1 == s.fail_at) return s.fail_with;
   const auto order = s.orders.find(name);
   if (order == s.orders.end()) return 0;
   if (order->second.skip-- > 0) return 0;
@@ -165,6 +171,8 @@ void reset(const StandInDevice* devices, int count) {
   s.counts.clear();
   s.calls.clear();
   s.launches = 0;
+  s.launch_texts.clear();
+  s.fail_at = -1;
   s.latest = {};
   for (Stream* stream : s.streams) stream->capturing = false;
 }
@@ -267,6 +275,18 @@ const StandInControl attune_stand_in_control = {
       for (auto& [device, context] : state().primary) context->id = state().next_id++;
     },
     create_stream,
+    [](int call, int result) {
+      const std::lock_guard lock(state().mutex);
+      state().fail_at = call;
+      state().fail_with = result;
+    },
+    [](int n) {
+      const std::lock_guard lock(state().mutex);
+      const auto& texts = state().launch_texts;
+      return n < static_cast<int>(texts.size()) ? texts[static_cast<std::size_t>(n)].c_str() : "";
+    },
+    [] { return state().modules; },
+    [] { return state().primaries; },
     [](void* stream) { return static_cast<Stream*>(stream)->valid; },
 };
 
@@ -345,7 +365,13 @@ Result cuDevicePrimaryCtxRetain(void** context, int device) {
   const std::lock_guard lock(s.mutex);
   Context*& primary = s.primary[device];
   if (primary == nullptr) primary = make_context(device);
+  ++s.primaries;
   *context = primary;
+  return 0;
+}
+Result cuDevicePrimaryCtxRelease_v2(int) {
+  ENTER("cuDevicePrimaryCtxRelease");
+  --state().primaries;
   return 0;
 }
 Result cuCtxGetCurrent(void** context) {
@@ -389,14 +415,20 @@ Result cuModuleLoadData(void** module, const void* image) {
   if (current() == nullptr) return kInvalidContext;
   if (image == nullptr) return kInvalidImage;
   if (const Result result = synchronising(); result != 0) return result;
-  *module = new Module{current(), {}};
+  ModuleImage read = read_image(image);
+  if (!read.valid) return kInvalidImage;
+  auto* made = new Module{current(), {}, false, std::move(read)};
+  const std::lock_guard lock(state().mutex);
+  ++state().modules;
+  *module = made;
   return 0;
 }
 Result cuModuleGetFunction(void** function, void* module, const char* name) {
   ENTER("cuModuleGetFunction");
   const std::set<std::string> known = {"attune_kernel", "attune_kernel_rows",
                                        "attune_kernel_finish", "attune_kernel_bias"};
-  if (known.count(name) == 0) return kNotFound;
+  const auto& kernels = static_cast<Module*>(module)->image.parameters;
+  if (known.count(name) == 0 && kernels.count(name) == 0) return kNotFound;
   auto& functions = static_cast<Module*>(module)->functions;
   if (std::strcmp(name, "attune_kernel_rows") == 0) static_cast<Module*>(module)->backward = true;
   functions.emplace_back(new Function{static_cast<Module*>(module), name});
@@ -406,16 +438,33 @@ Result cuModuleGetFunction(void** function, void* module, const char* name) {
 Result cuModuleUnload(void* module) {
   ENTER("cuModuleUnload");
   delete static_cast<Module*>(module);
+  const std::lock_guard lock(state().mutex);
+  --state().modules;
   return 0;
 }
-Result cuFuncGetAttribute(int* value, int, void*) {
+Result cuFuncGetAttribute(int* value, int attribute, void*) {
   ENTER("cuFuncGetAttribute");
-  *value = 128;
+  *value = attribute == attune::cuda::kFunctionStaticShared ? 0
+           : attribute == attune::cuda::kFunctionMaxThreads ? 1024
+                                                            : 128;
+  return 0;
+}
+Result cuFuncGetParamInfo(void* function, std::size_t index, std::size_t* offset,
+                          std::size_t* bytes) {
+  ENTER("cuFuncGetParamInfo");
+  const auto* f = static_cast<Function*>(function);
+  const auto found = f->module->image.parameters.find(f->name);
+  if (found == f->module->image.parameters.end() || index >= found->second.size()) {
+    return kInvalidValue;
+  }
+  *offset = 0;
+  *bytes = found->second[index];
   return 0;
 }
 Result cuFuncSetAttribute(void* function, int attribute, int value) {
   ENTER("cuFuncSetAttribute");
   auto* f = static_cast<Function*>(function);
+  if (attribute == attune::cuda::kFunctionNonPortableCluster) return 0;
   if (attribute != attune::cuda::kFunctionDynamicShared) return kInvalidValue;
   if (value >
       state().devices.at(static_cast<std::size_t>(f->module->context->device)).shared_per_block) {
@@ -436,7 +485,7 @@ Result cuLaunchKernelEx(const LaunchConfig* config, void* function, void** param
     if (state().streams.count(stream) == 0 || stream->context != current()) return kInvalidHandle;
   }
   if (config->grid_x < 1 || config->grid_x > 2147483647U || config->grid_y < 1 ||
-      config->grid_y > 65535 || config->grid_z != 1 || config->block_x > 1024 ||
+      config->grid_y > 65535 || config->grid_z < 1 || config->grid_z > 65535 || config->block_x > 1024 ||
       static_cast<int>(config->shared_bytes) > f->dynamic_shared) {
     return kInvalidValue;
   }
@@ -458,13 +507,17 @@ Result cuLaunchKernelEx(const LaunchConfig* config, void* function, void** param
   launch.stream = config->stream;
   launch.context = current();
   std::snprintf(launch.function, sizeof(launch.function), "%s", f->name.c_str());
-  if (f->module->backward) {
+  if (f->name.find("attune_kernel") != 0) {
+    // Its arguments are in the text.
+  } else if (f->module->backward) {
     std::memcpy(&launch.backward, params[0], sizeof(launch.backward));
     launch.params = launch.backward.f;
   } else {
     std::memcpy(&launch.params, params[0], sizeof(launch.params));
   }
+  std::string text = text_of(f->name, *config, f->module->image, params);
   const std::lock_guard lock(state().mutex);
+  state().launch_texts.push_back(std::move(text));
   state().latest = launch;
   if (state().launches < kStandInLaunches) state().first[state().launches] = launch;
   ++state().launches;
@@ -502,6 +555,56 @@ Result cuMemFreeAsync(DevicePointer address, void*) {
 Result cuMemcpyHtoD_v2(DevicePointer to, const void* from, std::size_t bytes) {
   ENTER("cuMemcpyHtoD");
   std::memcpy(reinterpret_cast<void*>(to), from, bytes);
+  return 0;
+}
+Result cuMemcpyHtoDAsync_v2(DevicePointer to, const void* from, std::size_t bytes, void*) {
+  ENTER("cuMemcpyHtoDAsync");
+  std::memcpy(reinterpret_cast<void*>(to), from, bytes);
+  return 0;
+}
+Result cuMemcpyDtoDAsync_v2(DevicePointer to, DevicePointer from, std::size_t bytes, void*) {
+  ENTER("cuMemcpyDtoDAsync");
+  std::memmove(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes);
+  return 0;
+}
+Result cuMemcpy2DAsync_v2(const attune::cuda::Copy2D* c, void*) {
+  ENTER("cuMemcpy2DAsync");
+  for (std::size_t row = 0; row < c->height; ++row) {
+    std::memmove(reinterpret_cast<void*>(c->to_device + row * c->to_pitch),
+                 reinterpret_cast<const void*>(c->from_device + row * c->from_pitch),
+                 c->width_bytes);
+  }
+  return 0;
+}
+Result cuMemsetD8Async(DevicePointer to, unsigned char value, std::size_t count, void*) {
+  ENTER("cuMemsetD8Async");
+  std::memset(reinterpret_cast<void*>(to), value, count);
+  return 0;
+}
+Result cuMemsetD16Async(DevicePointer to, unsigned short value, std::size_t count, void*) {
+  ENTER("cuMemsetD16Async");
+  std::fill_n(reinterpret_cast<unsigned short*>(to), count, value);
+  return 0;
+}
+Result cuMemsetD32Async(DevicePointer to, unsigned value, std::size_t count, void*) {
+  ENTER("cuMemsetD32Async");
+  std::fill_n(reinterpret_cast<unsigned*>(to), count, value);
+  return 0;
+}
+// The map is what it was made from, so that a launch shows it.
+Result cuTensorMapEncodeTiled(void* map, int type, unsigned rank, void* address,
+                              const unsigned long long* extents, const unsigned long long* pitches,
+                              const unsigned* tile, const unsigned*, int, int swizzle, int, int) {
+  ENTER("cuTensorMapEncodeTiled");
+  auto* words = static_cast<unsigned long long*>(map);
+  *words++ = static_cast<unsigned long long>(type);
+  *words++ = reinterpret_cast<std::uintptr_t>(address);
+  *words++ = static_cast<unsigned long long>(swizzle);
+  for (unsigned axis = 0; axis < rank; ++axis) {
+    *words++ = extents[axis];
+    *words++ = tile[axis];
+    if (axis + 1 < rank) *words++ = pitches[axis];
+  }
   return 0;
 }
 Result cuMemcpyDtoH_v2(void* to, DevicePointer from, std::size_t bytes) {

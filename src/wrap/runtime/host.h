@@ -110,6 +110,12 @@ inline int load_constants(Instance& instance) {
   return image_bytes(instance.folder, instance.tables->constants, instance.constants, &bytes);
 }
 
+// Nobody writes through it.
+inline char* constants_of(const Instance& instance) {
+  const char* embedded = instance.tables->constants.embedded;
+  return embedded != nullptr ? const_cast<char*>(embedded) : instance.constants.get();
+}
+
 inline attune_tensor view_of(void* data, int dtype, int rank, const std::int64_t* shape,
                              const std::int64_t* strides) {
   attune_tensor view{};

@@ -15,6 +15,14 @@ struct Call {
   Stream stream;
 };
 
+// Makes the call's context current and finds what the instance has in it.
+inline int enter(Instance& instance, Stream stream, ContextScope& scope, Call& call) {
+  if (const int code = scope.enter(instance, stream)) return code;
+  call.instance = &instance;
+  call.stream = stream;
+  return enter_context(instance, scope.context(), &call.loaded);
+}
+
 struct Grid {
   std::int64_t x, y, z;
   bool fold;  // what of y is past the limit goes to z: the kernel knows how to read it
