@@ -132,6 +132,14 @@ class StepEmitter {
     const Configuration& c = k.configurations[choice.configuration];
     Names locals;
     std::string t, list;
+    const auto grid = grid_of(p_, step, c);
+    for (const LaunchValue& value : choice.values) {
+      if (value.kind != LaunchValue::Kind::tensor_map) continue;
+      // There are no maps of tensors without elements.
+      t += fmt::format("{}if ({} == 0) return ATTUNE_WRAPPED_OK;\n", in,
+                       over_sizes(count_of({grid[0], grid[1], grid[2]})));
+      break;
+    }
     for (const LaunchValue& value : choice.values) {
       const std::string name = locals.unique(local_name(k, value));
       t += in + this->value(step, c, value, name) + "\n";
@@ -143,7 +151,6 @@ class StepEmitter {
     }
     const bool none = choice.values.empty();
     if (!none) t += fmt::format("{}void* arguments[] = {{{}}};\n", in, list);
-    const auto grid = grid_of(p_, step, c);
     t += fmt::format("{}return launch(run.call, {}, {{{}, {}, {}, {}}}, {});\n", in, choice.variant,
                      over_sizes(grid[0]), over_sizes(grid[1]), over_sizes(grid[2]),
                      c.fold ? "true" : "false", none ? "nullptr" : "arguments");

@@ -38,6 +38,7 @@ struct StandInControl {
   // Names of all calls since the reset, each on a line; valid until the next call of this.
   const char* (*log)();
   int (*count)(const char* name);  // calls of that name since the reset
+  int (*calls)();                  // all calls since the reset
   const StandInLaunch* (*latest)();
   const StandInLaunch* (*launch)(int n);  // the n-th since the reset, of the first few
   int (*launches)();
@@ -58,6 +59,8 @@ struct StandInControl {
   const char* (*launch_text)(int n);
   int (*modules)();    // loaded now
   int (*primaries)();  // times that primary contexts are retained, beyond being released
+  void (*begin_capture)(void* stream);
+  void (*end_capture)(void* stream);
   // Whether the stream's capture, begun and ended by the driver's own calls, is still valid.
   bool (*capture_is_valid)(void* stream);
 };

@@ -78,7 +78,8 @@ struct State {
   StandInLaunch first[kStandInLaunches]{};
   std::vector<std::string> launch_texts;
   int launches = 0;
-  int modules = 0, primaries = 0;
+  std::set<Module*> modules;
+  int primaries = 0;
   int fail_at = -1, fail_with = 0;
   std::uint64_t next_id = 1;
 };
@@ -214,6 +215,11 @@ void destroy_context(void* context) {
   State& s = state();
   const std::lock_guard lock(s.mutex);
   s.alive.erase(static_cast<Context*>(context));
+  for (auto at = s.modules.begin(); at != s.modules.end();) {
+    Module* module = *at;
+    at = module->context == context ? s.modules.erase(at) : std::next(at);
+    if (module->context == context) delete module;
+  }
   s.free_contexts.push_back(static_cast<Context*>(context));
 }
 
@@ -254,6 +260,10 @@ const StandInControl attune_stand_in_control = {
     fail,
     log_of_calls,
     count_of,
+    [] {
+      const std::lock_guard lock(state().mutex);
+      return static_cast<int>(state().calls.size());
+    },
     [] { return static_cast<const StandInLaunch*>(&state().latest); },
     [](int n) { return static_cast<const StandInLaunch*>(&state().first[n]); },
     [] { return state().launches; },
@@ -285,8 +295,17 @@ const StandInControl attune_stand_in_control = {
       const auto& texts = state().launch_texts;
       return n < static_cast<int>(texts.size()) ? texts[static_cast<std::size_t>(n)].c_str() : "";
     },
-    [] { return state().modules; },
+    [] { return static_cast<int>(state().modules.size()); },
     [] { return state().primaries; },
+    [](void* stream) {
+      const std::lock_guard lock(state().mutex);
+      static_cast<Stream*>(stream)->capturing = true;
+      static_cast<Stream*>(stream)->valid = true;
+    },
+    [](void* stream) {
+      const std::lock_guard lock(state().mutex);
+      static_cast<Stream*>(stream)->capturing = false;
+    },
     [](void* stream) { return static_cast<Stream*>(stream)->valid; },
 };
 
@@ -380,6 +399,9 @@ Result cuCtxGetCurrent(void** context) {
   return 0;
 }
 Result cuCtxGetId(void* context, unsigned long long* id) {
+  ENTER("cuCtxGetId");
+  const std::lock_guard lock(state().mutex);
+  if (state().alive.count(static_cast<Context*>(context)) == 0) return kInvalidContext;
   *id = static_cast<Context*>(context)->id;
   return 0;
 }
@@ -419,7 +441,7 @@ Result cuModuleLoadData(void** module, const void* image) {
   if (!read.valid) return kInvalidImage;
   auto* made = new Module{current(), {}, false, std::move(read)};
   const std::lock_guard lock(state().mutex);
-  ++state().modules;
+  state().modules.insert(made);
   *module = made;
   return 0;
 }
@@ -437,9 +459,10 @@ Result cuModuleGetFunction(void** function, void* module, const char* name) {
 }
 Result cuModuleUnload(void* module) {
   ENTER("cuModuleUnload");
-  delete static_cast<Module*>(module);
   const std::lock_guard lock(state().mutex);
-  --state().modules;
+  // A module of a context that is gone is gone.
+  if (state().modules.erase(static_cast<Module*>(module)) == 0) return kInvalidHandle;
+  delete static_cast<Module*>(module);
   return 0;
 }
 Result cuFuncGetAttribute(int* value, int attribute, void*) {

@@ -74,11 +74,10 @@ struct Instance {
   Context primary = nullptr;  // retained
 };
 
-// 0 is never the number of a context.
-inline unsigned long long context_number(Context context) {
-  unsigned long long id = 0;
-  if (driver().context_id == nullptr) return reinterpret_cast<std::uintptr_t>(context);
-  return driver().context_id(context, &id) == cuda::kSuccess ? id : 0;
+// Tells a context from an earlier one at the same address.
+inline Result context_number(Context context, unsigned long long* id) {
+  *id = reinterpret_cast<std::uintptr_t>(context);
+  return driver().context_id == nullptr ? cuda::kSuccess : driver().context_id(context, id);
 }
 
 // The context of a call: the stream's, else the current one, else the device's primary one. Current for as
@@ -152,7 +151,8 @@ inline Loaded* find_loaded(const Instance& instance, Context context, unsigned l
 
 // What the instance has in the current context; made when it is asked for first.
 inline int enter_context(Instance& instance, Context context, Loaded** out) {
-  const unsigned long long id = context_number(context);
+  unsigned long long id = 0;
+  if (const Result r = context_number(context, &id)) return driver_failed(r, "cuCtxGetId");
   *out = find_loaded(instance, context, id);
   if (*out != nullptr) return ATTUNE_WRAPPED_OK;
   const std::lock_guard<std::mutex> lock(instance.mutex);
@@ -193,7 +193,8 @@ inline void unload(Instance& instance) {
   while (loaded != nullptr) {
     const std::unique_ptr<Loaded> dying(loaded);
     loaded = dying->next;
-    if (context_number(dying->context) != dying->id) continue;
+    unsigned long long id = 0;
+    if (context_number(dying->context, &id) != cuda::kSuccess || id != dying->id) continue;
     ContextScope scope;
     if (scope.enter(dying->context) != ATTUNE_WRAPPED_OK) continue;
     for (int i = 0; i < instance.tables->image_count; ++i) {
