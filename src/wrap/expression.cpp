@@ -472,7 +472,11 @@ std::string to_cpp(const Expression& expression, const TextOf& name) {
 }
 
 Expected<Range> bounds(const Expression& expression, const RangeOf& name) {
-  if (expression.op == Op::number) return Range{expression.value, expression.value, 1};
+  if (expression.op == Op::number) {
+    constexpr std::int64_t kOfZero = std::int64_t{1} << 40;  // as good as any
+    const std::int64_t value = expression.value;
+    return Range{value, value, value == 0 ? kOfZero : gcd(value, 0)};
+  }
   if (expression.op == Op::name) {
     const auto range = name(expression.name);
     if (range) return *range;
