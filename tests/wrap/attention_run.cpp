@@ -200,7 +200,7 @@ int main(int argc, char** argv) {
     expect(attention_create(argv[2], 0, &instance) == ATTUNE_WRAPPED_OK, "create");
     for (const Sizes& z : {Sizes{2, 100, 130, 96, 9, 5, 77, 40, 0}, Sizes{1, 1, 1, 80, 1, 1, 1, 1, 0},
                            Sizes{3, 1024, 4096, 88, 4096, 512, 60000, 4096, 0}, Sizes{2, 64, 64, 81, 7, 3, 50, 50, 0},
-                           Sizes{2, 64, 64, 96, 7, 3, 50, 50, 2}, Sizes{256, 33, 0, 1000, 7, 3, 0, 1, 0},
+                           Sizes{2, 64, 64, 96, 7, 3, 50, 50, 2}, Sizes{256, 33, 5, 1000, 7, 3, 0, 1, 0},
                            Sizes{0, 33, 20, 1000, 7, 3, 9, 1, 0}}) {
       run(instance, z, arch);
     }
