@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""`attune wrap`: generated text against golden files, compiled by every compiler that is here, and run: on
+the driver's stand-in and on the CPU.
+
+usage: wrap_test.py ATTUNE STAND_IN SOURCE_DIR BUILD_DIR LIBATTUNE CXX SANITIZE [--update]
+
+--update writes the golden files anew. SANITIZE: what the build is instrumented with, or "".
+"""
+
+import array
+import json
+import os
+import pathlib
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+UPDATE = "--update" in sys.argv
+ATTUNE, STAND_IN, SOURCE, BUILD, LIBATTUNE, CXX, SANITIZE = [a for a in sys.argv[1:] if a != "--update"]
+SOURCE = pathlib.Path(SOURCE)
+HERE = SOURCE / "tests" / "wrap"
+STRICT = ["-std=c++17", "-Wall", "-Wextra", "-Werror"]
+INCLUDE = [f"-I{SOURCE}", f"-I{SOURCE / 'include'}", f"-I{SOURCE / 'kernels'}"]
+LIBRARY = [f"-L{pathlib.Path(LIBATTUNE).parent}", "-lattune", f"-Wl,-rpath,{pathlib.Path(LIBATTUNE).parent}"]
+# What is loaded into a sanitized program has to be so too; other builds look for leaks in any case.
+INSTRUMENT = [f"-fsanitize={SANITIZE or 'address,undefined'}", "-fno-sanitize-recover=all"]
+# Of the block: in the order in which block_run.cpp reads them.
+WEIGHTS = {"attention_norm": [64], "wqkv": [128, 64], "wo": [64, 64], "mlp_norm": [64], "wgate": [160, 64],
+           "wup": [160, 64], "wdown": [64, 160]}
+
+
+def compilers():
+    return [c for c in ("g++", "clang++") if shutil.which(c)]
+
+
+def safetensors(tensors):
+    """tensors: name -> (shape, array of floats)"""
+    header, data = {}, b""
+    for name, (shape, values) in tensors.items():
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + 4 * len(values)]}
+        data += values.tobytes()
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data
+
+
+class Wrap(unittest.TestCase):
+    maxDiff = 4000
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def execute(self, *command, code=0, **variables):
+        result = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=600,
+                                env={**os.environ, **variables})
+        self.assertEqual(result.returncode, code, " ".join(map(str, command)) + "\n" + result.stdout + result.stderr)
+        return result.stdout + result.stderr
+
+    def wrap(self, program, *options, code=0, **variables):
+        return self.execute(ATTUNE, "wrap", program, "-o", self.folder / "out", *options, code=code, **variables)
+
+    def compile(self, output, *arguments, compiler=CXX):
+        out = self.folder / "out"
+        link = [] if "-c" in arguments else ["-ldl", "-lpthread"]
+        self.execute(compiler, *arguments, "-I", out, *INCLUDE, "-o", out / output, *link)
+        return out / output
+
+    def block(self):
+        """A copy of the block's program with weights beside it."""
+        for name in ("block.json", "block_kernels.cpp"):
+            shutil.copy(HERE / name, self.folder)
+        source = random.Random(7)
+        tensors = {}
+        for name, shape in WEIGHTS.items():
+            count = shape[0] * (shape[1] if len(shape) > 1 else 1)
+            scale = 0.2 if len(shape) > 1 else 1.0
+            tensors[name] = (shape, array.array("f", (scale * source.uniform(-1, 1) for _ in range(count))))
+        (self.folder / "weights.safetensors").write_bytes(safetensors(tensors))
+        (self.folder / "weights.bin").write_bytes(b"".join(v.tobytes() for _, v in tensors.values()))
+        return self.folder / "block.json"
+
+    def golden(self, name):
+        for file in (f"{name}.h", f"{name}.cpp", "CMakeLists.txt", "main.cpp"):
+            text = (self.folder / "out" / file).read_text()
+            path = HERE / "golden" / (f"{name}.{file}.golden" if file[0] in "Cm" else f"{file}.golden")
+            if UPDATE:
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text)
+            self.assertEqual(text.splitlines(), path.read_text().splitlines(),
+                             f"{path} differs: look at it, and run this with --update")
+
+    def strictly(self, name, *sources):
+        """Every compiler takes it, without a warning."""
+        for compiler in compilers():
+            for source in (f"{name}.cpp", "main.cpp", *sources):
+                self.compile("object.o", *STRICT, "-c", self.folder / "out" / source, compiler=compiler)
+        lines = (self.folder / "out" / f"{name}.cpp").read_text().count("\n")
+        self.assertLessEqual(lines, 1500)
+
+    def test_kernels(self):
+        self.wrap(HERE / "kernels.json")
+        self.golden("kernels")
+        self.strictly("kernels")
+        out = self.folder / "out"
+        sources = [out / "finish.cpp", HERE / "kernels_run.cpp"]
+        run = self.compile("run", *STRICT, "-g", *INSTRUMENT, out / "kernels.cpp", *sources)
+        self.assertIn("0 failures", self.execute(run, STAND_IN, out))
+        # A program that lies about a parameter is told so by the kernel's own code.
+        text = (out / "kernels.cpp").read_text()
+        lie = text.replace("{8, 8, 4, 4, 8, 8}", "{8, 8, 8, 4, 8, 8}")
+        self.assertNotEqual(text, lie)
+        (out / "lying.cpp").write_text(lie)
+        lying = self.compile("lying", *STRICT, *INSTRUMENT, out / "lying.cpp", *sources)
+        self.assertIn("0 failures", self.execute(lying, STAND_IN, out, "lying"))
+        for damage in (lambda b: b[:-1], lambda b: b + b"x", lambda b: b[:100] + b"\0" + b[101:]):
+            shutil.copytree(out, self.folder / "copy", dirs_exist_ok=True)
+            for file in (self.folder / "copy").glob("kernels.scale.sm_90a*.cubin"):
+                file.write_bytes(damage((out / file.name).read_bytes()))
+            self.assertIn("0 failures", self.execute(run, STAND_IN, self.folder / "copy", "damaged"))
+
+    def test_embedded_programs_need_no_files(self):
+        self.wrap(HERE / "kernels.json", "--embed")
+        out = self.folder / "out"
+        self.assertEqual(sorted(p.name for p in out.iterdir()),
+                         ["CMakeLists.txt", "finish.cpp", "kernels.cpp", "kernels.h", "kernels_embedded.cpp",
+                          "kernels_runtime.h", "main.cpp"])
+        self.strictly("kernels", "kernels_embedded.cpp")
+        run = self.compile("run", *STRICT, *INSTRUMENT, out / "kernels.cpp", out / "kernels_embedded.cpp",
+                           out / "finish.cpp", HERE / "kernels_run.cpp")
+        self.assertIn("0 failures", self.execute(run, STAND_IN, self.folder / "nowhere"))
+
+    def test_no_checks(self):
+        self.wrap(HERE / "kernels.json", "--no-checks")
+        text = (self.folder / "out" / "kernels.cpp").read_text()
+        self.assertNotIn("check_tensor", text)
+        self.assertIn("check_size", text)
+        self.strictly("kernels")
+
+    def test_attention_is_what_the_library_launches(self):
+        said = self.execute(ATTUNE, "doctor")
+        if "NVRTC" not in said or "no compiler" in said:
+            self.skipTest("there is no NVRTC to compile attention")
+        cache = {"ATTUNE_CACHE_DIR": os.environ.get("ATTUNE_CACHE_DIR") or str(pathlib.Path(BUILD) / "wrap_cache")}
+        self.wrap(HERE / "attention.json", "--arch", "sm_80,sm_90", **cache)
+        self.strictly("attention")
+        out = self.folder / "out"
+        instrument = INSTRUMENT if SANITIZE else []
+        run = self.compile("run", "-std=c++20", *instrument, out / "attention.cpp", HERE / "attention_run.cpp", *LIBRARY)
+        self.assertIn("0 failures", self.execute(run, STAND_IN, out, ASAN_OPTIONS="detect_leaks=0", **cache))
+
+    def test_block_on_the_cpu(self):
+        self.wrap(self.block(), "--device", "cpu")
+        self.golden("block")
+        self.strictly("block", "block_kernels.cpp")
+        out = self.folder / "out"
+        run = self.compile("run", *STRICT, "-O1", *(INSTRUMENT if SANITIZE else []), out / "block.cpp",
+                           out / "block_kernels.cpp", HERE / "block_run.cpp", *LIBRARY)
+        self.assertIn("0 failures", self.execute(run, out, self.folder / "weights.bin"))
+
+    def test_check_runs_a_recording(self):
+        if SANITIZE or not shutil.which("cmake"):
+            self.skipTest("a program that CMake builds by itself is not instrumented, or there is no CMake")
+        prefix = self.folder / "prefix"
+        self.execute("cmake", "--install", BUILD, "--prefix", prefix)
+        program = self.block()
+        x = array.array("f", (0.25 * (i % 7) - 0.5 for i in range(2 * 5 * 64)))
+        zeros = array.array("f", bytes(4 * len(x)))
+        recording = self.folder / "recording.safetensors"
+        tensors = {"first/x": ([2, 5, 64], x), "first/y": ([2, 5, 64], zeros),
+                   "first/epsilon": ([], array.array("f", [1e-5]))}
+        recording.write_bytes(safetensors(tensors))
+        said = self.wrap(program, "--device", "cpu", "--check", recording, code=1, CMAKE_PREFIX_PATH=str(prefix))
+        self.assertIn("FAIL  first y: largest error", said)
+        del tensors["first/y"]
+        recording.write_bytes(safetensors(tensors))
+        said = self.wrap(program, "--device", "cpu", "--check", recording, code=1, CMAKE_PREFIX_PATH=str(prefix))
+        self.assertIn("the recording has no tensor y", said)
+        # What it computes itself is what it computes again.
+        out = self.folder / "out"
+        example = self.execute(out / "build" / "block_example")
+        self.assertIn("workspace:", example)
+        script = self.folder / "record.cpp"
+        script.write_text(RECORD)
+        record = self.compile("record", *STRICT, script, f"-L{out / 'build'}", "-lblock",
+                              f"-Wl,-rpath,{out / 'build'}", f"-Wl,-rpath-link,{pathlib.Path(LIBATTUNE).parent}")
+        (self.folder / "x.bin").write_bytes(x.tobytes())
+        self.execute(record, self.folder / "x.bin", self.folder / "y.bin", out / "build")
+        y = array.array("f", (self.folder / "y.bin").read_bytes())
+        recording.write_bytes(safetensors({**tensors, "first/y": ([2, 5, 64], y)}))
+        said = self.wrap(program, "--device", "cpu", "--check", recording, CMAKE_PREFIX_PATH=str(prefix))
+        self.assertIn("ok    first y: the same bits", said)
+
+
+RECORD = """
+#include <cstdio>
+#include <vector>
+#include "block.h"
+int main(int, char** argv) {
+  std::vector<float> x(640), y(640);
+  std::FILE* file = std::fopen(argv[1], "rb");
+  if (file == nullptr || std::fread(x.data(), 4, 640, file) != 640) return 1;
+  std::fclose(file);
+  const int64_t shape[] = {2, 5, 64};
+  block_arguments a{};
+  a.x = attune_wrapped_contiguous(x.data(), ATTUNE_WRAPPED_F32, 3, shape);
+  a.y = attune_wrapped_contiguous(y.data(), ATTUNE_WRAPPED_F32, 3, shape);
+  a.epsilon = 1e-5F;
+  Block block(argv[3]);
+  if (block.status() != 0 || block.run(a) != 0) return 1;
+  file = std::fopen(argv[2], "wb");
+  const bool written = file != nullptr && std::fwrite(y.data(), 4, 640, file) == 640;
+  return written && std::fclose(file) == 0 ? 0 : 1;
+}
+"""
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0]])
