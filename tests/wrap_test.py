@@ -2,7 +2,7 @@
 """`attune wrap`: generated text against golden files, compiled by every compiler that is here, and run: on
 the driver's stand-in and on the CPU.
 
-usage: wrap_test.py ATTUNE STAND_IN SOURCE_DIR BUILD_DIR LIBATTUNE CXX SANITIZE [--update]
+usage: wrap_test.py ATTUNE STAND_IN SOURCE_DIR BUILD_DIR LIBATTUNE CXX SANITIZE [--update] [TEST...]
 
 --update writes the golden files anew. SANITIZE: what the build is instrumented with, or "".
 """
@@ -20,7 +20,8 @@ import tempfile
 import unittest
 
 UPDATE = "--update" in sys.argv
-ATTUNE, STAND_IN, SOURCE, BUILD, LIBATTUNE, CXX, SANITIZE = [a for a in sys.argv[1:] if a != "--update"]
+ARGUMENTS = [a for a in sys.argv[1:] if a != "--update"]
+ATTUNE, STAND_IN, SOURCE, BUILD, LIBATTUNE, CXX, SANITIZE = ARGUMENTS[:7]
 SOURCE = pathlib.Path(SOURCE)
 HERE = SOURCE / "tests" / "wrap"
 STRICT = ["-std=c++17", "-Wall", "-Wextra", "-Werror"]
@@ -144,7 +145,7 @@ class Wrap(unittest.TestCase):
 
     def test_attention_is_what_the_library_launches(self):
         said = self.execute(ATTUNE, "doctor")
-        if "NVRTC" not in said or "no compiler" in said:
+        if "libnvrtc is missing" in said:
             self.skipTest("there is no NVRTC to compile attention")
         cache = {"ATTUNE_CACHE_DIR": os.environ.get("ATTUNE_CACHE_DIR") or str(pathlib.Path(BUILD) / "wrap_cache")}
         self.wrap(HERE / "attention.json", "--arch", "sm_80,sm_90", **cache)
@@ -196,6 +197,131 @@ class Wrap(unittest.TestCase):
         said = self.wrap(program, "--device", "cpu", "--check", recording, CMAKE_PREFIX_PATH=str(prefix))
         self.assertIn("ok    first y: the same bits", said)
 
+    def test_the_documentation_works(self):
+        text = (SOURCE / "docs" / "wrap.md").read_text()
+        program, code = (text.split(f"```{language}\n")[1].split("```")[0] for language in ("json", "cpp"))
+        (self.folder / "program.json").write_text(program)
+        for kind in ("json", "cubin"):
+            shutil.copy(HERE / "data" / f"scale_any.sm90.{kind}", self.folder / f"scale.{kind}")
+        self.wrap(self.folder / "program.json")
+        include, body = code.split("\n", 1)
+        (self.folder / "out" / "user.cpp").write_text(
+            f"#include <cstdio>\n{include}\nint main() {{\n  void *x = nullptr, *y = nullptr, *stream = nullptr;\n"
+            f"  int64_t n = 0;\n{body}}}\n")
+        out = self.folder / "out"
+        user = self.compile("user", *STRICT, out / "user.cpp", out / "scaling.cpp")
+        # Nothing but the C and C++ libraries is linked.
+        needed = {line.split()[-1].strip("[]").split(".so")[0]
+                  for line in self.execute("readelf", "-d", user).splitlines() if "(NEEDED)" in line}
+        self.assertLessEqual(needed, {"libstdc++", "libc", "libm", "libgcc_s", "libdl", "libpthread", "ld-linux-x86-64"})
+
+    def test_mistakes_name_their_line(self):
+        text = (HERE / "kernels.json").read_text()
+        shutil.copytree(HERE / "data", self.folder / "data")
+        shutil.copy(HERE / "finish.cpp", self.folder)
+        program = self.folder / "program.json"
+        for old, new, line, says in MISTAKES:
+            self.assertIn(old, text)
+            changed = text.replace(old, new, 1)
+            program.write_text(changed)
+            said = self.wrap(program, code=1)
+            where = f"program.json:{line}: " if line else "program.json:"
+            with self.subTest(new=new):
+                self.assertIn(where, said)
+                self.assertIn(says, said)
+        self.assertFalse((self.folder / "out").exists(), "a refused program leaves nothing")
+
+    def test_lying_files_are_named(self):
+        shutil.copytree(HERE / "data", self.folder / "data")
+        shutil.copy(HERE / "finish.cpp", self.folder)
+        program = self.folder / "program.json"
+        program.write_text((HERE / "kernels.json").read_text())
+        for file, change, says in LIES:
+            path = self.folder / "data" / file
+            honest = path.read_bytes()
+            path.write_bytes(change(honest))
+            said = self.wrap(program, code=1)
+            path.write_bytes(honest)
+            with self.subTest(file=file, says=says):
+                self.assertIn(pathlib.Path(file).stem, said)
+                self.assertIn(says, said)
+                self.assertRegex(said, r"program.json:\d+: ")
+        self.wrap(program)
+
+    def test_the_schema_has_what_the_reader_knows(self):
+        try:
+            import jsonschema
+        except ImportError:
+            self.skipTest("this Python has no jsonschema")
+        schema = json.loads((SOURCE / "docs" / "wrap.schema.json").read_text())
+        validator = jsonschema.Draft202012Validator(schema)
+        validator.check_schema(schema)
+        for name in ("kernels", "attention", "block"):
+            program = json.loads((HERE / f"{name}.json").read_text())
+            self.assertEqual([e.message for e in validator.iter_errors(program)], [])
+            for section in ("sizes", "steps", "name", "attune_program"):
+                broken = {**program, section: None}
+                self.assertFalse(validator.is_valid(broken), section)
+
+
+# What is changed in kernels.json, the line that is named (None: any), and what is said.
+MISTAKES = [
+    ('"attune_program": 1,', '"attune_program": 2,', 2, "2 is not from 1 to 1"),
+    ('"name": "kernels",', '"name": "a b",', 3, '"a b" is no name'),
+    ('"name": "kernels",', '"name": "class",', 3, "C++ or the generated text uses for itself"),
+    ('"name": "kernels",', '"nam": "kernels",', 3, 'there is no field "nam"; known: attune_program, name'),
+    ('"B": {"min": 0, "max": 65536},', '"B": {"min": 9, "max": 8},', 5, "least value 9 is above its largest, 8"),
+    ('"B": {"min": 0, "max": 65536},', '"B": {"min": 0, "max": 65536}, "B": {},', 5, 'the field "B" is there twice'),
+    ('"B": {"min": 0, "max": 65536},', '"B": {"min": 0, "max": 65536}, "Q": {},', 5, "sizes.Q: no call says how large"),
+    ('"dtype": "f32", "shape": ["N"], "align": 4},', '"dtype": "f23", "shape": ["N"], "align": 4},', 10, '"f23" is no dtype'),
+    ('"shape": ["N"], "align": 4},', '"shape": ["N +"], "align": 4},', 10, 'inputs.x.shape[0]: "N +": column 4'),
+    ('"shape": ["N"], "align": 4},', '"shape": ["M"], "align": 4},', 10, "x: shape: M is no size"),
+    ('"shape": ["N"], "align": 4},', '"shape": ["N - 1"], "align": 4},', 10, "x: shape: N - 1 may be -1"),
+    ('"shape": ["N"], "align": 4},', '"shape": ["N"], "align": 3},', 10, "3 is no power of two"),
+    ('"shape": ["max(N, 128)"]', '"shape": ["N * N * N * N"]', 28, "may pass 2^63"),
+    ('"shape": ["max(N, 128)"]', '"shape": ["128 // N"]', 28, "divides by N, which may be 0"),
+    ('"type": "*fp32"}', '"type": "*fp31"}', 34, '"*fp31" is no type'),
+    ('"when": "n >= 1024 and mode != 3"', '"when": "n >= 1024 and mood != 3"', None, "even: when: mood is no size"),
+    ('"constants": {"BLOCK": 1024}', '"constants": {"BLOK": 1024}', None, 'the kernel has no parameter "BLOK"'),
+    ('"constants": {"BLOCK": 1024}', '"constants": {}', None, "the constant BLOCK has no value"),
+    ('data/scale_even.sm80.json', 'data/scale_odd.sm80.json', None, "scale_odd.sm80.json: cannot be opened"),
+    ('"n": "N", "factor": "factor"}', '"n": "N"}', None, "kernel scale: the argument factor is missing"),
+    ('"n": "N", "factor": "factor"}', '"n": "N", "factor": "ratio"}', None, "the name of a scalar input was expected"),
+    ('"x_ptr": "x", "y_ptr": "first"', '"x_ptr": "z", "y_ptr": "first"', None,
+     "argument x_ptr: the kernel takes f32, and z is f16"),
+    ('"x_ptr": "x", "y_ptr": "first"', '"x_ptr": "xx", "y_ptr": "first"', None, 'there is no tensor "xx" up to here'),
+    ('"offset": 32}', '"offset": 33}', None, "right half: it ends at byte"),
+    ('{"copy": {"from": "grid", "to": "z"}}', '{"copy": {"from": "z", "to": "part"}}', None,
+     "z is f16[B, 64], and part is f16[B, 32]"),
+    ('{"copy": {"from": "grid", "to": "z"}}', '{"copy": {"from": "z", "to": "grid"}}', None,
+     "it reads z, which no step before has written"),
+    ('{"fill": {"tensor": "first", "value": 1.5}}', '{"fill": {"tensor": "x", "value": 1.5}}', None,
+     "it writes x, which is an input"),
+    ('{"fill": {"tensor": "first", "value": 1.5}}', '{"fill": {"tensor": "first", "value": 1.5}, "copy": {}}', None,
+     "it is a copy and a fill at once"),
+    ('"ratio": 0.25}}}', '"ratio": 0.25}}}]', None, "this is no JSON"),
+    ('"source": "finish.cpp"', '"source": "begin.cpp"', None, "begin.cpp: cannot be opened"),
+]
+
+# A file, what is done to it, and what is said.
+LIES = [
+    ("scale_even.sm90.json", lambda b: b.replace(b'"num_warps": 4', b'"num_warps": 8'),
+     "is compiled for blocks of 128 threads, and the launch has 256"),
+    ("scale_even.sm90.json", lambda b: b.replace(b'"name": "scale"', b'"name": "skale"'),
+     'has no kernel "skale"; it has "scale"'),
+    ("scale_even.sm90.json", lambda b: b.replace(b'"arch": 90', b'"arch": 80'), "is for sm_90a, and the program says sm_80"),
+    ("scale_even.sm90.json", lambda b: b.replace(b'"cuda"', b'"hip"'), 'and only "cuda" is wrapped'),
+    ("scale_even.sm90.json", lambda b: b.replace(b'"num_warps": 4', b'"num_warps": "4"'), "a whole number was expected"),
+    ("scale_even.sm90.json", lambda b: b.replace(b'"shared": 0', b'"shared": -1'), "shared = -1 is not from 0 to"),
+    ("scale_even.sm90.json", lambda b: b.replace(b'"global_scratch_align": 1', b'"global_scratch_align": 3'),
+     "3 is no power of two"),
+    ("tiles.sm90.json", lambda b: b.replace(b'"swizzle": 3', b'"swizzle": 4', 1), "swizzle = 4 is not from 0 to 3"),
+    ("tiles.sm90.json", lambda b: b.replace(b'"tensordesc_meta": [{', b'"tensordesc_meta": [], "x": [{'),
+     "the file's kernel tiles has"),
+    ("scale_even.sm90.cubin", lambda b: b[:2000], "is no ELF file"),
+    ("scale_even.sm90.cubin", lambda b: b"no code", "is neither a cubin nor PTX nor a fatbin"),
+    ("weights.safetensors", lambda b: b[:-4], "weights.safetensors"),
+]
 
 RECORD = """
 #include <cstdio>
@@ -221,4 +347,4 @@ int main(int, char** argv) {
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0]])
+    unittest.main(argv=[sys.argv[0], *ARGUMENTS[7:]])

@@ -46,7 +46,10 @@ Status read_triton(const Binary& entry, std::vector<Binary>& found) {
     binary.target_declared = true;
     binary.launch = metadata->launch;
     if (Status status = read_bytes(binary.path, binary.bytes); !status.ok()) return status;
-    if (Status status = read_binary(binary); !status.ok()) return status;
+    if (const Status status = read_binary(binary); !status.ok()) {
+      return {status.code(), fmt::format("{} (by its metadata, {})", status.message(),
+                                         entry.path.filename().string())};
+    }
     // PTX of one architecture's own features runs nowhere else, where the cubin does already.
     if (binary.form == BinaryForm::ptx && binary.target.variant != 0 && found.size() > before) {
       continue;
