@@ -73,11 +73,17 @@ TEST(WrapExpression, BecomesCpp) {
 TEST(WrapExpression, MistakesHaveAColumn) {
   for (const auto& [text, says] :
        {std::pair{"", "column 1: a number, a name or ( was expected, at its end"},
-        {"B +", "column 4"}, {"B S", "column 3: nothing more was expected"}, {"(B", "a ) was expected"},
-        {"ceildiv(B)", "ceildiv takes two numbers"}, {"ceildiv(B, 1, 2)", "ceildiv takes two"},
+        {"B +", "column 4"},
+        {"B S", "column 3: nothing more was expected"},
+        {"(B", "a ) was expected"},
+        {"ceildiv(B)", "ceildiv takes two numbers"},
+        {"ceildiv(B, 1, 2)", "ceildiv takes two"},
         {"floor(B)", "no such function; there are ceildiv, min and max"},
-        {"1.5", "a whole number was expected"}, {"9223372036854775808", "larger than 2^63 - 1"},
-        {"B and", "column 6"}, {"min", "a ( was expected after min"}, {"B ** 2", "column 4"}}) {
+        {"1.5", "a whole number was expected"},
+        {"9223372036854775808", "larger than 2^63 - 1"},
+        {"B and", "column 6"},
+        {"min", "a ( was expected after min"},
+        {"B ** 2", "column 4"}}) {
     const auto parsed = parse_expression(text);
     ASSERT_FALSE(parsed.ok()) << text;
     EXPECT_NE(parsed.status().message().find(says), std::string::npos) << parsed.status().message();
@@ -95,9 +101,10 @@ TEST(WrapExpression, BoundsShowThatNothingOverflows) {
   EXPECT_EQ(*of("S - 1"), (Range{-1, 4095, 1}));
   EXPECT_EQ(of("S % 7")->max, 6);
   EXPECT_EQ(of("max(S, 64)")->min, 64);
-  for (const auto& [text, says] :
-       {std::pair{"huge * huge", "huge * huge may pass 2^63"}, {"S // B // S", "divides by S, which may be 0"},
-        {"(S - 1) % 2", "divides S - 1, which may be -1"}, {"missing + 1", "missing is no size"}}) {
+  for (const auto& [text, says] : {std::pair{"huge * huge", "huge * huge may pass 2^63"},
+                                   {"S // B // S", "divides by S, which may be 0"},
+                                   {"(S - 1) % 2", "divides S - 1, which may be -1"},
+                                   {"missing + 1", "missing is no size"}}) {
     const auto range = of(text);
     ASSERT_FALSE(range.ok()) << text;
     EXPECT_NE(range.status().message().find(says), std::string::npos) << range.status().message();
@@ -113,7 +120,9 @@ TEST(WrapJson, KnowsLines) {
   EXPECT_EQ(tree->field("b")->place.line, 6);
   for (const auto& [text, says] :
        {std::pair{"{\n\"a\": 1,\n\"a\": 2}", "3: the field \"a\" is there twice"},
-        {"[1,\n\n2", "3: this is no JSON"}, {"[\n18446744073709551615]", "2: 18446744073709551615 is larger"}, {"", "1: "}}) {
+        {"[1,\n\n2", "3: this is no JSON"},
+        {"[\n18446744073709551615]", "2: 18446744073709551615 is larger"},
+        {"", "1: "}}) {
     const auto broken = parse_json(text);
     ASSERT_FALSE(broken.ok());
     EXPECT_NE(broken.status().message().find(says), std::string::npos) << broken.status().message();
@@ -125,8 +134,8 @@ TEST(WrapTemporaries, ShareWhatNobodyNeeds) {
   Program program;
   program.sizes = {{"N", {0, 4096, 1}, {}}};
   const Expression n = read("N * 4"), m = read("N * 2");
-  const std::vector<MemoryNeed> needs = {{"a", n, 0, 2}, {"b", n, 1, 3}, {"c", n, 3, 4},
-                                         {"d", m, 4, 5}, {"e", m, 4, 4}};
+  const std::vector<MemoryNeed> needs = {
+      {"a", n, 0, 2}, {"b", n, 1, 3}, {"c", n, 3, 4}, {"d", m, 4, 5}, {"e", m, 4, 4}};
   const WorkspacePlan plan = plan_workspace(program, needs);
   EXPECT_EQ(plan.slot_of[2], plan.slot_of[0]);  // a has ended when c begins
   EXPECT_NE(plan.slot_of[1], plan.slot_of[0]);
@@ -157,10 +166,12 @@ TEST(WrapConditions, AreThoseThatNoRangeProves) {
   ASSERT_TRUE(program.ok()) << program.status().message();
   const auto& step = std::get<KernelStep>(program->steps[0].action);
   std::vector<std::string> texts;
-  for (const Condition& condition : conditions_of(*program, step, program->kernels[0].configurations[0])) {
+  for (const Condition& condition :
+       conditions_of(*program, step, program->kernels[0].configurations[0])) {
     texts.push_back(condition.text);
   }
-  EXPECT_EQ(texts, (std::vector<std::string>{"z % 16 == 0", "m % 8 == 0", "m <= 2147483647", "s == 1"}));
+  EXPECT_EQ(texts,
+            (std::vector<std::string>{"z % 16 == 0", "m % 8 == 0", "m <= 2147483647", "s == 1"}));
 }
 
 }  // namespace

@@ -2,9 +2,9 @@
 """`attune wrap`: generated text against golden files, compiled by every compiler that is here, and run: on
 the driver's stand-in and on the CPU.
 
-usage: wrap_test.py ATTUNE STAND_IN SOURCE_DIR BUILD_DIR LIBATTUNE CXX SANITIZE [--update] [TEST...]
+usage: wrap_test.py ATTUNE STAND_IN SOURCE_DIR BUILD_DIR LIBATTUNE CXX [--update] [TEST...]
 
---update writes the golden files anew. SANITIZE: what the build is instrumented with, or "".
+--update writes the golden files anew.
 """
 
 import array
@@ -21,14 +21,13 @@ import unittest
 
 UPDATE = "--update" in sys.argv
 ARGUMENTS = [a for a in sys.argv[1:] if a != "--update"]
-ATTUNE, STAND_IN, SOURCE, BUILD, LIBATTUNE, CXX, SANITIZE = ARGUMENTS[:7]
+ATTUNE, STAND_IN, SOURCE, BUILD, LIBATTUNE, CXX = ARGUMENTS[:6]
 SOURCE = pathlib.Path(SOURCE)
 HERE = SOURCE / "tests" / "wrap"
 STRICT = ["-std=c++17", "-Wall", "-Wextra", "-Werror"]
 INCLUDE = [f"-I{SOURCE}", f"-I{SOURCE / 'include'}", f"-I{SOURCE / 'kernels'}"]
 LIBRARY = [f"-L{pathlib.Path(LIBATTUNE).parent}", "-lattune", f"-Wl,-rpath,{pathlib.Path(LIBATTUNE).parent}"]
-# What is loaded into a sanitized program has to be so too; other builds look for leaks in any case.
-INSTRUMENT = [f"-fsanitize={SANITIZE or 'address,undefined'}", "-fno-sanitize-recover=all"]
+INSTRUMENT = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 # Of the block: in the order in which block_run.cpp reads them.
 WEIGHTS = {"attention_norm": [64], "wqkv": [128, 64], "wo": [64, 64], "mlp_norm": [64], "wgate": [160, 64],
            "wup": [160, 64], "wdown": [64, 160]}
@@ -112,6 +111,8 @@ class Wrap(unittest.TestCase):
         sources = [out / "finish.cpp", HERE / "kernels_run.cpp"]
         run = self.compile("run", *STRICT, "-g", *INSTRUMENT, out / "kernels.cpp", *sources)
         self.assertIn("0 failures", self.execute(run, STAND_IN, out))
+        racing = self.compile("racing", *STRICT, "-g", "-O1", "-fsanitize=thread", out / "kernels.cpp", *sources)
+        self.assertIn("0 failures", self.execute(racing, STAND_IN, out, "threads"))
         # A program that lies about a parameter is told so by the kernel's own code.
         text = (out / "kernels.cpp").read_text()
         lie = text.replace("{8, 8, 4, 4, 8, 8}", "{8, 8, 8, 4, 8, 8}")
@@ -151,22 +152,21 @@ class Wrap(unittest.TestCase):
         self.wrap(HERE / "attention.json", "--arch", "sm_80,sm_90", **cache)
         self.strictly("attention")
         out = self.folder / "out"
-        instrument = INSTRUMENT if SANITIZE else []
-        run = self.compile("run", "-std=c++20", *instrument, out / "attention.cpp", HERE / "attention_run.cpp", *LIBRARY)
-        self.assertIn("0 failures", self.execute(run, STAND_IN, out, ASAN_OPTIONS="detect_leaks=0", **cache))
+        run = self.compile("run", "-std=c++20", out / "attention.cpp", HERE / "attention_run.cpp", *LIBRARY)
+        self.assertIn("0 failures", self.execute(run, STAND_IN, out, **cache))
 
     def test_block_on_the_cpu(self):
         self.wrap(self.block(), "--device", "cpu")
         self.golden("block")
         self.strictly("block", "block_kernels.cpp")
         out = self.folder / "out"
-        run = self.compile("run", *STRICT, "-O1", *(INSTRUMENT if SANITIZE else []), out / "block.cpp",
+        run = self.compile("run", *STRICT, "-O1", out / "block.cpp",
                            out / "block_kernels.cpp", HERE / "block_run.cpp", *LIBRARY)
         self.assertIn("0 failures", self.execute(run, out, self.folder / "weights.bin"))
 
     def test_check_runs_a_recording(self):
-        if SANITIZE or not shutil.which("cmake"):
-            self.skipTest("a program that CMake builds by itself is not instrumented, or there is no CMake")
+        if not shutil.which("cmake"):
+            self.skipTest("there is no CMake")
         prefix = self.folder / "prefix"
         self.execute("cmake", "--install", BUILD, "--prefix", prefix)
         program = self.block()
@@ -347,4 +347,4 @@ int main(int, char** argv) {
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *ARGUMENTS[7:]])
+    unittest.main(argv=[sys.argv[0], *ARGUMENTS[6:]])

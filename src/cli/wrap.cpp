@@ -93,10 +93,12 @@ Command add_wrap(CLI::App& app) {
   sub->add_option("program", options->program, "The program, JSON as docs/wrap.md describes it")
       ->required();
   sub->add_option("-o,--output", options->output, "The folder to write to")->required();
-  sub->add_option("--device", options->device, "cuda, or cpu: attention by Attune's library, kernels by their fallbacks")
+  sub->add_option("--device", options->device,
+                  "cuda, or cpu: attention by Attune's library, kernels by their fallbacks")
       ->capture_default_str();
-  sub->add_option("--arch", options->archs,
-                  "GPUs that attention is compiled for, e.g. sm_80,sm_90; else those of the kernels");
+  sub->add_option(
+      "--arch", options->archs,
+      "GPUs that attention is compiled for, e.g. sm_80,sm_90; else those of the kernels");
   sub->add_flag("--embed", options->embed, "Kernels and constants become part of the program");
   sub->add_flag("--no-checks", options->no_checks, "The program believes its arguments");
   sub->add_option("--check", options->recording,

@@ -42,8 +42,9 @@ std::map<std::string, Case> cases_of(const Safetensors& recording) {
 Status build(const std::filesystem::path& folder) {
   const std::vector<std::filesystem::path> found = toolkit_programs("cmake");
   if (found.empty()) {
-    return {Code::unsupported, "--check builds the program with CMake, which is not on PATH: install "
-                               "cmake and a C++ compiler"};
+    return {Code::unsupported,
+            "--check builds the program with CMake, which is not on PATH: install "
+            "cmake and a C++ compiler"};
   }
   const std::string cmake = found.front().string();
   const std::string build = (folder / "build").string();
@@ -84,7 +85,8 @@ class Package {
 
   [[nodiscard]] const attune_wrapped_package& table() const { return *table_; }
   Status run(const std::vector<attune_wrapped_tensor>& arguments) {
-    if (table_->run(instance_, arguments.data(), nullptr, 0, nullptr) == ATTUNE_WRAPPED_OK) return {};
+    if (table_->run(instance_, arguments.data(), nullptr, 0, nullptr) == ATTUNE_WRAPPED_OK)
+      return {};
     return {Code::internal, table_->last_error()};
   }
 
@@ -187,8 +189,8 @@ Expected<bool> check_case(Package& package, const std::string& name, const Case&
     const attune_wrapped_argument& argument = table.arguments[i];
     const auto found = tensors.find(argument.name);
     if (found == tensors.end()) {
-      return Status{Code::invalid_argument, fmt::format("{}: the recording has no tensor {}", name,
-                                                        argument.name)};
+      return Status{Code::invalid_argument,
+                    fmt::format("{}: the recording has no tensor {}", name, argument.name)};
     }
     const Tensor& tensor = *found->second;
     const bool on_host = cpu || argument.kind == 2;
@@ -239,7 +241,8 @@ int check_package(const wrap::Program& program, const std::string& folder,
   Package package;
   const std::filesystem::path library =
       std::filesystem::absolute(folder) / "build" / fmt::format("lib{}.so", program.name);
-  if (const Status status = package.open(library, program.name); !status.ok()) return refuse(status);
+  if (const Status status = package.open(library, program.name); !status.ok())
+    return refuse(status);
   bool passed = true;
   for (const auto& [name, tensors] : cases_of(*recorded)) {
     const auto ok = check_case(package, name, tensors, cpu, tolerance);

@@ -91,13 +91,15 @@ Expected<CubinFacts> read_facts(std::span<const std::byte> cubin, std::string_vi
   int kernels = 1;
   for (const ElfSection& section : elf->sections) {
     if (!section.name.starts_with(others)) continue;
-    if (++kernels > kMost) return contradicts_itself(fmt::format("it has more than {} kernels", kMost));
+    if (++kernels > kMost)
+      return contradicts_itself(fmt::format("it has more than {} kernels", kMost));
     const std::string name(section.name.substr(kText.size()));
     const auto facts = facts_of(*elf, name);
     if (!facts.ok()) return facts;
     if (facts->parameter_bytes != worst->parameter_bytes) {
-      return contradicts_itself(fmt::format("{} takes {} bytes of parameters, and {} takes {}", entry,
-                                   worst->parameter_bytes, name, facts->parameter_bytes));
+      return contradicts_itself(fmt::format("{} takes {} bytes of parameters, and {} takes {}",
+                                            entry, worst->parameter_bytes, name,
+                                            facts->parameter_bytes));
     }
     worst = worst_of(*worst, *facts);
   }

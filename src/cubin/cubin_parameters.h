@@ -23,7 +23,8 @@ namespace attune {
     std::span<const std::byte> cubin, std::string_view kernel);
 
 // Kernels by name, in the file's order.
-[[nodiscard]] Expected<std::vector<std::string_view>> read_kernels(std::span<const std::byte> cubin);
+[[nodiscard]] Expected<std::vector<std::string_view>> read_kernels(
+    std::span<const std::byte> cubin);
 
 // The architecture of the code.
 [[nodiscard]] Expected<Target> read_target(std::span<const std::byte> cubin);

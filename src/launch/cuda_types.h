@@ -63,7 +63,8 @@ union LaunchAttributeValue {
   int programmatic;
 };
 
-inline constexpr int kClusterSpread = 1;  // a cluster's blocks over the processors of a part of the GPU
+inline constexpr int kClusterSpread =
+    1;  // a cluster's blocks over the processors of a part of the GPU
 
 struct LaunchAttribute {
   unsigned id;

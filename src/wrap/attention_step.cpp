@@ -48,14 +48,19 @@ struct Wanted {
   const char* name;
   std::size_t least_rank, most_rank;
 };
-constexpr std::array kRanks = {
-    Wanted{"q", 4, 4},           Wanted{"k", 4, 4},
-    Wanted{"v", 4, 4},           Wanted{"o", 4, 4},
-    Wanted{"lse", 2, 3},         Wanted{"bias", 4, 4},
-    Wanted{"alibi_slopes", 1, 2}, Wanted{"sink", 1, 1},
-    Wanted{"key_lengths", 1, 1}, Wanted{"cu_seqlens_q", 1, 1},
-    Wanted{"cu_seqlens_k", 1, 1}, Wanted{"page_table", 2, 2},
-    Wanted{"dropout_state", 1, 1}};
+constexpr std::array kRanks = {Wanted{"q", 4, 4},
+                               Wanted{"k", 4, 4},
+                               Wanted{"v", 4, 4},
+                               Wanted{"o", 4, 4},
+                               Wanted{"lse", 2, 3},
+                               Wanted{"bias", 4, 4},
+                               Wanted{"alibi_slopes", 1, 2},
+                               Wanted{"sink", 1, 1},
+                               Wanted{"key_lengths", 1, 1},
+                               Wanted{"cu_seqlens_q", 1, 1},
+                               Wanted{"cu_seqlens_k", 1, 1},
+                               Wanted{"page_table", 2, 2},
+                               Wanted{"dropout_state", 1, 1}};
 
 const TensorDeclaration* tensor_of(const Program& program, const AttentionStep& step,
                                    std::string_view name) {
@@ -110,9 +115,10 @@ Expected<std::string> words_of(const Program& program, const AttentionStep& step
       words.erase(0, std::string_view(kind).size() + 1);
     }
   }
-  for (const char* key : {"b", "hq", "hkv", "sq", "sk", "d", "dv", "dtype", "packed", "total_q",
-                          "total_k", "page_size", "pages", "bias", "alibi", "q_strides",
-                          "k_strides", "v_strides", "o_strides", "align", "device"}) {
+  for (const char* key :
+       {"b",     "hq",        "hkv",       "sq",        "sk",        "d",     "dv",
+        "dtype", "packed",    "total_q",   "total_k",   "page_size", "pages", "bias",
+        "alibi", "q_strides", "k_strides", "v_strides", "o_strides", "align", "device"}) {
     if (!has_word(words, key)) continue;
     return invalid(fmt::format("\"problem\" has {}, which the tensors say", key));
   }
@@ -127,7 +133,8 @@ Expected<std::string> words_of(const Program& program, const AttentionStep& step
   add("grad_sink", "sink_grad");
   add("grad_alibi_slopes", "alibi_grad");
   add("grad_lse", "lse_grad");
-  const bool q = step.tensor("cu_seqlens_q").has_value(), k = step.tensor("cu_seqlens_k").has_value();
+  const bool q = step.tensor("cu_seqlens_q").has_value(),
+             k = step.tensor("cu_seqlens_k").has_value();
   if (q || k) words += fmt::format(" packed={}{}", q ? "q" : "", k ? "k" : "");
   if (const auto* bias = tensor_of(program, step, "bias")) {
     if (bias->shape.size() != 4) return invalid("bias has to have four dimensions");
@@ -140,8 +147,8 @@ Expected<std::string> words_of(const Program& program, const AttentionStep& step
   return (backward ? "backward " : "forward ") + words;
 }
 
-Expected<Problem> problem_of(const Program& program, const AttentionStep& step,
-                             const ValueOf& size, Device device) {
+Expected<Problem> problem_of(const Program& program, const AttentionStep& step, const ValueOf& size,
+                             Device device) {
   auto words = words_of(program, step);
   if (!words.ok()) return words.status();
   std::string text = *std::move(words);
@@ -158,8 +165,8 @@ Expected<Problem> problem_of(const Program& program, const AttentionStep& step,
   text += fmt::format(" dtype={} b={} hq={} hkv={} d={} dv={}", facts(q.element).name, b,
                       value(q.shape[2]), value(k.shape[2]), value(q.shape[3]), value(v.shape[3]));
   text += fmt::format(" sq={}", packed_q ? value(*step.max_seqlen_q) : value(q.shape[1]));
-  text += fmt::format(" sk={}", packed_k || pages != nullptr ? value(*step.max_seqlen_k)
-                                                             : value(k.shape[1]));
+  text += fmt::format(" sk={}",
+                      packed_k || pages != nullptr ? value(*step.max_seqlen_k) : value(k.shape[1]));
   if (packed_q) text += fmt::format(" total_q={}", value(q.shape[1]));
   if (packed_k) text += fmt::format(" total_k={}", value(k.shape[1]));
   if (pages != nullptr) {
@@ -168,9 +175,9 @@ Expected<Problem> problem_of(const Program& program, const AttentionStep& step,
   for (const char* name : {"q", "k", "v", "o"}) {
     const TensorDeclaration& tensor = *tensor_of(program, step, name);
     if (tensor.contiguous) continue;
-    text += fmt::format(" {}_strides={},{},{},{}", name, value(tensor.strides[0]),
-                        value(tensor.strides[1]), value(tensor.strides[2]),
-                        value(tensor.strides[3]));
+    text +=
+        fmt::format(" {}_strides={},{},{},{}", name, value(tensor.strides[0]),
+                    value(tensor.strides[1]), value(tensor.strides[2]), value(tensor.strides[3]));
   }
   text += fmt::format(" align={} device={}", alignment(program, step),
                       device == Device::cpu ? "cpu" : "cuda");
@@ -190,8 +197,10 @@ Status check_attention(const Program& program, const AttentionStep& step, Device
   }
   const bool longest_q = step.tensor("cu_seqlens_q").has_value();
   const bool longest_k = step.tensor("cu_seqlens_k") || step.tensor("page_table");
-  if (longest_q && !step.max_seqlen_q) return invalid("max_seqlen_q is missing, the longest length");
-  if (longest_k && !step.max_seqlen_k) return invalid("max_seqlen_k is missing, the longest length");
+  if (longest_q && !step.max_seqlen_q)
+    return invalid("max_seqlen_q is missing, the longest length");
+  if (longest_k && !step.max_seqlen_k)
+    return invalid("max_seqlen_k is missing, the longest length");
   for (const auto& longest : {step.max_seqlen_q, step.max_seqlen_k}) {
     if (!longest) continue;
     const auto range =
@@ -206,8 +215,9 @@ Status check_attention(const Program& program, const AttentionStep& step, Device
       for (const Size& one : program.sizes) {
         sizes += fmt::format("{}{} = {}", sizes.empty() ? "" : ", ", one.name, *size(one.name));
       }
-      return invalid(sizes.empty() ? problem.status().message()
-                                   : fmt::format("where {}: {}", sizes, problem.status().message()));
+      return invalid(sizes.empty()
+                         ? problem.status().message()
+                         : fmt::format("where {}: {}", sizes, problem.status().message()));
     }
     for (const TensorSpec& spec : tensors_of(*problem)) {
       const auto* given = tensor_of(program, step, spec.name);
@@ -231,8 +241,8 @@ Status check_attention(const Program& program, const AttentionStep& step, Device
         const std::int64_t has = evaluate(given->shape[axis], size);
         if (has == spec.shape[axis]) continue;
         return invalid(fmt::format("{} is {}{}, expected {}: shape[{}] would be {}, expected {}",
-                                   spec.name, given->name, shape_text(given->shape), spec.dims, axis,
-                                   has, spec.shape[axis]));
+                                   spec.name, given->name, shape_text(given->shape), spec.dims,
+                                   axis, has, spec.shape[axis]));
       }
     }
   }
@@ -244,11 +254,11 @@ Expected<AttentionChoice> choose_rows(const Program& program, const AttentionSte
   const auto fixed = [&](const char* tensor, std::size_t axis) -> Status {
     const Expression& extent = tensor_of(program, step, tensor)->shape[axis];
     if (extent.op == Op::number) return {};
-    return invalid(fmt::format("{} has {} {}, and the kernel is chosen by it: it has to be a number",
-                               tensor, axis == 2 ? "heads" : "a head dim", to_text(extent)));
+    return invalid(
+        fmt::format("{} has {} {}, and the kernel is chosen by it: it has to be a number", tensor,
+                    axis == 2 ? "heads" : "a head dim", to_text(extent)));
   };
-  for (const auto& [tensor, axis] :
-       {std::pair{"q", 2}, {"k", 2}, {"q", 3}, {"v", 3}}) {
+  for (const auto& [tensor, axis] : {std::pair{"q", 2}, {"k", 2}, {"q", 3}, {"v", 3}}) {
     if (Status status = fixed(tensor, static_cast<std::size_t>(axis)); !status.ok()) return status;
   }
   auto problem = problem_of(program, step, sizes_at(program, kTypical), Device::cuda);
@@ -258,9 +268,10 @@ Expected<AttentionChoice> choose_rows(const Program& program, const AttentionSte
                   "only forward attention is wrapped for GPUs; --device cpu computes backward too"};
   }
   const bool packed = problem->packed_q || problem->packed_k;
-  if (packed && evaluate(tensor_of(program, step, problem->packed_q ? "cu_seqlens_q" : "cu_seqlens_k")
-                             ->shape[0],
-                         sizes_at(program, 0)) < 2) {
+  if (packed &&
+      evaluate(
+          tensor_of(program, step, problem->packed_q ? "cu_seqlens_q" : "cu_seqlens_k")->shape[0],
+          sizes_at(program, 0)) < 2) {
     return invalid("packed attention needs at least one sequence: declare a \"min\" of it");
   }
   AttentionChoice choice;
@@ -289,10 +300,11 @@ Expected<AttentionChoice> choose_rows(const Program& program, const AttentionSte
         return c.reasons.empty() && c.spec.family == Family::portable;
       });
       if (found == all.end()) {
-        return Status{Code::unsupported,
-                      fmt::format("no kernel serves {} on sm_{}: attune explain \"{}\" --arch sm_{} "
-                                  "says why",
-                                  print(shape), arch, print(shape), arch)};
+        return Status{
+            Code::unsupported,
+            fmt::format("no kernel serves {} on sm_{}: attune explain \"{}\" --arch sm_{} "
+                        "says why",
+                        print(shape), arch, print(shape), arch)};
       }
       auto row = std::find_if(choice.rows.begin(), choice.rows.end(),
                               [&](const AttentionRow& r) { return r.spec == found->spec; });
@@ -302,9 +314,9 @@ Expected<AttentionChoice> choose_rows(const Program& program, const AttentionSte
       }
       auto image = image_for(found->spec, arch);
       if (!image.ok()) return image.status();
-      const bool known = std::any_of(row->images.begin(), row->images.end(), [&](const auto& other) {
-        return other->target == (*image)->target;
-      });
+      const bool known =
+          std::any_of(row->images.begin(), row->images.end(),
+                      [&](const auto& other) { return other->target == (*image)->target; });
       if (!known) row->images.push_back(*std::move(image));
     }
   }
@@ -316,12 +328,12 @@ Expected<AttentionChoice> choose_rows(const Program& program, const AttentionSte
     const auto* cu = tensor_of(program, step, "cu_seqlens_q");
     const auto* cu_k = tensor_of(program, step, "cu_seqlens_k");
     const TensorDeclaration* counts = cu != nullptr ? cu : cu_k;
-    const Expression b = counts == nullptr
-                             ? q.shape[0]
-                             : combine(Op::subtract, {counts->shape[0], Expression(1)});
+    const Expression b =
+        counts == nullptr ? q.shape[0] : combine(Op::subtract, {counts->shape[0], Expression(1)});
     Expression rows = cu != nullptr ? *step.max_seqlen_q : q.shape[1];
     if (problem->lse == LseLayout::padded32) {
-      rows = combine(Op::multiply, {combine(Op::ceil_divide, {rows, Expression(32)}), Expression(32)});
+      rows =
+          combine(Op::multiply, {combine(Op::ceil_divide, {rows, Expression(32)}), Expression(32)});
     }
     const Expression blocks = combine(
         Op::maximum,

@@ -37,7 +37,7 @@ struct AttentionRow {
 };
 
 struct AttentionChoice {
-  Problem problem;  // at typical sizes
+  Problem problem;                 // at typical sizes
   std::vector<AttentionRow> rows;  // in order of preference
   Expression workspace_bytes;      // 0: none
 };

@@ -111,9 +111,8 @@ Status read_cubin(Binary& binary, bool target_declared) {
   if (!target_declared) {
     binary.target = *target;
   } else if (binary.target.arch != target->arch) {
-    return {Code::invalid_argument,
-            fmt::format("is for {}, and the program says {}", to_string(*target),
-                        to_string(binary.target))};
+    return {Code::invalid_argument, fmt::format("is for {}, and the program says {}",
+                                                to_string(*target), to_string(binary.target))};
   } else if (target->variant != 0) {
     binary.target.variant = target->variant;
   }
@@ -126,8 +125,9 @@ Status read_cubin(Binary& binary, bool target_declared) {
       if (names.size() < 8) names.push_back(in_quotes(name));
     }
     return {Code::invalid_argument,
-            fmt::format("has no kernel {}; it has {}", in_quotes(binary.symbol),
-                        names.empty() ? std::string("none") : fmt::format("{}", fmt::join(names, ", ")))};
+            fmt::format(
+                "has no kernel {}; it has {}", in_quotes(binary.symbol),
+                names.empty() ? std::string("none") : fmt::format("{}", fmt::join(names, ", ")))};
   }
   auto parameters = read_parameters(binary.bytes, binary.symbol);
   if (!parameters.ok()) return parameters.status();
@@ -149,8 +149,9 @@ Status read_text(Binary& binary, bool target_declared) {
   auto entry = read_ptx(text, binary.symbol);
   if (!entry.ok()) return entry.status();
   if (target_declared && binary.target.arch != entry->target.arch) {
-    return {Code::invalid_argument, fmt::format("is for {}, and the program says {}",
-                                                to_string(entry->target), to_string(binary.target))};
+    return {Code::invalid_argument,
+            fmt::format("is for {}, and the program says {}", to_string(entry->target),
+                        to_string(binary.target))};
   }
   binary.target = entry->target;
   binary.parameter_bytes = std::move(entry->parameter_bytes);

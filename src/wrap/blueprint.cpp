@@ -67,9 +67,10 @@ class Builder {
                                         step.name, k.name));
     }
     if (k.configurations.empty()) {
-      return at(step.place,
-                fmt::format("step {}: kernel {} has no \"binaries\"; --device cpu takes its fallback",
-                            step.name, k.name));
+      return at(
+          step.place,
+          fmt::format("step {}: kernel {} has no \"binaries\"; --device cpu takes its fallback",
+                      step.name, k.name));
     }
     for (std::size_t c = 0; c < k.configurations.size(); ++c) {
       if (Status status = choice(i, *kernel, c); !status.ok()) return status;
@@ -121,7 +122,7 @@ class Builder {
   }
 
   void add_binary(const Kernel& kernel, const Configuration& configuration, const Binary& binary) {
-    const std::string_view suffix = binary.form == BinaryForm::cubin  ? ".cubin"
+    const std::string_view suffix = binary.form == BinaryForm::cubin ? ".cubin"
                                     : binary.form == BinaryForm::ptx ? ".ptx"
                                                                      : ".fatbin";
     std::vector<std::uint32_t> sizes;
@@ -189,7 +190,8 @@ class Builder {
     return {};
   }
 
-  void need(std::size_t step, const Expression& bytes, const std::string& name, std::string& place) {
+  void need(std::size_t step, const Expression& bytes, const std::string& name,
+            std::string& place) {
     if (is_number(bytes, 0)) return;
     place = names_.unique(name);
     scratch_.emplace_back(place, needs_.needs.size());

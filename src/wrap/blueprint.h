@@ -51,8 +51,8 @@ struct Blueprint {
   std::vector<PackageImage> images;
   std::vector<PackageBinary> binaries;
   std::vector<PackageVariant> variants;
-  std::vector<std::vector<KernelChoice>> choices;          // of each step
-  std::vector<std::optional<AttentionChoice>> attention;   // of each step, on a GPU
+  std::vector<std::vector<KernelChoice>> choices;         // of each step
+  std::vector<std::optional<AttentionChoice>> attention;  // of each step, on a GPU
 
   // Constants lie one after another in one file.
   PackageImage constants;

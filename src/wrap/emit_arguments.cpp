@@ -44,10 +44,11 @@ std::string take_sizes(const Blueprint& b) {
     for (std::size_t i = 0; i < p.sizes.size(); ++i) {
       t += fmt::format("{}s.{}", i == 0 ? "" : ", ", p.sizes[i].name);
     }
-    t += fmt::format("}};\n  for (int i = 0; i < {}; ++i) {{\n"
-                     "    if (const int code = check_size(kSizes[i], sizes[i])) return code;\n"
-                     "  }}\n",
-                     p.sizes.size());
+    t += fmt::format(
+        "}};\n  for (int i = 0; i < {}; ++i) {{\n"
+        "    if (const int code = check_size(kSizes[i], sizes[i])) return code;\n"
+        "  }}\n",
+        p.sizes.size());
   }
   return t;
 }
@@ -60,8 +61,9 @@ std::string checks(const Blueprint& b) {
     if (!is_outside(tensor)) continue;
     t += fmt::format("  {{\n    const std::int64_t shape[] = {};\n", list_over_sizes(tensor.shape));
     t += fmt::format("    const std::int64_t strides[] = {};\n", list_over_sizes(tensor.strides));
-    t += fmt::format("    if (const int code = check_tensor(kTensors[{}], a.{}, shape, strides)) {}",
-                     rule++, tensor.name, kFail);
+    t +=
+        fmt::format("    if (const int code = check_tensor(kTensors[{}], a.{}, shape, strides)) {}",
+                    rule++, tensor.name, kFail);
     t += "  }\n";
   }
   for (const TensorDeclaration& tensor : p.tensors) {
@@ -74,9 +76,10 @@ std::string checks(const Blueprint& b) {
          extent_bytes(tensor)});
     if (end == has) continue;  // all of it, in another shape
     if (end.op == Expression::Op::number && has.op == Expression::Op::number) continue;
-    t += fmt::format("  if ({} > 0) {{\n    if (const int code = check_view({}, {}, {}, {})) {}  }}\n",
-                     over_sizes(count), as_literal(tensor.name), as_literal(base.name),
-                     over_sizes(end), over_sizes(has), kFail);
+    t += fmt::format(
+        "  if ({} > 0) {{\n    if (const int code = check_view({}, {}, {}, {})) {}  }}\n",
+        over_sizes(count), as_literal(tensor.name), as_literal(base.name), over_sizes(end),
+        over_sizes(has), kFail);
   }
   return t;
 }
@@ -84,11 +87,13 @@ std::string checks(const Blueprint& b) {
 std::string workspace(const Blueprint& b) {
   if (b.slots.empty()) return "";
   std::string t =
-      "\n// The parts of the workspace, which temporaries share whose steps do not meet: where each begins,\n"
+      "\n// The parts of the workspace, which temporaries share whose steps do not meet: where "
+      "each begins,\n"
       "// and the bytes of all.\n"
       "struct Workspace {\n";
   t += fmt::format("  std::int64_t begin[{}];\n  std::int64_t bytes;\n}};\n", b.slots.size());
-  t += "\ninline Workspace lay_out([[maybe_unused]] const Sizes& s) {\n  const std::int64_t bytes[] = {";
+  t += "\ninline Workspace lay_out([[maybe_unused]] const Sizes& s) {\n  const std::int64_t "
+       "bytes[] = {";
   for (std::size_t slot = 0; slot < b.slots.size(); ++slot) {
     t += fmt::format("\n      {},  // {}:", over_sizes(b.slots[slot]), slot);
     for (const auto& resident : b.residents) {
@@ -109,7 +114,8 @@ std::string addresses(const Blueprint& b) {
       "\n// Where everything lies: constants, then the workspace, then views.\n"
       "inline void take_addresses(Run& run, [[maybe_unused]] Address constants{}) {{\n"
       "  [[maybe_unused]] const Sizes& s = run.size;\n  [[maybe_unused]] Places& at = run.at;\n",
-      b.slots.empty() ? "" : ",\n                           Address workspace, const Workspace& layout");
+      b.slots.empty() ? ""
+                      : ",\n                           Address workspace, const Workspace& layout");
   const auto offset = [&](const std::string& expression) {
     return cpu ? expression : fmt::format("static_cast<Address>({})", expression);
   };
@@ -133,8 +139,8 @@ std::string addresses(const Blueprint& b) {
     if (is_number(tensor.offset, 0)) {
       t += fmt::format("  at.{} = at.{};\n", b.place[i], base);
     } else {
-      const Expression bytes = combine(Expression::Op::multiply,
-                                       {tensor.offset, Expression(bytes_of(tensor.element))});
+      const Expression bytes =
+          combine(Expression::Op::multiply, {tensor.offset, Expression(bytes_of(tensor.element))});
       t += fmt::format("  at.{} = at.{} + {};\n", b.place[i], base, offset(over_sizes(bytes)));
     }
   }

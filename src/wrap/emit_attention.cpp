@@ -45,7 +45,8 @@ class AttentionText {
   [[nodiscard]] std::string batch() const {
     for (const char* packed : {"cu_seqlens_q", "cu_seqlens_k"}) {
       if (tensor(packed) == nullptr) continue;
-      return over_sizes(combine(Expression::Op::subtract, {tensor(packed)->shape[0], Expression(1)}));
+      return over_sizes(
+          combine(Expression::Op::subtract, {tensor(packed)->shape[0], Expression(1)}));
     }
     return shape("q", 0);
   }
@@ -109,8 +110,8 @@ class AttentionText {
     for (const char* name : {"key_lengths", "cu_seqlens_q", "cu_seqlens_k", "page_table"}) {
       if (tensor(name) == nullptr) continue;
       const bool table = tensor(name)->shape.size() == 2;
-      set(name, fmt::format("{{reinterpret_cast<const int*>({}), {}, {}}}", at(name), stride(name, 0),
-                            table ? stride(name, 1) : "0"));
+      set(name, fmt::format("{{reinterpret_cast<const int*>({}), {}, {}}}", at(name),
+                            stride(name, 0), table ? stride(name, 1) : "0"));
     }
     t += "  fill_round_keys(p.dropout);\n";
     if (!b_.attention_scratch[index_].empty()) {
@@ -135,7 +136,8 @@ class AttentionText {
     t += "  attune_arguments a{};\n  a.struct_size = sizeof(a);\n";
     for (const auto& [name, index] : step_.tensors) {
       const TensorDeclaration& tensor = p_.tensors[index];
-      t += fmt::format("  {{\n    const std::int64_t shape[] = {};\n", list_over_sizes(tensor.shape));
+      t += fmt::format("  {{\n    const std::int64_t shape[] = {};\n",
+                       list_over_sizes(tensor.shape));
       t += fmt::format("    const std::int64_t strides[] = {};\n", list_over_sizes(tensor.strides));
       t += fmt::format("    a.{} = view_of(run.at.{}, {}, {}, shape, strides);\n  }}\n", name,
                        b_.place[index], facts(tensor.element).constant, tensor.shape.size());
@@ -144,7 +146,8 @@ class AttentionText {
     if (step_.dropout_offset != 0) {
       t += fmt::format("  a.dropout_offset = {}U;\n", step_.dropout_offset);
     }
-    std::string format = fmt::format("{} dtype={}", words.ok() ? *words : "", facts(tensor("q")->element).name);
+    std::string format =
+        fmt::format("{} dtype={}", words.ok() ? *words : "", facts(tensor("q")->element).name);
     std::string values;
     const auto add = [&](const char* key, const std::string& value) {
       format += fmt::format(" {}=%\" PRId64 \"", key);
@@ -164,8 +167,9 @@ class AttentionText {
       add("pages", shape("k", 0));
     }
     t += "  char text[512];\n";
-    t += fmt::format("  std::snprintf(text, sizeof(text),\n                \"{} align=1 device=cpu\"{});\n",
-                     format, values);
+    t += fmt::format(
+        "  std::snprintf(text, sizeof(text),\n                \"{} align=1 device=cpu\"{});\n",
+        format, values);
     t += "  std::string problem = text;\n";
     for (const char* name : {"q", "k", "v", "o"}) {
       t += fmt::format("  problem += strides_text(\"{0}\", a.{0});\n", name);
@@ -177,7 +181,8 @@ class AttentionText {
  private:
   std::string rows(const AttentionChoice& choice) const {
     std::string t = fmt::format(
-        "// Kernels of step {0}: id, architectures, shared memory, 16 bytes at a time, queries of a "
+        "// Kernels of step {0}: id, architectures, shared memory, 16 bytes at a time, queries of "
+        "a "
         "tile.\ninline constexpr AttentionRow kRows{0}[] = {{\n",
         index_);
     for (const AttentionRow& row : choice.rows) {

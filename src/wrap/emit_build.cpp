@@ -36,7 +36,8 @@ std::string emit_cmake(const Blueprint& b) {
   if (b.options.embed) sources += fmt::format(" {}_embedded.cpp", n);
   for (const std::string& source : user_sources(b)) sources += " " + source;
   std::string t = fmt::format(
-      "# Written by `attune wrap`. Alone: cmake -B build && cmake --build build; in a project of yours:\n"
+      "# Written by `attune wrap`. Alone: cmake -B build && cmake --build build; in a project of "
+      "yours:\n"
       "# add_subdirectory() and target_link_libraries(... {0}).\n"
       "cmake_minimum_required(VERSION 3.16)\n"
       "project({0} LANGUAGES CXX)\n\n",
@@ -79,7 +80,8 @@ std::string emit_main(const Blueprint& b) {
   const Program& p = *b.program;
   const std::string& n = p.name;
   std::string t = fmt::format(
-      "// An example for {0}: written by `attune wrap`, to be changed. It says what the program is and how much\n"
+      "// An example for {0}: written by `attune wrap`, to be changed. It says what the program is "
+      "and how much\n"
       "// memory it needs; run() shows a call.\n"
       "#include \"{0}.h\"\n\n"
       "#include <cstdio>\n\n"
@@ -109,10 +111,11 @@ std::string emit_main(const Blueprint& b) {
       shape += fmt::format("{}{}", shape.empty() ? "" : ", ", over_size(extent));
     }
     helpers += shape;
-    t += fmt::format("  const int64_t {0}_shape[] = {{{1}}};\n"
-                     "  a.{0} = attune_wrapped_contiguous({0}, {2}, {3}, {0}_shape);\n",
-                     tensor.name, shape.empty() ? "1" : shape, facts(tensor.element).constant,
-                     tensor.shape.size());
+    t += fmt::format(
+        "  const int64_t {0}_shape[] = {{{1}}};\n"
+        "  a.{0} = attune_wrapped_contiguous({0}, {2}, {3}, {0}_shape);\n",
+        tensor.name, shape.empty() ? "1" : shape, facts(tensor.element).constant,
+        tensor.shape.size());
     if (tensor.contiguous) continue;
     for (std::size_t axis = 0; axis < tensor.strides.size(); ++axis) {
       const std::string stride = over_size(tensor.strides[axis]);
@@ -121,19 +124,21 @@ std::string emit_main(const Blueprint& b) {
     }
   }
   for (const ScalarDeclaration& scalar : p.scalars) {
-    t += p.range_of(scalar.name)
-             ? fmt::format("  a.{0} = static_cast<{1}>(size.{0});\n", scalar.name,
-                           facts(scalar.element).c_type)
-             : fmt::format("  a.{0} = {0};\n", scalar.name);
+    t += p.range_of(scalar.name) ? fmt::format("  a.{0} = static_cast<{1}>(size.{0});\n",
+                                               scalar.name, facts(scalar.element).c_type)
+                                 : fmt::format("  a.{0} = {0};\n", scalar.name);
   }
-  t += fmt::format("  a.stream = stream;\n  return {}_run(instance, &a);\n}}\n\n}}  // namespace\n\n", n);
+  t += fmt::format(
+      "  a.stream = stream;\n  return {}_run(instance, &a);\n}}\n\n}}  // namespace\n\n", n);
   std::string arithmetic;
   for (const auto& [name, sign] : {std::pair{"least", "<"}, {"most", ">"}}) {
     if (helpers.find(std::string(name) + "(") == std::string::npos) continue;
-    arithmetic += fmt::format("int64_t {0}(int64_t a, int64_t b) {{ return a {1} b ? a : b; }}\n", name, sign);
+    arithmetic += fmt::format("int64_t {0}(int64_t a, int64_t b) {{ return a {1} b ? a : b; }}\n",
+                              name, sign);
   }
   if (helpers.find("ceil_div(") != std::string::npos) {
-    arithmetic += "int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b > 0 ? 1 : 0); }\n";
+    arithmetic +=
+        "int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b > 0 ? 1 : 0); }\n";
   }
   if (!arithmetic.empty()) {
     const std::string opening = "namespace {\n\n";

@@ -12,8 +12,7 @@ namespace attune::wrap {
 namespace {
 
 std::string tensor_text(const TensorDeclaration& tensor) {
-  std::string text =
-      fmt::format("{}{}", facts(tensor.element).name, shape_text(tensor.shape));
+  std::string text = fmt::format("{}{}", facts(tensor.element).name, shape_text(tensor.shape));
   if (!tensor.contiguous) text += fmt::format(" strides {}", shape_text(tensor.strides));
   return fmt::format("{}, {}-byte aligned", text, tensor.alignment);
 }
@@ -78,8 +77,10 @@ std::string emit_header(const Blueprint& b) {
   std::string t = fmt::format(
       "/* {}.h: written by `attune wrap`, for {}. Do not edit.\n"
       " *\n"
-      " * A program of {} steps; {}_describe() tells them. Functions return ATTUNE_WRAPPED_OK or say in\n"
-      " * {}_last_error() what was wrong, with the values; none throws or exits. An instance may run on\n"
+      " * A program of {} steps; {}_describe() tells them. Functions return ATTUNE_WRAPPED_OK or "
+      "say in\n"
+      " * {}_last_error() what was wrong, with the values; none throws or exits. An instance may "
+      "run on\n"
       " * several threads at once.\n"
       " */\n",
       n, b.options.cpu ? "the CPU" : "NVIDIA GPUs", p.steps.size(), n, n);
@@ -98,31 +99,35 @@ std::string emit_header(const Blueprint& b) {
     t += fmt::format("  {} {};\n", c_type(scalar.element), scalar.name);
   }
   t += fmt::format(
-      "  void* workspace; /* of {}_workspace_bytes(), 256-byte aligned; NULL: each run allocates */\n"
+      "  void* workspace; /* of {}_workspace_bytes(), 256-byte aligned; NULL: each run allocates "
+      "*/\n"
       "  size_t workspace_bytes;\n",
       n);
-  t += b.options.cpu ? "  void* stream; /* handed to functions */\n"
-                     : "  void* stream; /* CUstream or cudaStream_t; NULL is the default stream */\n";
+  t += b.options.cpu
+           ? "  void* stream; /* handed to functions */\n"
+           : "  void* stream; /* CUstream or cudaStream_t; NULL is the default stream */\n";
   t += fmt::format("}} {}_arguments;\n\n", n);
 
   t += fmt::format("typedef struct {}_sizes {{\n", n);
   for (const Size& size : p.sizes) {
-    t += fmt::format("  int64_t {}; /* {} to {}{} */\n", size.name, size.range.min, size.range.max,
-                     size.range.multiple_of > 1
-                         ? fmt::format(", multiples of {}", size.range.multiple_of)
-                         : "");
+    t += fmt::format(
+        "  int64_t {}; /* {} to {}{} */\n", size.name, size.range.min, size.range.max,
+        size.range.multiple_of > 1 ? fmt::format(", multiples of {}", size.range.multiple_of) : "");
   }
   if (p.sizes.empty()) t += "  int64_t unused;\n";
   t += fmt::format("}} {}_sizes;\n\n", n);
 
   t += fmt::format(
       "typedef struct {0}_instance {0}_instance;\n\n"
-      "/* folder: where the program's files lie; NULL is the folder of the library or program that this\n"
-      " * is linked into. device_index: the GPU of calls without a stream and a current context. */\n"
+      "/* folder: where the program's files lie; NULL is the folder of the library or program that "
+      "this\n"
+      " * is linked into. device_index: the GPU of calls without a stream and a current context. "
+      "*/\n"
       "int {0}_create(const char* folder, int device_index, {0}_instance** out);\n"
       "/* NULL is fine. No call may be running. */\n"
       "void {0}_destroy({0}_instance* instance);\n"
-      "/* Loads everything into the context of `stream` (or the current one), so that no run has to: do so\n"
+      "/* Loads everything into the context of `stream` (or the current one), so that no run has "
+      "to: do so\n"
       " * before capturing a graph. */\n"
       "int {0}_prepare({0}_instance* instance, void* stream);\n"
       "int {0}_workspace_bytes(const {0}_sizes* sizes, size_t* bytes);\n"
@@ -135,9 +140,10 @@ std::string emit_header(const Blueprint& b) {
       "/* For tools. */\n"
       "const attune_wrapped_package* {0}_package(void);\n",
       n,
-      b.options.cpu ? "/* Computes. */\n"
-                    : "/* Queues the work on the stream; allocates nothing but a workspace where none is "
-                      "given. */\n");
+      b.options.cpu
+          ? "/* Computes. */\n"
+          : "/* Queues the work on the stream; allocates nothing but a workspace where none is "
+            "given. */\n");
 
   const auto functions = declarations_of_functions(b);
   if (!functions.empty()) {

@@ -139,14 +139,16 @@ std::string run_function(const Blueprint& b) {
     t += fmt::format(
         "  ContextScope scope;\n"
         "  const auto stream = static_cast<Stream>(run.arguments->stream);\n"
-        "  if (const int code = enter(instance, stream, scope, run.call)) return fail_in(\"{0}\", code);\n"
-        "  if (const int code = load_constants(instance, *run.call.loaded)) return fail_in(\"{0}\", code);\n",
+        "  if (const int code = enter(instance, stream, scope, run.call)) return fail_in(\"{0}\", "
+        "code);\n"
+        "  if (const int code = load_constants(instance, *run.call.loaded)) return "
+        "fail_in(\"{0}\", code);\n",
         b.program->name);
   }
-  const std::string constants =
-      b.constants.bytes.empty() ? (cpu ? "nullptr" : "0")
-      : cpu                     ? "constants_of(instance)"
-                                : "run.call.loaded->constants.load(std::memory_order_relaxed)";
+  const std::string constants = b.constants.bytes.empty() ? (cpu ? "nullptr" : "0")
+                                : cpu
+                                    ? "constants_of(instance)"
+                                    : "run.call.loaded->constants.load(std::memory_order_relaxed)";
   if (workspace) {
     t += fmt::format(
         "  const Workspace layout = lay_out(run.size);\n"
@@ -154,18 +156,21 @@ std::string run_function(const Blueprint& b) {
         "  OwnWorkspace own{1};\n"
         "  if (run.arguments->workspace != nullptr) {{\n"
         "    if (const int code = check_workspace(run.arguments->workspace,\n"
-        "                                         run.arguments->workspace_bytes, layout.bytes)) {{\n"
+        "                                         run.arguments->workspace_bytes, layout.bytes)) "
+        "{{\n"
         "      return fail_in(\"{2}\", code);\n"
         "    }}\n"
         "  }} else if (layout.bytes > 0) {{\n",
         cpu ? "static_cast" : "reinterpret_cast", cpu ? "" : "(run.call.stream)", b.program->name);
-    t += cpu ? "    void* memory = nullptr;\n    const int code = own.allocate(layout.bytes, &memory);\n"
+    t += cpu ? "    void* memory = nullptr;\n    const int code = own.allocate(layout.bytes, "
+               "&memory);\n"
                "    workspace = static_cast<Address>(memory);\n"
              : "    const int code = own.allocate(layout.bytes, &workspace);\n";
     t += fmt::format("    if (code != ATTUNE_WRAPPED_OK) return fail_in(\"{}\", code);\n  }}\n",
                      b.program->name);
   }
-  t += fmt::format("  take_addresses(run, {}{});\n", constants, workspace ? ", workspace, layout" : "");
+  t += fmt::format("  take_addresses(run, {}{});\n", constants,
+                   workspace ? ", workspace, layout" : "");
   if (steps) {
     t += "  for (const StepEntry& step : kSteps) {\n"
          "    if (const int code = step.run(run)) return fail_in(step.name, code);\n"
@@ -202,7 +207,8 @@ std::string package_table(const Blueprint& b) {
   }
   t += fmt::format(
       "\n// For tools: the arguments as a list.\n"
-      "inline int run_list(void* instance, [[maybe_unused]] const attune_wrapped_tensor* arguments,\n"
+      "inline int run_list(void* instance, [[maybe_unused]] const attune_wrapped_tensor* "
+      "arguments,\n"
       "                    void* workspace, std::size_t workspace_bytes, void* stream) {{\n"
       "  {}_arguments a{{}};\n",
       p.name);
@@ -214,7 +220,8 @@ std::string package_table(const Blueprint& b) {
       "  {0}_instance* made = nullptr;\n"
       "  const int code = {0}_create(folder, device_index, &made);\n"
       "  *instance = made;\n  return code;\n}}\n\n"
-      "inline void destroy_any(void* instance) {{ {0}_destroy(static_cast<{0}_instance*>(instance)); }}\n\n"
+      "inline void destroy_any(void* instance) {{ "
+      "{0}_destroy(static_cast<{0}_instance*>(instance)); }}\n\n"
       "inline constexpr attune_wrapped_package kPackage = {{\n"
       "    sizeof(attune_wrapped_package), {1}, {2}, {3}, {4}, create_any, run_list, destroy_any,\n"
       "    {0}_last_error}};\n",
@@ -230,7 +237,8 @@ std::string emit_interface(const Blueprint& b) {
   const bool cpu = b.options.cpu;
   std::string t = "\nextern \"C\" {\n\n";
   t += fmt::format(
-      "int {0}_create(const char* folder, [[maybe_unused]] int device_index, {0}_instance** out) {{\n"
+      "int {0}_create(const char* folder, [[maybe_unused]] int device_index, {0}_instance** out) "
+      "{{\n"
       "  using namespace {0}_program;\n"
       "  if (out == nullptr) return fail(ATTUNE_WRAPPED_INVALID_ARGUMENT, \"{0}: out is NULL\");\n"
       "  *out = nullptr;\n"
@@ -238,7 +246,8 @@ std::string emit_interface(const Blueprint& b) {
       "    std::unique_ptr<Instance> made(new Instance);\n"
       "    made->tables = &kTables;\n"
       "    made->folder =\n"
-      "        folder != nullptr ? folder : folder_of(reinterpret_cast<const void*>(&{0}_create));\n"
+      "        folder != nullptr ? folder : folder_of(reinterpret_cast<const "
+      "void*>(&{0}_create));\n"
       "{1}"
       "    *out = reinterpret_cast<{0}_instance*>(made.release());\n"
       "    return ATTUNE_WRAPPED_OK;\n"
@@ -247,12 +256,15 @@ std::string emit_interface(const Blueprint& b) {
       "  }}\n"
       "}}\n\n",
       n,
-      cpu ? fmt::format("    if (const int code = load_constants(*made)) return fail_in(\"{}\", code);\n", n)
+      cpu ? fmt::format(
+                "    if (const int code = load_constants(*made)) return fail_in(\"{}\", code);\n",
+                n)
           : "    made->device = device_index;\n");
-  t += fmt::format("void {0}_destroy({0}_instance* instance) {{\n  using namespace {0}_program;\n"
-                   "  if (instance == nullptr) return;\n{1}"
-                   "  delete &instance_of(instance);\n}}\n\n",
-                   n, cpu ? "" : "  unload(instance_of(instance));\n");
+  t += fmt::format(
+      "void {0}_destroy({0}_instance* instance) {{\n  using namespace {0}_program;\n"
+      "  if (instance == nullptr) return;\n{1}"
+      "  delete &instance_of(instance);\n}}\n\n",
+      n, cpu ? "" : "  unload(instance_of(instance));\n");
   t += fmt::format(
       "int {0}_prepare({0}_instance* instance, [[maybe_unused]] void* stream) {{\n"
       "  using namespace {0}_program;\n"
@@ -265,10 +277,12 @@ std::string emit_interface(const Blueprint& b) {
         "  try {{\n"
         "    ContextScope scope;\n"
         "    Call call{{}};\n"
-        "    if (const int code = enter(instance_of(instance), static_cast<Stream>(stream), scope, call)) {{\n"
+        "    if (const int code = enter(instance_of(instance), static_cast<Stream>(stream), scope, "
+        "call)) {{\n"
         "      return fail_in(\"{0}\", code);\n"
         "    }}\n"
-        "    if (const int code = load_everything(instance_of(instance), *call.loaded)) return fail_in(\"{0}\", code);\n"
+        "    if (const int code = load_everything(instance_of(instance), *call.loaded)) return "
+        "fail_in(\"{0}\", code);\n"
         "  }} catch (const std::exception&) {{\n"
         "    return fail(ATTUNE_WRAPPED_OUT_OF_MEMORY, \"{0}: there is no memory\");\n"
         "  }}\n",
@@ -285,18 +299,19 @@ std::string emit_interface(const Blueprint& b) {
       n);
   for (std::size_t i = 0; i < b.program->sizes.size(); ++i) {
     const std::string& size = b.program->sizes[i].name;
-    t += fmt::format("  s.{0} = sizes->{0};\n"
-                     "  if (const int code = check_size(kSizes[{1}], s.{0})) return fail_in(\"{2}\", code);\n",
-                     size, i, n);
+    t += fmt::format(
+        "  s.{0} = sizes->{0};\n"
+        "  if (const int code = check_size(kSizes[{1}], s.{0})) return fail_in(\"{2}\", code);\n",
+        size, i, n);
   }
-  t += b.slots.empty() ? "  *bytes = 0;\n"
-                       : "  *bytes = static_cast<size_t>(lay_out(s).bytes);\n";
+  t += b.slots.empty() ? "  *bytes = 0;\n" : "  *bytes = static_cast<size_t>(lay_out(s).bytes);\n";
   t += "  return ATTUNE_WRAPPED_OK;\n}\n\n";
   t += fmt::format(
       "int {0}_run({0}_instance* instance, const {0}_arguments* arguments) {{\n"
       "  using namespace {0}_program;\n"
       "  if (instance == nullptr || arguments == nullptr) {{\n"
-      "    return fail(ATTUNE_WRAPPED_INVALID_ARGUMENT, \"{0}: the instance or the arguments are NULL\");\n"
+      "    return fail(ATTUNE_WRAPPED_INVALID_ARGUMENT, \"{0}: the instance or the arguments are "
+      "NULL\");\n"
       "  }}\n"
       "  Run run{{}};\n"
       "  run.arguments = arguments;\n"
@@ -318,7 +333,8 @@ std::string emit_runtime(const Blueprint& b) {
   const std::string& n = b.program->name;
   const RuntimeText runtime = runtime_of(b);
   std::string t = fmt::format(
-      "// {0}_runtime.h: written by `attune wrap`, the same for all programs that need the same of it. Only\n"
+      "// {0}_runtime.h: written by `attune wrap`, the same for all programs that need the same of "
+      "it. Only\n"
       "// {0}.cpp includes it.\n"
       "#pragma once\n\n"
       "#include \"{0}.h\"\n\n",
@@ -329,8 +345,7 @@ std::string emit_runtime(const Blueprint& b) {
       "\n#pragma GCC visibility push(hidden)\nnamespace {0}_program {{\n\n{1}\n"
       "using namespace attune::wrapped;\n{2}\n}}  // namespace {0}_program\n"
       "#pragma GCC visibility pop\n",
-      n, runtime.text,
-      any_attention(b) ? "namespace kernel = attune::kernel;\n" : "");
+      n, runtime.text, any_attention(b) ? "namespace kernel = attune::kernel;\n" : "");
   return t;
 }
 
@@ -363,7 +378,8 @@ std::string emit_source(const Blueprint& b) {
   t += package_table(b);
   t += fmt::format(
       "\n// Handed out as a {0}_instance, which nobody else can look into.\n"
-      "inline Instance& instance_of({0}_instance* handle) {{ return *reinterpret_cast<Instance*>(handle); }}\n"
+      "inline Instance& instance_of({0}_instance* handle) {{ return "
+      "*reinterpret_cast<Instance*>(handle); }}\n"
       "\n}}  // namespace {0}_program\n#pragma GCC visibility pop\n",
       n);
   t += emit_interface(b);
@@ -375,13 +391,15 @@ std::string emit_embedded(const Blueprint& b) {
   std::string t = fmt::format(
       "// {}_embedded.cpp: written by `attune wrap`: the files of the program, as texts.\n", n);
   const auto array = [&](const std::string& name, const std::string& bytes) {
-    t += fmt::format("\nalignas(256) extern const char {}[];\nalignas(256) const char {}[] =", name, name);
+    t += fmt::format("\nalignas(256) extern const char {}[];\nalignas(256) const char {}[] =", name,
+                     name);
     for (std::size_t at = 0; at < bytes.size();) {
       t += "\n    \"";
       std::string line;
       for (; at < bytes.size() && line.size() < 90; ++at) {
         const auto byte = static_cast<unsigned char>(bytes[at]);
-        const bool plain = byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\' && byte != '?';
+        const bool plain =
+            byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\' && byte != '?';
         // Three digits end an escape whatever follows.
         line += plain ? std::string(1, bytes[at]) : fmt::format("\\{:03o}", byte);
       }

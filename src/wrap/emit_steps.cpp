@@ -74,9 +74,10 @@ class StepEmitter {
     std::string t = head("kernel " + k.name);
     const auto& choices = b_.choices[index_];
     if (choices.empty()) {
-      t += fmt::format("  return fail(ATTUNE_WRAPPED_UNSUPPORTED, \"kernel {}: no configuration "
-                       "takes these arguments\");\n}}\n",
-                       k.name);
+      t += fmt::format(
+          "  return fail(ATTUNE_WRAPPED_UNSUPPORTED, \"kernel {}: no configuration "
+          "takes these arguments\");\n}}\n",
+          k.name);
       return t;
     }
     std::vector<std::pair<std::size_t, Condition>> conditions;
@@ -93,9 +94,10 @@ class StepEmitter {
     for (const auto& [v, condition] : conditions) {
       const std::string holds =
           condition.pointer
-              ? fmt::format("{} % {} == 0",
-                            at(std::get<TensorArgument>(*step.arguments[*condition.pointer]).tensor),
-                            condition.divisor)
+              ? fmt::format(
+                    "{} % {} == 0",
+                    at(std::get<TensorArgument>(*step.arguments[*condition.pointer]).tensor),
+                    condition.divisor)
           : is_condition(condition.holds) ? over_sizes(condition.holds)
                                           : fmt::format("({}) != 0", over_sizes(condition.holds));
       t += fmt::format("      {{{}, {}, {}}},\n", v, as_literal(condition.text), holds);
@@ -103,9 +105,10 @@ class StepEmitter {
     std::size_t count = conditions.size();
     if (choices.size() > 1) {
       for (std::size_t v = 0; v < choices.size(); ++v) {
-        t += fmt::format("      {{{}, \"code for this GPU\", serves(*run.call.instance, "
-                         "*run.call.loaded, {})}},\n",
-                         v, choices[v].variant);
+        t += fmt::format(
+            "      {{{}, \"code for this GPU\", serves(*run.call.instance, "
+            "*run.call.loaded, {})}},\n",
+            v, choices[v].variant);
         ++count;
       }
     }
@@ -122,8 +125,10 @@ class StepEmitter {
       t += fmt::format("{}{}", v == 0 ? "" : ", ",
                        as_literal(k.configurations[choices[v].configuration].name));
     }
-    t += fmt::format("}};\n  return refuse_all(\"configuration of kernel {}\", kNames, conditions, {}, {});\n}}\n",
-                     k.name, count, choices.size());
+    t += fmt::format(
+        "}};\n  return refuse_all(\"configuration of kernel {}\", kNames, conditions, {}, "
+        "{});\n}}\n",
+        k.name, count, choices.size());
     return t;
   }
 
@@ -146,7 +151,8 @@ class StepEmitter {
       if (!list.empty()) list += ", ";
       list += "&" + name;
       if (value.kind == LaunchValue::Kind::tensor_map) {
-        t += in + fmt::format("if (const int code = {}) return code;\n", encode(step, c, value, name));
+        t += in +
+             fmt::format("if (const int code = {}) return code;\n", encode(step, c, value, name));
       }
     }
     const bool none = choice.values.empty();
@@ -253,9 +259,8 @@ class StepEmitter {
     for (std::size_t i = 0; i < k.parameters.size(); ++i) {
       if (!step.arguments[i]) continue;
       const bool scalar = k.parameters[i].type.kind == ParameterType::Kind::scalar;
-      values.push_back(function_value(*step.arguments[i],
-                                      scalar ? std::optional(k.parameters[i].type.element)
-                                             : std::nullopt));
+      values.push_back(function_value(
+          *step.arguments[i], scalar ? std::optional(k.parameters[i].type.element) : std::nullopt));
     }
     return head("kernel " + k.name + " by " + k.fallback->name) +
            call_text(k.fallback->name, values);
@@ -339,8 +344,9 @@ class StepEmitter {
     }
     const std::uint64_t mask = unit == 4 ? 0xffffffffU : (std::uint64_t{1} << (8 * unit)) - 1;
     std::string t = head(fmt::format("fill of {} with {}", tensor.name, step.value));
-    t += fmt::format("  return fill({}{}, {}, {}, {:#x});\n}}\n", b_.options.cpu ? "" : "run.call, ",
-                     at(step.tensor), over_sizes(count), unit, bits & mask);
+    t +=
+        fmt::format("  return fill({}{}, {}, {}, {:#x});\n}}\n", b_.options.cpu ? "" : "run.call, ",
+                    at(step.tensor), over_sizes(count), unit, bits & mask);
     return t;
   }
 

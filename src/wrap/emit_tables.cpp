@@ -38,7 +38,8 @@ std::string kernel_tables(const Blueprint& b) {
                      fmt::join(binary.parameter_bytes, ", "));
   }
   if (!b.images.empty()) {
-    t += "\n// Files: name, bytes, hash, where it is embedded.\ninline constexpr Image kImages[] = {\n";
+    t += "\n// Files: name, bytes, hash, where it is embedded.\ninline constexpr Image kImages[] = "
+         "{\n";
     for (std::size_t i = 0; i < b.images.size(); ++i) {
       t += fmt::format("    {},\n",
                        image_row(b.images[i], embedded_name(b, fmt::format("image_{}", i))));
@@ -65,8 +66,8 @@ std::string kernel_tables(const Blueprint& b) {
          "inline constexpr Variant kVariants[] = {\n";
     for (std::size_t i = 0; i < b.variants.size(); ++i) {
       const PackageVariant& v = b.variants[i];
-      t += fmt::format("    {{{}, {}, {}, {}}},  // {}\n", as_literal(v.kernel),
-                       as_literal(v.name), v.first, v.count, i);
+      t += fmt::format("    {{{}, {}, {}, {}}},  // {}\n", as_literal(v.kernel), as_literal(v.name),
+                       v.first, v.count, i);
     }
     t += "};\n";
   }
@@ -88,19 +89,21 @@ std::string emit_tables(const Blueprint& b) {
   const Program& p = *b.program;
   std::string t;
   if (!b.options.cpu) t += kernel_tables(b);
-  const std::string constants =
-      b.constants.bytes.empty() ? std::string("{nullptr, 0, 0, nullptr}")
-                                : image_row(b.constants, embedded_name(b, "constants"));
+  const std::string constants = b.constants.bytes.empty()
+                                    ? std::string("{nullptr, 0, 0, nullptr}")
+                                    : image_row(b.constants, embedded_name(b, "constants"));
   if (b.options.cpu) {
     t += fmt::format("inline constexpr Tables kTables = {{{}}};\n", constants);
   } else if (b.images.empty()) {
-    t += fmt::format("\ninline constexpr Tables kTables = {{{}, nullptr, 0, nullptr, nullptr, 0,\n"
-                     "                                   {}}};\n",
-                     as_literal(p.name), constants);
+    t += fmt::format(
+        "\ninline constexpr Tables kTables = {{{}, nullptr, 0, nullptr, nullptr, 0,\n"
+        "                                   {}}};\n",
+        as_literal(p.name), constants);
   } else {
-    t += fmt::format("\ninline constexpr Tables kTables = {{{}, kImages, {}, kBinaries, kVariants, {},\n"
-                     "                                   {}}};\n",
-                     as_literal(p.name), b.images.size(), b.variants.size(), constants);
+    t += fmt::format(
+        "\ninline constexpr Tables kTables = {{{}, kImages, {}, kBinaries, kVariants, {},\n"
+        "                                   {}}};\n",
+        as_literal(p.name), b.images.size(), b.variants.size(), constants);
   }
 
   t += "\nstruct Sizes {\n";
@@ -119,19 +122,20 @@ std::string emit_tables(const Blueprint& b) {
   std::size_t count = 0;
   for (const TensorDeclaration& tensor : p.tensors) {
     if (tensor.role != TensorRole::input && tensor.role != TensorRole::output) continue;
-    t += fmt::format("\ninline constexpr const char* kShape{}[] = {};\n", count, texts(tensor.shape));
+    t += fmt::format("\ninline constexpr const char* kShape{}[] = {};\n", count,
+                     texts(tensor.shape));
     t += fmt::format("inline constexpr const char* kStrides{}[] = {};", count,
                      texts(tensor.strides));
-    rules += fmt::format("    {{{}, {}, {}, {}, {}, kShape{}, kStrides{}}},\n",
-                         as_literal(tensor.name),
-                         tensor.role == TensorRole::input ? "\"input\"" : "\"output\"",
-                         facts(tensor.element).constant, tensor.shape.size(), tensor.alignment,
-                         count, count);
+    rules += fmt::format(
+        "    {{{}, {}, {}, {}, {}, kShape{}, kStrides{}}},\n", as_literal(tensor.name),
+        tensor.role == TensorRole::input ? "\"input\"" : "\"output\"",
+        facts(tensor.element).constant, tensor.shape.size(), tensor.alignment, count, count);
     ++count;
   }
   if (count > 0) {
-    t += fmt::format("\n\n// Dtype, rank, alignment.\ninline constexpr TensorRule kTensors[] = {{\n{}}};\n",
-                     rules);
+    t += fmt::format(
+        "\n\n// Dtype, rank, alignment.\ninline constexpr TensorRule kTensors[] = {{\n{}}};\n",
+        rules);
   }
 
   t += fmt::format("\nusing Address = {};\n\n// Where everything lies.\nstruct Places {{\n",

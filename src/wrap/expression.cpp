@@ -18,15 +18,21 @@ struct Spelling {
   int binding;            // stronger binds first; 0: a function
 };
 
-constexpr std::array kSpellings = {
-    Spelling{Op::logical_or, "or", 1},   Spelling{Op::logical_and, "and", 2},
-    Spelling{Op::logical_not, "not", 3}, Spelling{Op::less_equal, "<=", 4},
-    Spelling{Op::equal, "==", 4},        Spelling{Op::not_equal, "!=", 4},
-    Spelling{Op::less, "<", 4},          Spelling{Op::add, "+", 5},
-    Spelling{Op::subtract, "-", 5},      Spelling{Op::multiply, "*", 6},
-    Spelling{Op::divide, "//", 6},       Spelling{Op::remainder, "%", 6},
-    Spelling{Op::minimum, "min", 0},     Spelling{Op::maximum, "max", 0},
-    Spelling{Op::ceil_divide, "ceildiv", 0}};
+constexpr std::array kSpellings = {Spelling{Op::logical_or, "or", 1},
+                                   Spelling{Op::logical_and, "and", 2},
+                                   Spelling{Op::logical_not, "not", 3},
+                                   Spelling{Op::less_equal, "<=", 4},
+                                   Spelling{Op::equal, "==", 4},
+                                   Spelling{Op::not_equal, "!=", 4},
+                                   Spelling{Op::less, "<", 4},
+                                   Spelling{Op::add, "+", 5},
+                                   Spelling{Op::subtract, "-", 5},
+                                   Spelling{Op::multiply, "*", 6},
+                                   Spelling{Op::divide, "//", 6},
+                                   Spelling{Op::remainder, "%", 6},
+                                   Spelling{Op::minimum, "min", 0},
+                                   Spelling{Op::maximum, "max", 0},
+                                   Spelling{Op::ceil_divide, "ceildiv", 0}};
 constexpr int kAtom = 7;
 
 const Spelling* spelling_of(Op op) {

@@ -11,9 +11,9 @@
 namespace attune::wrap {
 
 struct GenerateOptions {
-  bool cpu = false;     // attention and functions run on the CPU, kernels by their fallbacks
-  bool embed = false;   // compiled kernels and constants become part of the program
-  bool checks = true;   // of tensors at each call; sizes are read in any case
+  bool cpu = false;        // attention and functions run on the CPU, kernels by their fallbacks
+  bool embed = false;      // compiled kernels and constants become part of the program
+  bool checks = true;      // of tensors at each call; sizes are read in any case
   std::vector<int> archs;  // GPUs for which attention is compiled in: 10 * major + minor
 };
 

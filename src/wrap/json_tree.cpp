@@ -196,9 +196,8 @@ Expected<JsonNode> parse_json(std::string_view text) {
   return no_throw([&]() -> Expected<JsonNode> {
     Position position;
     Builder builder(position);
-    const bool ok = nlohmann::json::sax_parse(Reading(text.data(), &position),
-                                              Reading(text.data() + text.size(), &position),
-                                              &builder);
+    const bool ok = nlohmann::json::sax_parse(
+        Reading(text.data(), &position), Reading(text.data() + text.size(), &position), &builder);
     if (!builder.status().ok()) return builder.status();
     if (!ok) return at({position.line}, "this is no JSON");
     return std::move(builder.root());

@@ -1,9 +1,8 @@
 // A compiled kernel as a program names it: its parameters, and the ways in which it was compiled.
 #pragma once
 
-#include <attune/status.hpp>
-
 #include <array>
+#include <attune/status.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -38,7 +37,7 @@ enum class BinaryForm : std::uint8_t { cubin, ptx, fatbin };
 
 // How Triton lowered a tensor descriptor (its tensordesc_meta).
 struct DescriptorLayout {
-  int swizzle = 0;       // as CUtensorMapSwizzle
+  int swizzle = 0;  // as CUtensorMapSwizzle
   int element_bytes = 0;
   int element_type = 0;  // as CUtensorMapDataType
   std::vector<std::int64_t> block;
@@ -63,7 +62,7 @@ struct LaunchShape {
 // One compiled file for one architecture.
 struct Binary {
   BinaryForm form = BinaryForm::cubin;
-  std::filesystem::path path;     // of Triton's metadata until its files are read
+  std::filesystem::path path;  // of Triton's metadata until its files are read
   bool metadata = false;
   bool target_declared = false;
   std::string symbol;
@@ -80,9 +79,10 @@ struct Configuration {
   std::string name;
   std::optional<Expression> when;  // over sizes, the kernel's integer parameters and constants
   std::map<std::string, std::int64_t> constants;  // parameters that are compiled in
-  std::vector<std::string> absent;                // and those compiled in as something else than numbers
+  std::vector<std::string> absent;  // and those compiled in as something else than numbers
   std::map<std::string, std::int64_t> divisible_by;
-  std::map<std::string, Element> types;  // of scalar parameters, where they differ from the kernel's
+  std::map<std::string, Element>
+      types;  // of scalar parameters, where they differ from the kernel's
   std::array<Expression, 3> grid = {Expression(1), Expression(1), Expression(1)};
   bool fold = false;  // what of y is past the limit goes to z
   std::vector<Binary> binaries;

@@ -38,8 +38,9 @@ class KernelReader {
       if (node_.field("binaries") != nullptr) {
         configuration(node_, path_, "configuration 0");
       } else if (!kernel_.fallback) {
-        reading_.refuse(node_, path_, "it has neither \"binaries\" nor \"configurations\" nor a "
-                                      "\"fallback\"");
+        reading_.refuse(node_, path_,
+                        "it has neither \"binaries\" nor \"configurations\" nor a "
+                        "\"fallback\"");
       }
       return std::move(kernel_);
     }
@@ -51,9 +52,9 @@ class KernelReader {
     }
     for (std::size_t i = 0; i < configurations->elements.size(); ++i) {
       const JsonNode& node = configurations->elements[i];
-      if (!reading_.object(node, in(path, i),
-                           {"name", "grid", "fold", "when", "constants", "divisible_by", "types",
-                            "binaries"})) {
+      if (!reading_.object(
+              node, in(path, i),
+              {"name", "grid", "fold", "when", "constants", "divisible_by", "types", "binaries"})) {
         break;
       }
       configuration(node, in(path, i), fmt::format("configuration {}", i));
@@ -163,9 +164,10 @@ class KernelReader {
       ok = ok && !type.block.empty() && type.block.size() <= 5;
     }
     if (!ok) {
-      reading_.refuse(node, path, fmt::format("{} is no descriptor like tensordesc<fp16[64, 64]>, of "
-                                              "one to five dimensions",
-                                              in_quotes(node.text)));
+      reading_.refuse(node, path,
+                      fmt::format("{} is no descriptor like tensordesc<fp16[64, 64]>, of "
+                                  "one to five dimensions",
+                                  in_quotes(node.text)));
       type.block = {1};
     }
     return type;
@@ -207,8 +209,8 @@ class KernelReader {
       } else if (value.kind == Kind::boolean) {
         c.constants[field.name] = value.boolean ? 1 : 0;
       } else if (value.kind == Kind::object || value.kind == Kind::array) {
-        reading_.refuse(value, where, fmt::format("a constant was expected, and not {}",
-                                                  describe(value)));
+        reading_.refuse(value, where,
+                        fmt::format("a constant was expected, and not {}", describe(value)));
       } else {
         c.absent.push_back(field.name);
       }
@@ -241,8 +243,7 @@ class KernelReader {
       const Parameter* p = parameter(field, where);
       if (p == nullptr) return;
       const ParameterType type = type_of(field.value, where);
-      if (p->type.kind != ParameterType::Kind::scalar ||
-          type.kind != ParameterType::Kind::scalar) {
+      if (p->type.kind != ParameterType::Kind::scalar || type.kind != ParameterType::Kind::scalar) {
         reading_.refuse(field.value, where, "only scalars have other types in a configuration");
         return;
       }
@@ -285,10 +286,12 @@ class KernelReader {
     b.launch.block = reading_.extents(*block, in(path, "block"), 1024);
     const auto& [x, y, z] = b.launch.block;
     if (x * y * z > 1024) {
-      reading_.refuse(*block, in(path, "block"),
-                      fmt::format("{} x {} x {} threads are more than the 1024 of a block", x, y, z));
+      reading_.refuse(
+          *block, in(path, "block"),
+          fmt::format("{} x {} x {} threads are more than the 1024 of a block", x, y, z));
     }
-    if (const JsonNode* entry = node.field("entry")) b.symbol = reading_.text(*entry, in(path, "entry"));
+    if (const JsonNode* entry = node.field("entry"))
+      b.symbol = reading_.text(*entry, in(path, "entry"));
     if (const JsonNode* arch = node.field("arch")) {
       const std::string name = reading_.text(*arch, in(path, "arch"));
       const auto target = target_from(name);

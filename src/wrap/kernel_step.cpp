@@ -15,8 +15,9 @@ using Op = Expression::Op;
 Range range_of(const Program& program, const Expression& expression) {
   const auto range =
       bounds(expression, [&](const std::string& name) { return program.range_of(name); });
-  return range.ok() ? *range : Range{std::numeric_limits<std::int64_t>::min(),
-                                     std::numeric_limits<std::int64_t>::max(), 1};
+  return range.ok() ? *range
+                    : Range{std::numeric_limits<std::int64_t>::min(),
+                            std::numeric_limits<std::int64_t>::max(), 1};
 }
 
 // The largest value that a kernel's parameter of this type takes, if that is less than 2^63 - 1.
@@ -81,8 +82,8 @@ class Conditions {
     const bool divisible = divisor != configuration_.divisible_by.end();
     if (const auto* tensor = std::get_if<TensorArgument>(&*argument)) {
       if (divisible && alignment_of(program_, tensor->tensor) % divisor->second != 0) {
-        conditions_.push_back(
-            {fmt::format("{} % {} == 0", p.name, divisor->second), Expression(1), i, divisor->second});
+        conditions_.push_back({fmt::format("{} % {} == 0", p.name, divisor->second), Expression(1),
+                               i, divisor->second});
       }
       return;
     }
@@ -97,12 +98,11 @@ class Conditions {
     const Range range = range_of(program_, *value);
     if (divisible && range.multiple_of % divisor->second != 0) {
       add(fmt::format("{} % {} == 0", p.name, divisor->second),
-          combine(Op::equal, {combine(Op::remainder, {*value, Expression(divisor->second)}),
-                              Expression(0)}));
+          combine(Op::equal,
+                  {combine(Op::remainder, {*value, Expression(divisor->second)}), Expression(0)}));
     }
     const auto type = configuration_.types.find(p.name);
-    const auto most =
-        most_of(type == configuration_.types.end() ? p.type.element : type->second);
+    const auto most = most_of(type == configuration_.types.end() ? p.type.element : type->second);
     if (most && range.max > *most) {
       add(fmt::format("{} <= {}", p.name, *most),
           combine(Op::less_equal, {*value, Expression(*most)}));
@@ -129,7 +129,8 @@ Expression scratch(const Program& program, const KernelStep& step,
       bytes = std::max(bytes, binary.launch.*bytes_a_block * blocks);
     }
     if (bytes == 0) continue;
-    Expression all = combine(Op::multiply, {count_of({grid[0], grid[1], grid[2]}), Expression(bytes)});
+    Expression all =
+        combine(Op::multiply, {count_of({grid[0], grid[1], grid[2]}), Expression(bytes)});
     most = is_number(most, 0) ? std::move(all)
                               : combine(Op::maximum, {std::move(most), std::move(all)});
   }

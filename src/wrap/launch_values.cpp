@@ -54,7 +54,8 @@ std::vector<LaunchValue> launch_values(const Kernel& kernel, const Configuration
   for (std::size_t i = 0; i < kernel.parameters.size(); ++i) {
     const Parameter& parameter = kernel.parameters[i];
     bool constant = configuration.constants.count(parameter.name) > 0;
-    for (const std::string& name : configuration.absent) constant = constant || name == parameter.name;
+    for (const std::string& name : configuration.absent)
+      constant = constant || name == parameter.name;
     if (constant) continue;
     switch (parameter.type.kind) {
       case ParameterType::Kind::constant:
@@ -89,21 +90,20 @@ Expected<std::vector<LaunchValue>> checked_launch_values(const Kernel& kernel,
                                                          const Binary& binary) {
   std::vector<LaunchValue> values = launch_values(kernel, configuration, binary);
   const auto refused = [&](const std::string& why) {
-    return in_file(binary.path, {Code::invalid_argument,
-                                 fmt::format("kernel {}, {}: {}", kernel.name, configuration.name, why)});
+    return in_file(binary.path,
+                   {Code::invalid_argument,
+                    fmt::format("kernel {}, {}: {}", kernel.name, configuration.name, why)});
   };
   // Triton has had both hidden parameters since 3.5, only the first one before, and none until 3.2.
   const std::size_t visible = values.size();
-  const std::size_t has =
-      binary.parameter_bytes ? binary.parameter_bytes->size()
-                             : visible + (binary.launch.scratch_parameters ? 2 : 0);
+  const std::size_t has = binary.parameter_bytes
+                              ? binary.parameter_bytes->size()
+                              : visible + (binary.launch.scratch_parameters ? 2 : 0);
   const std::size_t most = visible + (binary.launch.scratch_parameters ? 2 : 0);
   if (has < visible || has > most) {
-    return refused(fmt::format("the file's kernel {} has {} parameters, and the signature {}{}",
-                               binary.symbol, has, visible,
-                               binary.launch.scratch_parameters
-                                   ? " and up to two for scratch memory"
-                                   : ""));
+    return refused(fmt::format(
+        "the file's kernel {} has {} parameters, and the signature {}{}", binary.symbol, has,
+        visible, binary.launch.scratch_parameters ? " and up to two for scratch memory" : ""));
   }
   for (const Kind kind : {Kind::global_scratch, Kind::profile_scratch}) {
     if (values.size() >= has) break;

@@ -14,7 +14,8 @@ bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 // Locals of generated functions, beside what is_reserved() knows.
-constexpr std::string_view kLocals[] = {"run", "s", "arguments", "conditions", "variants", "grid", "fits"};
+constexpr std::string_view kLocals[] = {"run",      "s",    "arguments", "conditions",
+                                        "variants", "grid", "fits"};
 
 }  // namespace
 

@@ -12,7 +12,8 @@
 
 namespace attune::wrap {
 
-Expected<std::vector<PackageFile>> generate(const Program& program, const GenerateOptions& options) {
+Expected<std::vector<PackageFile>> generate(const Program& program,
+                                            const GenerateOptions& options) {
   return no_throw([&]() -> Expected<std::vector<PackageFile>> {
     const auto made = make_blueprint(program, options);
     if (!made.ok()) return made.status();

@@ -7,8 +7,8 @@ namespace attune::wrap {
 using Op = Expression::Op;
 
 std::optional<Range> Program::range_of(const std::string& size) const {
-  const auto found = std::find_if(sizes.begin(), sizes.end(),
-                                  [&](const Size& s) { return s.name == size; });
+  const auto found =
+      std::find_if(sizes.begin(), sizes.end(), [&](const Size& s) { return s.name == size; });
   if (found == sizes.end()) return std::nullopt;
   return found->range;
 }

@@ -2,8 +2,8 @@
 // docs/wrap.md describes the format. Plain data; read_program() holds it together.
 #pragma once
 
-#include <attune/status.hpp>
 #include <array>
+#include <attune/status.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -44,8 +44,8 @@ struct TensorDeclaration {
   TensorRole role = TensorRole::temporary;
   Element element = Element::f32;
   std::vector<Expression> shape;
-  std::vector<Expression> strides;  // in elements; as many as the shape has
-  bool contiguous = true;           // the strides are those of a row-major tensor
+  std::vector<Expression> strides;    // in elements; as many as the shape has
+  bool contiguous = true;             // the strides are those of a row-major tensor
   int alignment = kDefaultAlignment;  // bytes that its address is a multiple of
   // A view: of which tensor, and where it starts in it, in elements.
   std::size_t base = 0;
@@ -73,8 +73,7 @@ struct NullArgument {};
 struct ScalarArgument {
   std::size_t scalar;
 };
-using Argument =
-    std::variant<TensorArgument, NullArgument, Expression, ScalarArgument, double>;
+using Argument = std::variant<TensorArgument, NullArgument, Expression, ScalarArgument, double>;
 
 struct KernelStep {
   std::size_t kernel = 0;

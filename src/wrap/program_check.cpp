@@ -25,8 +25,8 @@ class Checker {
   explicit Checker(const Program& program) : program_(program) {}
 
   Status run() {
-    for (const auto check : {&Checker::names, &Checker::sizes, &Checker::tensors, &Checker::steps,
-                             &Checker::writes}) {
+    for (const auto check :
+         {&Checker::names, &Checker::sizes, &Checker::tensors, &Checker::steps, &Checker::writes}) {
       if (Status status = (this->*check)(); !status.ok()) return status;
     }
     return {};
@@ -86,15 +86,15 @@ class Checker {
         const auto r = range(extent);
         if (!r.ok()) return refused("shape", r.status());
         if (r->min >= 0) continue;
-        return at(tensor.place, fmt::format("{}: shape: {} may be {}", tensor.name,
-                                            to_text(extent), r->min));
+        return at(tensor.place,
+                  fmt::format("{}: shape: {} may be {}", tensor.name, to_text(extent), r->min));
       }
       for (const Expression& stride : tensor.strides) {
         const auto r = range(stride);
         if (!r.ok()) return refused("strides", r.status());
         if (r->min >= 0) continue;
-        return at(tensor.place, fmt::format("{}: strides: {} may be {}", tensor.name,
-                                            to_text(stride), r->min));
+        return at(tensor.place,
+                  fmt::format("{}: strides: {} may be {}", tensor.name, to_text(stride), r->min));
       }
       const auto bytes = range(extent_bytes(tensor));
       if (!bytes.ok()) return refused("shape", bytes.status());
@@ -106,9 +106,9 @@ class Checker {
       const auto offset = range(tensor.offset);
       if (!offset.ok()) return refused("offset", offset.status());
       if (offset->min < 0 || offset->max > kMostBytes / 8) {
-        return at(tensor.place, fmt::format("{}: its offset {} may be {}", tensor.name,
-                                            to_text(tensor.offset),
-                                            offset->min < 0 ? offset->min : offset->max));
+        return at(tensor.place,
+                  fmt::format("{}: its offset {} may be {}", tensor.name, to_text(tensor.offset),
+                              offset->min < 0 ? offset->min : offset->max));
       }
       if (tensor.role == TensorRole::view) {
         if (Status status = view(tensor); !status.ok()) return status;
@@ -198,8 +198,8 @@ class Checker {
           return status;
         }
       }
-      if (Status status =
-              number(step, fmt::format("{}: grid", c.name), count_of({grid[0], grid[1], grid[2]}), 0);
+      if (Status status = number(step, fmt::format("{}: grid", c.name),
+                                 count_of({grid[0], grid[1], grid[2]}), 0);
           !status.ok()) {
         return status;
       }
@@ -231,7 +231,8 @@ class Checker {
     }
     if (!argument) {
       if (!all.empty() && std::all_of(all.begin(), all.end(), has_constant)) return {};
-      return refused(step, fmt::format("kernel {}: the argument {} is missing", kernel.name, p.name));
+      return refused(step,
+                     fmt::format("kernel {}: the argument {} is missing", kernel.name, p.name));
     }
     if (const auto* value = std::get_if<Expression>(&*argument)) {
       return number(step, fmt::format("kernel {}, argument {}", kernel.name, p.name), *value,
@@ -242,15 +243,16 @@ class Checker {
     const TensorDeclaration& tensor = program_.tensors[given->tensor];
     if (!p.type.untyped && !same_bits(p.type.element, tensor.element)) {
       return refused(step, fmt::format("kernel {}, argument {}: the kernel takes {}, and {} is {}",
-                                       kernel.name, p.name, facts(p.type.element).name,
-                                       tensor.name, facts(tensor.element).name));
+                                       kernel.name, p.name, facts(p.type.element).name, tensor.name,
+                                       facts(tensor.element).name));
     }
     if (p.type.kind == ParameterType::Kind::descriptor &&
         tensor.shape.size() != p.type.block.size()) {
-      return refused(step, fmt::format("kernel {}, argument {}: the kernel takes a descriptor of {} "
-                                       "dimensions, and {} has {}",
-                                       kernel.name, p.name, p.type.block.size(), tensor.name,
-                                       tensor.shape.size()));
+      return refused(
+          step,
+          fmt::format("kernel {}, argument {}: the kernel takes a descriptor of {} "
+                      "dimensions, and {} has {}",
+                      kernel.name, p.name, p.type.block.size(), tensor.name, tensor.shape.size()));
     }
     return {};
   }
@@ -275,17 +277,19 @@ class Checker {
         if (value.kind == LaunchValue::Kind::tensor_map) ++descriptors;
       }
       if (binary.launch.has_descriptors && descriptors != binary.launch.descriptors.size()) {
-        return at(binary.place,
-                  fmt::format("{}: kernel {}: the metadata has {} descriptors, and the signature {}",
-                              binary.path.string(), kernel.name, binary.launch.descriptors.size(),
-                              descriptors));
+        return at(
+            binary.place,
+            fmt::format("{}: kernel {}: the metadata has {} descriptors, and the signature {}",
+                        binary.path.string(), kernel.name, binary.launch.descriptors.size(),
+                        descriptors));
       }
     }
     return {};
   }
 
   Status copy(const Step& step, const CopyStep& action) {
-    const TensorDeclaration &from = program_.tensors[action.from], &to = program_.tensors[action.to];
+    const TensorDeclaration &from = program_.tensors[action.from],
+                            &to = program_.tensors[action.to];
     if (from.element != to.element || from.shape != to.shape) {
       return refused(step, fmt::format("{} is {}{}, and {} is {}{}", from.name,
                                        facts(from.element).name, shape_text(from.shape), to.name,
@@ -303,12 +307,14 @@ class Checker {
   Status fill(const Step& step, const FillStep& action) {
     const TensorDeclaration& tensor = program_.tensors[action.tensor];
     if (!tensor.contiguous) {
-      return refused(step, fmt::format("{} has gaps; only tensors without are filled", tensor.name));
+      return refused(step,
+                     fmt::format("{} has gaps; only tensors without are filled", tensor.name));
     }
     const bool whole = tensor.element != Element::f32 && tensor.element != Element::f16 &&
                        tensor.element != Element::bf16 && tensor.element != Element::f64;
     const bool is_f8 = tensor.element == Element::f8e4m3 || tensor.element == Element::f8e5m2;
-    if ((whole && (action.value != std::floor(action.value) || std::fabs(action.value) > 9e18)) || (is_f8 && action.value != 0)) {
+    if ((whole && (action.value != std::floor(action.value) || std::fabs(action.value) > 9e18)) ||
+        (is_f8 && action.value != 0)) {
       return refused(step, fmt::format("{} is no value of {}, a {}", action.value, tensor.name,
                                        facts(tensor.element).name));
     }
@@ -318,8 +324,9 @@ class Checker {
                           ? std::bit_cast<std::uint64_t>(action.value)
                           : static_cast<std::uint64_t>(static_cast<std::int64_t>(action.value));
     if ((bits >> 32) == (bits & 0xffffffffU)) return {};
-    return refused(step, fmt::format("{} is no value that a {} is filled with: its two words differ",
-                                     action.value, facts(tensor.element).name));
+    return refused(step,
+                   fmt::format("{} is no value that a {} is filled with: its two words differ",
+                               action.value, facts(tensor.element).name));
   }
 
   Status call(const Step& step, const CallStep& action) {
@@ -352,9 +359,9 @@ class Checker {
       } else if (const auto* attention = std::get_if<AttentionStep>(&step.action)) {
         const bool backward = attention->problem.starts_with("backward");
         for (const auto& [name, tensor] : attention->tensors) {
-          const bool output = backward ? name.starts_with("grad_") && name != "grad_o" &&
-                                             name != "grad_lse"
-                                       : name == "o" || name == "lse";
+          const bool output =
+              backward ? name.starts_with("grad_") && name != "grad_o" && name != "grad_lse"
+                       : name == "o" || name == "lse";
           (output ? outputs : reads).push_back(tensor);
         }
       } else {

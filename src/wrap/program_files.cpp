@@ -57,8 +57,9 @@ Status read_triton(const Binary& entry, std::vector<Binary>& found) {
     found.push_back(std::move(binary));
   }
   if (found.size() > before) return {};
-  return {Code::io_error, fmt::format("{}: there is neither a .cubin nor a .ptx of this name beside it",
-                                      entry.path.string())};
+  return {Code::io_error,
+          fmt::format("{}: there is neither a .cubin nor a .ptx of this name beside it",
+                      entry.path.string())};
 }
 
 Status load_kernels(Program& program, const std::filesystem::path& folder) {

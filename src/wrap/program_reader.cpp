@@ -54,8 +54,8 @@ class ProgramReader {
   }
 
  private:
-  void each(std::string_view section, void (ProgramReader::*reader)(const JsonField&,
-                                                                  const std::string&)) {
+  void each(std::string_view section,
+            void (ProgramReader::*reader)(const JsonField&, const std::string&)) {
     const JsonNode* node = root_.field(section);
     if (node == nullptr || !reading_.object(*node, section)) return;
     for (const JsonField& field : node->fields) {
@@ -70,8 +70,9 @@ class ProgramReader {
     range.max = reading_.integer_or(node, path, "max", 0, kMostSize, standard.max);
     range.multiple_of = reading_.integer_or(node, path, "multiple_of", 1, kMostSize, 1);
     if (range.min > range.max) {
-      reading_.refuse(node, path, fmt::format("its least value {} is above its largest, {}",
-                                              range.min, range.max));
+      reading_.refuse(
+          node, path,
+          fmt::format("its least value {} is above its largest, {}", range.min, range.max));
     }
     return range;
   }
@@ -100,8 +101,7 @@ class ProgramReader {
       const std::int64_t most = bytes_of(scalar.element) == 1   ? 127
                                 : bytes_of(scalar.element) == 2 ? INT16_MAX
                                                                 : kDefaultMost;
-      program_.sizes.push_back(
-          {field.name, range(field.value, path, {0, most, 1}), field.place});
+      program_.sizes.push_back({field.name, range(field.value, path, {0, most, 1}), field.place});
     }
     program_.scalars.push_back(std::move(scalar));
   }
@@ -140,8 +140,8 @@ class ProgramReader {
       tensor.contiguous = tensor.strides == row_major_strides(tensor.shape);
       if (tensor.strides.size() != tensor.shape.size()) {
         reading_.refuse(*strides, in(path, "strides"),
-                        fmt::format("there are {} strides for {} dimensions",
-                                    tensor.strides.size(), tensor.shape.size()));
+                        fmt::format("there are {} strides for {} dimensions", tensor.strides.size(),
+                                    tensor.shape.size()));
       }
     }
     if (const JsonNode* align = field.value.field("align")) {
@@ -210,8 +210,7 @@ Expected<Program> read_program(const std::filesystem::path& path) {
   const auto in_program = [&](const Status& status) {
     return Status(status.code(), fmt::format("{}:{}", path.string(), status.message()));
   };
-  auto program =
-      parse_program({reinterpret_cast<const char*>(bytes->data()), bytes->size()});
+  auto program = parse_program({reinterpret_cast<const char*>(bytes->data()), bytes->size()});
   if (!program.ok()) return in_program(program.status());
   if (const Status status = load_files(*program, path.parent_path()); !status.ok()) {
     return in_program(status);

@@ -11,19 +11,107 @@ namespace {
 using Kind = JsonNode::Kind;
 
 // Keywords of C and C++, what the generated header and source name themselves, and macros.
-constexpr std::array kReserved = std::to_array<std::string_view>(
-    {"alignas", "alignof", "and", "and_eq", "asm", "auto", "bitand", "bitor", "bool", "break",
-     "case", "catch", "char", "class", "compl", "const", "const_cast", "constexpr", "continue",
-     "decltype", "default", "delete", "do", "double", "dynamic_cast", "else", "enum", "errno",
-     "explicit", "export", "extern", "false", "float", "for", "friend", "goto", "if", "inline",
-     "int", "linux", "long", "main", "mutable", "namespace", "new", "noexcept", "not", "not_eq",
-     "nullptr", "operator", "or", "or_eq", "private", "protected", "public", "register",
-     "reinterpret_cast", "restrict", "return", "short", "signed", "sizeof", "static",
-     "static_assert", "static_cast", "stderr", "stdin", "stdout", "stream", "struct", "struct_size",
-     "switch", "template", "this", "thread_local", "throw", "true", "try", "typedef", "typeid",
-     "typename", "union", "unix", "unsigned", "using", "virtual", "void", "volatile", "wchar_t",
-     "while", "workspace", "workspace_bytes", "xor", "xor_eq", "NULL", "EOF", "ceildiv", "min",
-     "max", "std", "attune"});
+constexpr std::array kReserved = std::to_array<std::string_view>({"alignas",
+                                                                  "alignof",
+                                                                  "and",
+                                                                  "and_eq",
+                                                                  "asm",
+                                                                  "auto",
+                                                                  "bitand",
+                                                                  "bitor",
+                                                                  "bool",
+                                                                  "break",
+                                                                  "case",
+                                                                  "catch",
+                                                                  "char",
+                                                                  "class",
+                                                                  "compl",
+                                                                  "const",
+                                                                  "const_cast",
+                                                                  "constexpr",
+                                                                  "continue",
+                                                                  "decltype",
+                                                                  "default",
+                                                                  "delete",
+                                                                  "do",
+                                                                  "double",
+                                                                  "dynamic_cast",
+                                                                  "else",
+                                                                  "enum",
+                                                                  "errno",
+                                                                  "explicit",
+                                                                  "export",
+                                                                  "extern",
+                                                                  "false",
+                                                                  "float",
+                                                                  "for",
+                                                                  "friend",
+                                                                  "goto",
+                                                                  "if",
+                                                                  "inline",
+                                                                  "int",
+                                                                  "linux",
+                                                                  "long",
+                                                                  "main",
+                                                                  "mutable",
+                                                                  "namespace",
+                                                                  "new",
+                                                                  "noexcept",
+                                                                  "not",
+                                                                  "not_eq",
+                                                                  "nullptr",
+                                                                  "operator",
+                                                                  "or",
+                                                                  "or_eq",
+                                                                  "private",
+                                                                  "protected",
+                                                                  "public",
+                                                                  "register",
+                                                                  "reinterpret_cast",
+                                                                  "restrict",
+                                                                  "return",
+                                                                  "short",
+                                                                  "signed",
+                                                                  "sizeof",
+                                                                  "static",
+                                                                  "static_assert",
+                                                                  "static_cast",
+                                                                  "stderr",
+                                                                  "stdin",
+                                                                  "stdout",
+                                                                  "stream",
+                                                                  "struct",
+                                                                  "struct_size",
+                                                                  "switch",
+                                                                  "template",
+                                                                  "this",
+                                                                  "thread_local",
+                                                                  "throw",
+                                                                  "true",
+                                                                  "try",
+                                                                  "typedef",
+                                                                  "typeid",
+                                                                  "typename",
+                                                                  "union",
+                                                                  "unix",
+                                                                  "unsigned",
+                                                                  "using",
+                                                                  "virtual",
+                                                                  "void",
+                                                                  "volatile",
+                                                                  "wchar_t",
+                                                                  "while",
+                                                                  "workspace",
+                                                                  "workspace_bytes",
+                                                                  "xor",
+                                                                  "xor_eq",
+                                                                  "NULL",
+                                                                  "EOF",
+                                                                  "ceildiv",
+                                                                  "min",
+                                                                  "max",
+                                                                  "std",
+                                                                  "attune"});
 
 }  // namespace
 
@@ -63,7 +151,8 @@ bool Reading::object(const JsonNode& node, std::string_view path,
     }
     JsonNode here;
     here.place = field.place;
-    refuse(here, path, fmt::format("there is no field {}; known: {}", in_quotes(field.name), names));
+    refuse(here, path,
+           fmt::format("there is no field {}; known: {}", in_quotes(field.name), names));
     return false;
   }
   return true;
@@ -97,12 +186,14 @@ std::string Reading::text(const JsonNode& node, std::string_view path) {
 
 void Reading::check_identifier(const JsonNode& node, std::string_view path, std::string_view name) {
   if (!is_identifier(name)) {
-    refuse(node, path, fmt::format("{} is no name: letters, digits and _ make one, at most 64, and "
-                                   "no digit first",
-                                   in_quotes(name)));
+    refuse(node, path,
+           fmt::format("{} is no name: letters, digits and _ make one, at most 64, and "
+                       "no digit first",
+                       in_quotes(name)));
   } else if (is_reserved(name)) {
-    refuse(node, path, fmt::format("{} is a word that C++ or the generated text uses for itself",
-                                   in_quotes(name)));
+    refuse(node, path,
+           fmt::format("{} is a word that C++ or the generated text uses for itself",
+                       in_quotes(name)));
   }
 }
 
@@ -162,10 +253,10 @@ std::vector<Expression> Reading::expressions(const JsonNode& node, std::string_v
                                              std::size_t most) {
   std::vector<Expression> all;
   if (node.kind != Kind::array || node.elements.size() > most) {
-    refuse(node, path, fmt::format("an array of at most {} was expected, and not {}", most,
-                                   node.kind == Kind::array
-                                       ? fmt::format("one of {}", node.elements.size())
-                                       : describe(node)));
+    refuse(node, path,
+           fmt::format("an array of at most {} was expected, and not {}", most,
+                       node.kind == Kind::array ? fmt::format("one of {}", node.elements.size())
+                                                : describe(node)));
     return all;
   }
   for (std::size_t i = 0; i < node.elements.size(); ++i) {

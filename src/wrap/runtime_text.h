@@ -18,7 +18,8 @@ struct RuntimeHeader {
 [[nodiscard]] std::span<const RuntimeHeader> runtime_headers();
 
 struct RuntimeText {
-  std::vector<std::string> includes;  // of the standard library and the system: "<atomic>", in order
+  std::vector<std::string>
+      includes;  // of the standard library and the system: "<atomic>", in order
   std::string text;
 };
 

@@ -12,10 +12,27 @@ namespace {
 using Kind = JsonNode::Kind;
 
 // As in attune::Arguments; those of backward too.
-constexpr std::array kAttentionTensors = std::to_array<std::string_view>(
-    {"q", "k", "v", "o", "lse", "bias", "alibi_slopes", "sink", "key_lengths", "cu_seqlens_q",
-     "cu_seqlens_k", "page_table", "dropout_state", "grad_o", "grad_lse", "grad_q", "grad_k",
-     "grad_v", "grad_bias", "grad_sink", "grad_alibi_slopes"});
+constexpr std::array kAttentionTensors = std::to_array<std::string_view>({"q",
+                                                                          "k",
+                                                                          "v",
+                                                                          "o",
+                                                                          "lse",
+                                                                          "bias",
+                                                                          "alibi_slopes",
+                                                                          "sink",
+                                                                          "key_lengths",
+                                                                          "cu_seqlens_q",
+                                                                          "cu_seqlens_k",
+                                                                          "page_table",
+                                                                          "dropout_state",
+                                                                          "grad_o",
+                                                                          "grad_lse",
+                                                                          "grad_q",
+                                                                          "grad_k",
+                                                                          "grad_v",
+                                                                          "grad_bias",
+                                                                          "grad_sink",
+                                                                          "grad_alibi_slopes"});
 
 class StepReader {
  public:
@@ -30,12 +47,10 @@ class StepReader {
       std::string_view field;
       bool (StepReader::*read)(const JsonNode&, const std::string&);
     };
-    constexpr std::array kWays = {Way{"kernel", &StepReader::kernel},
-                                  Way{"attention", &StepReader::attention},
-                                  Way{"copy", &StepReader::copy},
-                                  Way{"fill", &StepReader::fill},
-                                  Way{"view", &StepReader::view},
-                                  Way{"call", &StepReader::call}};
+    constexpr std::array kWays = {
+        Way{"kernel", &StepReader::kernel}, Way{"attention", &StepReader::attention},
+        Way{"copy", &StepReader::copy},     Way{"fill", &StepReader::fill},
+        Way{"view", &StepReader::view},     Way{"call", &StepReader::call}};
     const Way* way = nullptr;
     for (const Way& one : kWays) {
       if (node.field(one.field) == nullptr) continue;
@@ -97,8 +112,9 @@ class StepReader {
             std::find_if(found->parameters.begin(), found->parameters.end(),
                          [&](const Parameter& p) { return p.name == field.name; });
         if (parameter == found->parameters.end()) {
-          reading_.refuse(field.value, where, fmt::format("kernel {} has no parameter {}", name,
-                                                          in_quotes(field.name)));
+          reading_.refuse(
+              field.value, where,
+              fmt::format("kernel {} has no parameter {}", name, in_quotes(field.name)));
           return false;
         }
         step.arguments[static_cast<std::size_t>(parameter - found->parameters.begin())] =
@@ -172,10 +188,11 @@ class StepReader {
                  kAttentionTensors.end()) {
         step.tensors.emplace_back(field.name, tensor(field.value, here));
       } else {
-        reading_.refuse(field.value, here,
-                        "attention has no such field; it has problem, dropout_seed, dropout_offset, "
-                        "max_seqlen_q, max_seqlen_k, q, k, v, o, lse, bias and the others of "
-                        "attune::Arguments");
+        reading_.refuse(
+            field.value, here,
+            "attention has no such field; it has problem, dropout_seed, dropout_offset, "
+            "max_seqlen_q, max_seqlen_k, q, k, v, o, lse, bias and the others of "
+            "attune::Arguments");
         return false;
       }
     }

@@ -17,8 +17,8 @@ struct MemoryNeed {
 };
 
 struct WorkspacePlan {
-  std::vector<Expression> slots;       // bytes of each
-  std::vector<std::size_t> slot_of;    // of each need
+  std::vector<Expression> slots;     // bytes of each
+  std::vector<std::size_t> slot_of;  // of each need
 };
 
 // Two needs share a slot only if one ends before the other begins. A slot is as large as the largest

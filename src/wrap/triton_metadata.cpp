@@ -66,10 +66,10 @@ class Reader {
       return standard;
     }
     if (node->integer < least || node->integer > most) {
-      refuse(*node, least == most ? fmt::format("{} = {}, and it has to be {}", name,
-                                                node->integer, least)
-                                  : fmt::format("{} = {} is not from {} to {}", name,
-                                                node->integer, least, most));
+      refuse(*node,
+             least == most
+                 ? fmt::format("{} = {}, and it has to be {}", name, node->integer, least)
+                 : fmt::format("{} = {} is not from {} to {}", name, node->integer, least, most));
       return standard;
     }
     return node->integer;
@@ -133,15 +133,16 @@ class Reader {
     const JsonNode* dims = root_.field("cluster_dims");  // up to Triton 3.5
     if (!is_there(dims)) return;
     if (dims->kind != Kind::array || dims->elements.size() != 3) {
-      refuse(*dims, fmt::format("cluster_dims is {}; three numbers were expected", describe(*dims)));
+      refuse(*dims,
+             fmt::format("cluster_dims is {}; three numbers were expected", describe(*dims)));
       return;
     }
     std::int64_t blocks = 1;
     for (std::size_t axis = 0; axis < 3; ++axis) {
       const JsonNode& dim = dims->elements[axis];
       if (dim.kind != Kind::integer || dim.integer < 1 || dim.integer > 16) {
-        refuse(dim, fmt::format("cluster_dims[{}] is {}; 1 to 16 was expected", axis,
-                                describe(dim)));
+        refuse(dim,
+               fmt::format("cluster_dims[{}] is {}; 1 to 16 was expected", axis, describe(dim)));
         return;
       }
       launch.cluster[axis] = dim.integer;

@@ -13,8 +13,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const auto metadata = parse_triton_metadata(text);
   if (metadata.ok()) {
     const auto& launch = metadata->launch;
-    const bool sane = launch.block[0] >= 32 && launch.block[0] <= 1024 && launch.shared_bytes >= 0 &&
-                      launch.cluster[0] >= 1 && launch.global_scratch_bytes >= 0;
+    const bool sane = launch.block[0] >= 32 && launch.block[0] <= 1024 &&
+                      launch.shared_bytes >= 0 && launch.cluster[0] >= 1 &&
+                      launch.global_scratch_bytes >= 0;
     if (!sane) std::abort();
   } else if (metadata.status().message().empty()) {
     std::abort();
@@ -22,7 +23,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   Binary binary;
   binary.symbol = "scale";
   binary.launch.block = {128, 1, 1};
-  binary.bytes.assign(reinterpret_cast<const std::byte*>(data), reinterpret_cast<const std::byte*>(data) + size);
+  binary.bytes.assign(reinterpret_cast<const std::byte*>(data),
+                      reinterpret_cast<const std::byte*>(data) + size);
   const attune::Status status = read_binary(binary);
   if (!status.ok() && status.message().empty()) std::abort();
   return 0;

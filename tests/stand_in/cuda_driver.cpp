@@ -1,128 +1,15 @@
 #include <sys/mman.h>
 
-#include <algorithm>
-#include <atomic>
-#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
-#include <map>
-#include <memory>
-#include <mutex>
-#include <set>
-#include <string>
-#include <vector>
+#include <iterator>
 
-#include "launch/cuda_types.h"
-#include "tests/stand_in/control.h"
-#include "tests/stand_in/module_image.h"
+#include "tests/stand_in/state.h"
 
 // NOLINTBEGIN: names are those of the library that this stands in for.
 namespace attune::testing {
 namespace {
-
-using cuda::DevicePointer;
-using cuda::LaunchConfig;
-using cuda::Result;
-
-constexpr Result kInvalidValue = 1;
-constexpr Result kInvalidDevice = 101;
-constexpr Result kInvalidImage = 200;
-constexpr Result kInvalidContext = 201;
-constexpr Result kInvalidHandle = 400;
-constexpr Result kNotFound = 500;
-constexpr Result kCaptureUnsupported = 900;
-constexpr Result kCaptureInvalidated = 901;
-
-struct Context {
-  int device;
-  std::uint64_t id;
-};
-struct Module;
-struct Function {
-  Module* module;
-  std::string name;
-  int dynamic_shared = 48 * 1024;
-};
-struct Module {
-  Context* context;
-  std::vector<std::unique_ptr<Function>> functions;
-  bool backward = false;  // it has the kernels of a backward row
-  ModuleImage image;
-};
-struct Stream {
-  Context* context;
-  bool capturing = false;
-  bool valid = true;
-};
-struct Order {
-  Result result;
-  int skip;
-};
-
-struct State {
-  std::mutex mutex;
-  std::vector<StandInDevice> devices{StandInDevice{}};
-  std::map<int, Context*> primary;
-  std::deque<Context> contexts;  // addresses stay; ids change
-  std::vector<Context*> free_contexts;
-  std::set<Context*> alive;
-  std::set<Stream*> streams;
-  std::map<std::string, Order> orders;
-  std::map<std::string, int> counts;
-  std::vector<const char*> calls;
-  std::string log_text;
-  std::map<DevicePointer, std::size_t> memory;
-  StandInLaunch latest{};
-  StandInLaunch first[kStandInLaunches]{};
-  std::vector<std::string> launch_texts;
-  int launches = 0;
-  std::set<Module*> modules;
-  int primaries = 0;
-  int fail_at = -1, fail_with = 0;
-  std::uint64_t next_id = 1;
-};
-
-State& state() {
-  static State& instance = *new State;
-  return instance;
-}
-std::atomic<bool> quiet_mode{false};
-thread_local std::vector<Context*> stack;
-thread_local int capture_mode = 0;
-
-Context* current() { return stack.empty() ? nullptr : stack.back(); }
-
-// Records a call; what it was told to answer, if anything.
-Result enter(const char* name) {
-  if (quiet_mode.load(std::memory_order_relaxed)) return 0;
-  State& s = state();
-  const std::lock_guard lock(s.mutex);
-  s.calls.push_back(name);
-  ++s.counts[name];
-  if (static_cast<int>(s.calls.size()) - 1 == s.fail_at) return s.fail_with;
-  const auto order = s.orders.find(name);
-  if (order == s.orders.end()) return 0;
-  if (order->second.skip-- > 0) return 0;
-  const Result result = order->second.result;
-  s.orders.erase(order);
-  return result;
-}
-
-// What may synchronise is forbidden while a stream is being captured, unless the thread relaxes.
-Result synchronising() {
-  State& s = state();
-  const std::lock_guard lock(s.mutex);
-  if (capture_mode == cuda::kCaptureRelaxed) return 0;
-  bool any = false;
-  for (Stream* stream : s.streams) {
-    if (!stream->capturing) continue;
-    stream->valid = false;
-    any = true;
-  }
-  return any ? kCaptureUnsupported : 0;
-}
 
 Context* make_context(int device) {
   State& s = state();
@@ -136,28 +23,6 @@ Context* make_context(int device) {
   *context = {device, s.next_id++};
   s.alive.insert(context);
   return context;
-}
-
-Result take_memory(DevicePointer* out, std::size_t bytes) {
-  // Pages that cost nothing until touched, so that tensors may be as large as on a real device.
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return 2;
-  State& s = state();
-  const std::lock_guard lock(s.mutex);
-  *out = reinterpret_cast<DevicePointer>(memory);
-  s.memory[*out] = bytes;
-  return 0;
-}
-
-Result give_memory(DevicePointer address) {
-  State& s = state();
-  const std::lock_guard lock(s.mutex);
-  const auto found = s.memory.find(address);
-  if (found == s.memory.end()) return kInvalidValue;
-  munmap(reinterpret_cast<void*>(address), found->second);
-  s.memory.erase(found);
-  return 0;
 }
 
 bool is_handle(const void* stream) { return reinterpret_cast<std::uintptr_t>(stream) > 2; }
@@ -248,9 +113,6 @@ using namespace attune::testing;
 using attune::cuda::DevicePointer;
 using attune::cuda::LaunchConfig;
 using attune::cuda::Result;
-
-#define ENTER(name) \
-  if (const Result told = enter(name); told != 0) return told
 
 extern "C" {
 
@@ -508,8 +370,8 @@ Result cuLaunchKernelEx(const LaunchConfig* config, void* function, void** param
     if (state().streams.count(stream) == 0 || stream->context != current()) return kInvalidHandle;
   }
   if (config->grid_x < 1 || config->grid_x > 2147483647U || config->grid_y < 1 ||
-      config->grid_y > 65535 || config->grid_z < 1 || config->grid_z > 65535 || config->block_x > 1024 ||
-      static_cast<int>(config->shared_bytes) > f->dynamic_shared) {
+      config->grid_y > 65535 || config->grid_z < 1 || config->grid_z > 65535 ||
+      config->block_x > 1024 || static_cast<int>(config->shared_bytes) > f->dynamic_shared) {
     return kInvalidValue;
   }
   if (quiet_mode.load(std::memory_order_relaxed)) return 0;
@@ -544,100 +406,6 @@ Result cuLaunchKernelEx(const LaunchConfig* config, void* function, void** param
   state().latest = launch;
   if (state().launches < kStandInLaunches) state().first[state().launches] = launch;
   ++state().launches;
-  return 0;
-}
-Result cuPointerGetAttribute(void* value, int attribute, DevicePointer address) {
-  ENTER("cuPointerGetAttribute");
-  if (attribute != attune::cuda::kPointerMemoryType) return kInvalidValue;
-  State& s = state();
-  const std::lock_guard lock(s.mutex);
-  auto after = s.memory.upper_bound(address);
-  if (after == s.memory.begin()) return kInvalidValue;
-  --after;
-  if (address >= after->first + after->second) return kInvalidValue;
-  *static_cast<unsigned*>(value) = 2;
-  return 0;
-}
-Result cuMemAlloc_v2(DevicePointer* address, std::size_t bytes) {
-  ENTER("cuMemAlloc");
-  if (const Result result = synchronising(); result != 0) return result;
-  return take_memory(address, bytes);
-}
-Result cuMemFree_v2(DevicePointer address) {
-  ENTER("cuMemFree");
-  return give_memory(address);
-}
-Result cuMemAllocAsync(DevicePointer* address, std::size_t bytes, void*) {
-  ENTER("cuMemAllocAsync");
-  return take_memory(address, bytes);
-}
-Result cuMemFreeAsync(DevicePointer address, void*) {
-  ENTER("cuMemFreeAsync");
-  return give_memory(address);
-}
-Result cuMemcpyHtoD_v2(DevicePointer to, const void* from, std::size_t bytes) {
-  ENTER("cuMemcpyHtoD");
-  std::memcpy(reinterpret_cast<void*>(to), from, bytes);
-  return 0;
-}
-Result cuMemcpyHtoDAsync_v2(DevicePointer to, const void* from, std::size_t bytes, void*) {
-  ENTER("cuMemcpyHtoDAsync");
-  std::memcpy(reinterpret_cast<void*>(to), from, bytes);
-  return 0;
-}
-Result cuMemcpyDtoDAsync_v2(DevicePointer to, DevicePointer from, std::size_t bytes, void*) {
-  ENTER("cuMemcpyDtoDAsync");
-  std::memmove(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes);
-  return 0;
-}
-Result cuMemcpy2DAsync_v2(const attune::cuda::Copy2D* c, void*) {
-  ENTER("cuMemcpy2DAsync");
-  for (std::size_t row = 0; row < c->height; ++row) {
-    std::memmove(reinterpret_cast<void*>(c->to_device + row * c->to_pitch),
-                 reinterpret_cast<const void*>(c->from_device + row * c->from_pitch),
-                 c->width_bytes);
-  }
-  return 0;
-}
-Result cuMemsetD8Async(DevicePointer to, unsigned char value, std::size_t count, void*) {
-  ENTER("cuMemsetD8Async");
-  std::memset(reinterpret_cast<void*>(to), value, count);
-  return 0;
-}
-Result cuMemsetD16Async(DevicePointer to, unsigned short value, std::size_t count, void*) {
-  ENTER("cuMemsetD16Async");
-  std::fill_n(reinterpret_cast<unsigned short*>(to), count, value);
-  return 0;
-}
-Result cuMemsetD32Async(DevicePointer to, unsigned value, std::size_t count, void*) {
-  ENTER("cuMemsetD32Async");
-  std::fill_n(reinterpret_cast<unsigned*>(to), count, value);
-  return 0;
-}
-// The map is what it was made from, so that a launch shows it.
-Result cuTensorMapEncodeTiled(void* map, int type, unsigned rank, void* address,
-                              const unsigned long long* extents, const unsigned long long* pitches,
-                              const unsigned* tile, const unsigned*, int, int swizzle, int, int) {
-  ENTER("cuTensorMapEncodeTiled");
-  auto* words = static_cast<unsigned long long*>(map);
-  *words++ = static_cast<unsigned long long>(type);
-  *words++ = reinterpret_cast<std::uintptr_t>(address);
-  *words++ = static_cast<unsigned long long>(swizzle);
-  for (unsigned axis = 0; axis < rank; ++axis) {
-    *words++ = extents[axis];
-    *words++ = tile[axis];
-    if (axis + 1 < rank) *words++ = pitches[axis];
-  }
-  return 0;
-}
-Result cuMemcpyDtoH_v2(void* to, DevicePointer from, std::size_t bytes) {
-  ENTER("cuMemcpyDtoH");
-  std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
-  return 0;
-}
-Result cuMemsetD8_v2(DevicePointer to, unsigned char value, std::size_t bytes) {
-  ENTER("cuMemsetD8");
-  std::memset(reinterpret_cast<void*>(to), value, bytes);
   return 0;
 }
 Result cuEventCreate(void** event, unsigned) {

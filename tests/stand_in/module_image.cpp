@@ -23,14 +23,17 @@ T read(const char* bytes, std::size_t at) {
 // Nobody tells how long an image is; an ELF file says where its parts end.
 std::size_t size_of_elf(const char* bytes) {
   const auto programs = read<std::uint64_t>(bytes, 32), sections = read<std::uint64_t>(bytes, 40);
-  std::uint64_t end = programs + std::uint64_t{read<std::uint16_t>(bytes, 54)} * read<std::uint16_t>(bytes, 56);
-  const std::uint16_t entry = read<std::uint16_t>(bytes, 58), count = read<std::uint16_t>(bytes, 60);
+  std::uint64_t end =
+      programs + std::uint64_t{read<std::uint16_t>(bytes, 54)} * read<std::uint16_t>(bytes, 56);
+  const std::uint16_t entry = read<std::uint16_t>(bytes, 58),
+                      count = read<std::uint16_t>(bytes, 60);
   end = std::max(end, sections + std::uint64_t{entry} * count);
   for (std::uint16_t i = 0; i < count; ++i) {
     const std::size_t section = sections + std::size_t{i} * entry;
     constexpr std::uint32_t kNoBits = 8;
     if (read<std::uint32_t>(bytes, section + 4) == kNoBits) continue;
-    end = std::max(end, read<std::uint64_t>(bytes, section + 24) + read<std::uint64_t>(bytes, section + 32));
+    end = std::max(
+        end, read<std::uint64_t>(bytes, section + 24) + read<std::uint64_t>(bytes, section + 32));
   }
   return end;
 }
@@ -53,7 +56,10 @@ void read_texts(const char* text, ModuleImage& image) {
 ModuleImage read_image(const void* data) {
   ModuleImage image;
   const char* bytes = static_cast<const char*>(data);
-  if (std::memcmp(bytes, "\x7f" "ELF", 4) != 0) {
+  if (std::memcmp(bytes,
+                  "\x7f"
+                  "ELF",
+                  4) != 0) {
     if (std::strncmp(bytes, "//", 2) == 0 || bytes[0] == '.') read_texts(bytes, image);
     return image;
   }

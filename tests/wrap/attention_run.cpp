@@ -61,8 +61,8 @@ attention_arguments arguments_of(const Sizes& z) {
   attention_arguments a{};
   int n = 0;
   const auto make = [&](int32_t dtype, const std::vector<int64_t>& shape, int misaligned = 0) {
-    return attune_wrapped_contiguous(fake(n++, misaligned), dtype, static_cast<int32_t>(shape.size()),
-                                     shape.data());
+    return attune_wrapped_contiguous(fake(n++, misaligned), dtype,
+                                     static_cast<int32_t>(shape.size()), shape.data());
   };
   a.q = make(ATTUNE_WRAPPED_BF16, {z.b, z.s, 8, 64});
   a.k = make(ATTUNE_WRAPPED_BF16, {z.b, z.t, 2, 64});
@@ -103,14 +103,17 @@ StandInLaunch by_library(const std::string& words, const Arguments& arguments, v
   expect(plan.ok(), words + ": " + plan.status().message());
   if (!plan.ok()) return none;
   const int before = control->launches();
-  const auto status = plan->run(arguments, {static_cast<std::byte*>(workspace), plan->workspace_bytes()});
+  const auto status =
+      plan->run(arguments, {static_cast<std::byte*>(workspace), plan->workspace_bytes()});
   expect(status.ok(), words + ": " + status.message());
   return control->launches() > before ? *control->latest() : none;
 }
 
 void compare(const std::string& what, const StandInLaunch& got, const StandInLaunch& want) {
-  expect(got.grid_x == want.grid_x && got.grid_y == want.grid_y && got.grid_z == want.grid_z, what + ": grid");
-  expect(got.threads == want.threads && got.shared_bytes == want.shared_bytes, what + ": the same row");
+  expect(got.grid_x == want.grid_x && got.grid_y == want.grid_y && got.grid_z == want.grid_z,
+         what + ": grid");
+  expect(got.threads == want.threads && got.shared_bytes == want.shared_bytes,
+         what + ": the same row");
   const auto* a = reinterpret_cast<const unsigned char*>(&got.params);
   const auto* b = reinterpret_cast<const unsigned char*>(&want.params);
   for (std::size_t i = 0; i < sizeof(got.params); ++i) {
@@ -142,22 +145,27 @@ void run(attention_instance* instance, const Sizes& z, int arch) {
     const StandInLaunch launch = by_library(words, arguments, a.workspace);
     if (control->launches() > before) want.push_back(launch);
   };
-  const std::string dense = " b=" + number(z.b) + " sq=" + number(z.s) + " sk=" + number(z.t) + " device=cuda";
+  const std::string dense =
+      " b=" + number(z.b) + " sq=" + number(z.s) + " sk=" + number(z.t) + " device=cuda";
   Arguments x;
   x.q = view(a.q), x.k = view(a.k), x.v = view(a.v), x.o = view(a.o), x.lse = view(a.lse);
-  take("forward dtype=bf16 hq=8 hkv=2 d=64 lse mask=causal-bottom-right window=255,0 softcap=30" + dense, x);
+  take("forward dtype=bf16 hq=8 hkv=2 d=64 lse mask=causal-bottom-right window=255,0 softcap=30" +
+           dense,
+       x);
   x = {};
   x.q = x.k = x.v = view(a.loose);
   x.o = view(a.loose_o);
   const std::string strides = number(z.s * z.ld) + "," + number(z.ld) + ",80,1";
   take("forward dtype=f16 hq=1 hkv=1 d=80 scale=0.125 b=" + number(z.b) + " sq=" + number(z.s) +
            " sk=" + number(z.s) + " q_strides=" + strides + " k_strides=" + strides +
-           " v_strides=" + strides + " align=" + (z.misaligned != 0 ? "2" : "16") + " device=cuda", x);
+           " v_strides=" + strides + " align=" + (z.misaligned != 0 ? "2" : "16") + " device=cuda",
+       x);
   x = {};
   x.q = view(a.query), x.k = view(a.pool_k), x.v = view(a.pool_v), x.o = view(a.decoded);
   x.page_table = view(a.table), x.key_lengths = view(a.lengths), x.sink = view(a.sink);
   take("forward dtype=f32 hq=4 hkv=4 d=40 sq=1 page_size=16 sink key_lengths b=" + number(z.b) +
-           " sk=" + number(z.columns * 16) + " pages=" + number(z.pages) + " device=cuda", x);
+           " sk=" + number(z.columns * 16) + " pages=" + number(z.pages) + " device=cuda",
+       x);
   x = {};
   const auto third = [&](int part) {
     TensorView v = view(a.packed);
@@ -168,19 +176,24 @@ void run(attention_instance* instance, const Sizes& z, int arch) {
   x.q = third(0), x.k = third(1), x.v = third(2), x.o = view(a.packed_o);
   x.cu_seqlens_q = x.cu_seqlens_k = view(a.starts);
   x.alibi_slopes = view(a.slopes);
-  take("forward dtype=f16 hq=2 hkv=2 d=300 mask=causal-top-left alibi=head packed=qk b=3 sq=" + number(z.longest) +
-           " sk=" + number(z.longest) + " total_q=" + number(z.total) + " total_k=" + number(z.total) +
-           " q_strides=1,1800,300,1 k_strides=1,1800,300,1 v_strides=1,1800,300,1 align=8 device=cuda", x);
+  take("forward dtype=f16 hq=2 hkv=2 d=300 mask=causal-top-left alibi=head packed=qk b=3 sq=" +
+           number(z.longest) + " sk=" + number(z.longest) + " total_q=" + number(z.total) +
+           " total_k=" + number(z.total) +
+           " q_strides=1,1800,300,1 k_strides=1,1800,300,1 v_strides=1,1800,300,1 align=8 "
+           "device=cuda",
+       x);
   x = {};
   x.q = view(a.q), x.k = view(a.k), x.v = view(a.v), x.o = view(a.biased), x.bias = view(a.bias);
   x.dropout_seed = 42, x.dropout_offset = 7;
   take("forward dtype=bf16 hq=8 hkv=2 d=64 dropout=0.25 bias=f32:1hqk" + dense, x);
 
-  expect(got.size() == want.size(), "as many launches: " + number(static_cast<int64_t>(got.size())) + " and " +
-                                        number(static_cast<int64_t>(want.size())));
+  expect(got.size() == want.size(),
+         "as many launches: " + number(static_cast<int64_t>(got.size())) + " and " +
+             number(static_cast<int64_t>(want.size())));
   for (std::size_t i = 0; i < got.size() && i < want.size(); ++i) {
-    compare("sm_" + std::to_string(arch) + ", b = " + number(z.b) + ", s = " + number(z.s) + ", step " +
-                std::to_string(i), got[i], want[i]);
+    compare("sm_" + std::to_string(arch) + ", b = " + number(z.b) + ", s = " + number(z.s) +
+                ", step " + std::to_string(i),
+            got[i], want[i]);
   }
 }
 
@@ -198,10 +211,11 @@ int main(int argc, char** argv) {
   for (const int arch : {90, 80}) {
     attention_instance* instance = nullptr;
     expect(attention_create(argv[2], 0, &instance) == ATTUNE_WRAPPED_OK, "create");
-    for (const Sizes& z : {Sizes{2, 100, 130, 96, 9, 5, 77, 40, 0}, Sizes{1, 1, 1, 80, 1, 1, 1, 1, 0},
-                           Sizes{3, 1024, 4096, 88, 4096, 512, 60000, 4096, 0}, Sizes{2, 64, 64, 81, 7, 3, 50, 50, 0},
-                           Sizes{2, 64, 64, 96, 7, 3, 50, 50, 2}, Sizes{256, 33, 5, 1000, 7, 3, 0, 1, 0},
-                           Sizes{0, 33, 20, 1000, 7, 3, 9, 1, 0}}) {
+    for (const Sizes& z :
+         {Sizes{2, 100, 130, 96, 9, 5, 77, 40, 0}, Sizes{1, 1, 1, 80, 1, 1, 1, 1, 0},
+          Sizes{3, 1024, 4096, 88, 4096, 512, 60000, 4096, 0},
+          Sizes{2, 64, 64, 81, 7, 3, 50, 50, 0}, Sizes{2, 64, 64, 96, 7, 3, 50, 50, 2},
+          Sizes{256, 33, 5, 1000, 7, 3, 0, 1, 0}, Sizes{0, 33, 20, 1000, 7, 3, 9, 1, 0}}) {
       run(instance, z, arch);
     }
     attention_destroy(instance);

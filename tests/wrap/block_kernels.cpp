@@ -9,23 +9,27 @@ float* floats(void* memory) { return static_cast<float*>(memory); }
 extern "C" {
 
 // out = x / sqrt(mean(x^2) + epsilon) * weight, row by row.
-int rms_norm_cpu(void*, void* x, void* weight, void* out, int32_t rows, int32_t columns, float epsilon) {
+int rms_norm_cpu(void*, void* x, void* weight, void* out, int32_t rows, int32_t columns,
+                 float epsilon) {
   for (int64_t row = 0; row < rows; ++row) {
     const float* from = floats(x) + row * columns;
     float squares = 0;
     for (int32_t i = 0; i < columns; ++i) squares += from[i] * from[i];
     const float scale = 1.0F / std::sqrt(squares / static_cast<float>(columns) + epsilon);
-    for (int32_t i = 0; i < columns; ++i) floats(out)[row * columns + i] = from[i] * scale * floats(weight)[i];
+    for (int32_t i = 0; i < columns; ++i)
+      floats(out)[row * columns + i] = from[i] * scale * floats(weight)[i];
   }
   return 0;
 }
 
 // out = x weight^T: x [rows, inner], weight [columns, inner].
-int linear_cpu(void*, void* x, void* weight, void* out, int64_t rows, int32_t inner, int32_t columns) {
+int linear_cpu(void*, void* x, void* weight, void* out, int64_t rows, int32_t inner,
+               int32_t columns) {
   for (int64_t row = 0; row < rows; ++row) {
     for (int32_t column = 0; column < columns; ++column) {
       float sum = 0;
-      for (int32_t i = 0; i < inner; ++i) sum += floats(x)[row * inner + i] * floats(weight)[int64_t{column} * inner + i];
+      for (int32_t i = 0; i < inner; ++i)
+        sum += floats(x)[row * inner + i] * floats(weight)[int64_t{column} * inner + i];
       floats(out)[row * columns + column] = sum;
     }
   }
@@ -40,7 +44,8 @@ int rope_cpu(void*, void* x, int32_t batch, int32_t length, int32_t heads, int32
         float* values = floats(x) + (b * length + s) * row + head * 16;
         for (int i = 0; i < 8; ++i) {
           const double angle = static_cast<double>(s) * std::pow(10000.0, -i / 8.0);
-          const auto c = static_cast<float>(std::cos(angle)), sine = static_cast<float>(std::sin(angle));
+          const auto c = static_cast<float>(std::cos(angle)),
+                     sine = static_cast<float>(std::sin(angle));
           const float a = values[i], z = values[i + 8];
           values[i] = a * c - z * sine;
           values[i + 8] = z * c + a * sine;

@@ -82,7 +82,8 @@ Doubles attention(const Doubles& qkv, int64_t batch, int64_t length) {
         for (double& x : p) sum += x = std::exp(x - most);
         for (int64_t j = 0; j <= i; ++j) {
           const double* v = &qkv[(b * length + j) * kQkv + 96 + key_head * kHead];
-          for (int d = 0; d < kHead; ++d) out[(b * length + i) * kWidth + head * kHead + d] += p[j] / sum * v[d];
+          for (int d = 0; d < kHead; ++d)
+            out[(b * length + i) * kWidth + head * kHead + d] += p[j] / sum * v[d];
         }
       }
     }
@@ -98,7 +99,8 @@ Doubles block(const Doubles& x, const Weights& w, int64_t batch, int64_t length)
   const Doubles h = norm(residual, w.mlp_norm);
   Doubles gate = linear(h, w.wgate, kWidth, kInner);
   const Doubles up = linear(h, w.wup, kWidth, kInner);
-  for (std::size_t i = 0; i < gate.size(); ++i) gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
+  for (std::size_t i = 0; i < gate.size(); ++i)
+    gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
   Doubles y = linear(gate, w.wdown, kInner, kWidth);
   for (std::size_t i = 0; i < y.size(); ++i) y[i] += residual[i];
   return y;
@@ -106,12 +108,14 @@ Doubles block(const Doubles& x, const Weights& w, int64_t batch, int64_t length)
 
 Doubles take(std::ifstream& file, int count) {
   std::vector<float> read(count);
-  file.read(reinterpret_cast<char*>(read.data()), static_cast<std::streamsize>(count * sizeof(float)));
+  file.read(reinterpret_cast<char*>(read.data()),
+            static_cast<std::streamsize>(count * sizeof(float)));
   return {read.begin(), read.end()};
 }
 
 // The largest error as a part of the largest value.
-double run(block_instance* instance, const Weights& w, int64_t batch, int64_t length, bool own_workspace) {
+double run(block_instance* instance, const Weights& w, int64_t batch, int64_t length,
+           bool own_workspace) {
   std::vector<float> x(static_cast<std::size_t>(batch * length) * kWidth), y(x.size());
   unsigned state = static_cast<unsigned>(batch * 1000 + length);
   for (float& value : x) {
@@ -170,9 +174,11 @@ int main(int argc, char** argv) {
     int64_t batch, length;
     bool own;
   };
-  for (const Case& c : {Case{1, 1, false}, Case{2, 17, true}, Case{3, 64, false}, Case{1, 301, true}}) {
+  for (const Case& c :
+       {Case{1, 1, false}, Case{2, 17, true}, Case{3, 64, false}, Case{1, 301, true}}) {
     const double error = run(instance, w, c.batch, c.length, c.own);
-    std::printf("B = %d, S = %d: %.3g\n", static_cast<int>(c.batch), static_cast<int>(c.length), error);
+    std::printf("B = %d, S = %d: %.3g\n", static_cast<int>(c.batch), static_cast<int>(c.length),
+                error);
     failures += error > kAllowed;
   }
   std::vector<std::thread> threads;

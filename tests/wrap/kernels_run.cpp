@@ -1,7 +1,7 @@
 // Runs the program that tests/wrap/kernels.json describes against the stand-in for the driver. Built and
 // started by tests/wrap_test.py.
 //
-// usage: kernels_run STAND_IN FOLDER [lying | damaged]
+// usage: kernels_run STAND_IN FOLDER [lying | damaged | threads]
 #include <dlfcn.h>
 
 #include <atomic>
@@ -109,7 +109,8 @@ void launches() {
   EXPECT(bytes == 8192 + 8960);
   g.a.workspace = g.storage[5].bytes;
   g.a.workspace_bytes = bytes;
-  for (unsigned h = 0; h < 70 * 72; ++h) reinterpret_cast<uint16_t*>(g.storage[1].bytes)[h] = static_cast<uint16_t>(h);
+  for (unsigned h = 0; h < 70 * 72; ++h)
+    reinterpret_cast<uint16_t*>(g.storage[1].bytes)[h] = static_cast<uint16_t>(h);
   for (unsigned h = 0; h < 70 * 64; ++h) {
     reinterpret_cast<uint16_t*>(g.storage[5].bytes + 8192)[h] = static_cast<uint16_t>(7 * h);
   }
@@ -123,13 +124,15 @@ void launches() {
                   hex_pointer(first) + hex(2048) + hex(3.5F) + kNone + kNone,
               __LINE__);
   expect_text(control->launch_text(1),
-              "scale grid 8 1 1 block 128 1 1 shared 0 programmatic 1 cooperative 1 cluster 2 1 1 policy 1 |" +
+              "scale grid 8 1 1 block 128 1 1 shared 0 programmatic 1 cooperative 1 cluster 2 1 1 "
+              "policy 1 |" +
                   hex_pointer(first) + hex_pointer(second) + hex(2048) + hex(2.0F) + kNone + kNone,
               __LINE__);
   // 8 x 2 blocks have 96 bytes each; the scratch lies where first was.
   expect_text(control->launch_text(2),
               "scale grid 8 2 1 block 128 1 1 shared 0 |" + hex_pointer(second) +
-                  hex_pointer(g.storage[2].bytes) + hex(2048) + hex(-1e-6F) + hex_pointer(first) + kNone,
+                  hex_pointer(g.storage[2].bytes) + hex(2048) + hex(-1e-6F) + hex_pointer(first) +
+                  kNone,
               __LINE__);
   expect(std::string(control->launch_text(3)).find(hex(64) + hex(0.1F)) != std::string::npos,
          "the weights are scaled", __LINE__, control->launch_text(3));
@@ -184,12 +187,14 @@ void configurations() {
     EXPECT(kernels_run(i.handle, &g.a) == ATTUNE_WRAPPED_OK);
     char want[64];
     std::snprintf(want, sizeof(want), "scale grid %d 1 1", blocks);
-    expect(std::string(control->launch_text(0)).find(want) == 0, want, __LINE__, control->launch_text(0));
+    expect(std::string(control->launch_text(0)).find(want) == 0, want, __LINE__,
+           control->launch_text(0));
   }
   Arguments g(1, 2040);
   g.a.mode = 3;
-  EXPECT_SAYS(kernels_run(i.handle, &g.a), "kernels: step 1, scale", "no configuration of kernel scale serves",
-              "even needs 1024 <= n and mode != 3", "any needs mode != 3");
+  EXPECT_SAYS(kernels_run(i.handle, &g.a), "kernels: step 1, scale",
+              "no configuration of kernel scale serves", "even needs 1024 <= n and mode != 3",
+              "any needs mode != 3");
 }
 
 void checks() {
@@ -202,20 +207,34 @@ void checks() {
     expect_says(kernels_run(i.handle, &g.a), parts, line);
     expect(control->launches() == 0, "nothing was launched", line);
   };
-  refused([](auto& a) { a.x.dtype = ATTUNE_WRAPPED_I32; }, {"input x is i32, expected f32"}, __LINE__);
+  refused([](auto& a) { a.x.dtype = ATTUNE_WRAPPED_I32; }, {"input x is i32, expected f32"},
+          __LINE__);
   refused([](auto& a) { a.z.rank = 3; }, {"output z has 3 dimensions, expected 2"}, __LINE__);
-  refused([](auto& a) { a.y.shape[0] = 99; }, {"output y: shape[0] is 99, expected N = 100"}, __LINE__);
-  refused([](auto& a) { a.grid.shape[1] = 65; }, {"input grid: shape[1] is 65, expected 64 = 64"}, __LINE__);
-  refused([](auto& a) { a.z.strides[0] = 65; }, {"output z: strides[0] is 65, expected 64 = 64"}, __LINE__);
+  refused([](auto& a) { a.y.shape[0] = 99; }, {"output y: shape[0] is 99, expected N = 100"},
+          __LINE__);
+  refused([](auto& a) { a.grid.shape[1] = 65; }, {"input grid: shape[1] is 65, expected 64 = 64"},
+          __LINE__);
+  refused([](auto& a) { a.z.strides[0] = 65; }, {"output z: strides[0] is 65, expected 64 = 64"},
+          __LINE__);
   refused([](auto& a) { a.grid.strides[0] = 68; }, {"ld = 68", "multiples of 8"}, __LINE__);
   refused([](auto& a) { a.grid.shape[0] = 65537; }, {"B = 65537", "0 to 65536"}, __LINE__);
   refused([](auto& a) { a.x.shape[0] = -1; }, {"N = -1"}, __LINE__);
   refused([](auto& a) { a.mode = 4; }, {"mode = 4", "0 to 3"}, __LINE__);
-  refused([](auto& a) { a.z.data = static_cast<char*>(a.z.data) + 8; }, {"output z lies at", "16 bytes"}, __LINE__);
+  refused([](auto& a) { a.z.data = static_cast<char*>(a.z.data) + 8; },
+          {"output z lies at", "16 bytes"}, __LINE__);
   refused([](auto& a) { a.part.data = nullptr; }, {"output part has no memory"}, __LINE__);
-  refused([](auto& a) { a.workspace = a.x.data; a.workspace_bytes = 16; }, {"the workspace has 16 bytes"}, __LINE__);
-  refused([](auto& a) { a.workspace = static_cast<char*>(a.x.data) + 8; a.workspace_bytes = 1 << 20; },
-          {"the workspace lies at", "256 bytes"}, __LINE__);
+  refused(
+      [](auto& a) {
+        a.workspace = a.x.data;
+        a.workspace_bytes = 16;
+      },
+      {"the workspace has 16 bytes"}, __LINE__);
+  refused(
+      [](auto& a) {
+        a.workspace = static_cast<char*>(a.x.data) + 8;
+        a.workspace_bytes = 1 << 20;
+      },
+      {"the workspace lies at", "256 bytes"}, __LINE__);
   EXPECT_SAYS(kernels_run(nullptr, nullptr), "NULL");
   EXPECT_SAYS(kernels_create(folder.c_str(), 0, nullptr), "out is NULL");
   kernels_destroy(nullptr);
@@ -234,7 +253,8 @@ void grids() {
   Arguments g(1, 64);
   g.a.grid.shape[0] = g.a.z.shape[0] = g.a.part.shape[0] = 40000;
   std::vector<unsigned char> big(40000 * 144 + 256);
-  void* aligned = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(big.data()) + 255) / 256 * 256);
+  void* aligned =
+      reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(big.data()) + 255) / 256 * 256);
   g.a.grid.data = g.a.z.data = g.a.part.data = aligned;
   EXPECT(kernels_run(i.handle, &g.a) == ATTUNE_WRAPPED_OK);
   // 80,000 in y are 2 x 40,000.
@@ -244,8 +264,11 @@ void grids() {
 
 void devices() {
   const StandInDevice two[] = {{}, {}};
-  for (const auto& [arch, says] : {std::pair<int, const char*>{86, "kernel cluster, configuration 0: the GPU is sm_86, and there is code for sm_90a"},
-                                   {75, "code for this GPU"}, {100, "code for this GPU"}}) {
+  for (const auto& [arch, says] :
+       {std::pair<int, const char*>{
+            86, "kernel cluster, configuration 0: the GPU is sm_86, and there is code for sm_90a"},
+        {75, "code for this GPU"},
+        {100, "code for this GPU"}}) {
     forget(arch);
     Instance i;
     Arguments g(1, 2048);
@@ -286,8 +309,8 @@ void shared_memory() {
   control->set_current(control->create_context(0));
   Instance i;
   Arguments g(1, 64);
-  EXPECT_SAYS(kernels_run(i.handle, &g.a), "step 8, everything", "needs 65536 bytes of shared memory",
-              "offers 49152");
+  EXPECT_SAYS(kernels_run(i.handle, &g.a), "step 8, everything",
+              "needs 65536 bytes of shared memory", "offers 49152");
   control->set_current(nullptr);
 }
 
@@ -367,7 +390,8 @@ void injected_failures() {
     }
     const std::string name = control->calls() > call ? name_of_call(call) : "";
     // What could not be given back stays: all else is gone.
-    const bool kept = name.find("Unload") != std::string::npos || name.find("Free") != std::string::npos ||
+    const bool kept = name.find("Unload") != std::string::npos ||
+                      name.find("Free") != std::string::npos ||
                       name.find("Release") != std::string::npos || name.find("cuCtxGetId") == 0 ||
                       name.find("cuCtxPush") == 0 || name.find("cuDeviceGet") == 0;
     if (kept && call > 100) continue;
@@ -395,14 +419,17 @@ int main(int argc, char** argv) {
     forget();
     Instance i;
     Arguments g(1, 64);
-    EXPECT_SAYS(kernels_run(i.handle, &g.a), "step 1, scale", "kernel scale", "scale of kernels.scale.sm_90a",
-                "parameter 2 has 4 bytes in its code, expected 8");
+    EXPECT_SAYS(kernels_run(i.handle, &g.a), "step 1, scale", "kernel scale",
+                "scale of kernels.scale.sm_90a", "parameter 2 has 4 bytes in its code, expected 8");
     EXPECT(control->modules() == 0);
   } else if (way == "damaged") {
     forget();
     Instance i;
     Arguments g(1, 64);
-    EXPECT_SAYS(kernels_run(i.handle, &g.a), "kernels.scale.sm_90a", "is not the file that the program was wrapped with");
+    EXPECT_SAYS(kernels_run(i.handle, &g.a), "kernels.scale.sm_90a",
+                "is not the file that the program was wrapped with");
+  } else if (way == "threads") {
+    threads();
   } else {
     launches();
     configurations();

@@ -12,9 +12,9 @@ enum {
   ATTUNE_WRAPPED_INVALID_ARGUMENT = 1, /* the values contradict each other or the program */
   ATTUNE_WRAPPED_UNSUPPORTED = 2,      /* there is nothing in the program for this device or size */
   ATTUNE_WRAPPED_OUT_OF_MEMORY = 3,
-  ATTUNE_WRAPPED_IO_ERROR = 4,     /* a file is missing, or not the one that was wrapped */
-  ATTUNE_WRAPPED_INTERNAL = 5,     /* a bug */
-  ATTUNE_WRAPPED_DEVICE_ERROR = 6, /* the driver failed; the text has its words */
+  ATTUNE_WRAPPED_IO_ERROR = 4,       /* a file is missing, or not the one that was wrapped */
+  ATTUNE_WRAPPED_INTERNAL = 5,       /* a bug */
+  ATTUNE_WRAPPED_DEVICE_ERROR = 6,   /* the driver failed; the text has its words */
   ATTUNE_WRAPPED_FUNCTION_FAILED = 7 /* a function of the user's returned something else than 0 */
 };
 

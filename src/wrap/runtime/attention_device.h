@@ -23,10 +23,12 @@ struct AttentionRow {
 };
 
 inline kernel::Operand operand(DevicePointer data, const std::int64_t (&strides)[4], bool packed) {
-  return {reinterpret_cast<void*>(data), packed ? 0 : strides[0], strides[1], strides[2], strides[3]};
+  return {reinterpret_cast<void*>(data), packed ? 0 : strides[0], strides[1], strides[2],
+          strides[3]};
 }
 
-inline bool starts_aligned(const kernel::Operand& x, const std::int64_t (&shape)[4], int element_bytes) {
+inline bool starts_aligned(const kernel::Operand& x, const std::int64_t (&shape)[4],
+                           int element_bytes) {
   constexpr int kLoad = 16;
   const int elements = kLoad / element_bytes;
   const auto fine = [&](std::int64_t extent, std::int64_t stride) {
@@ -55,11 +57,11 @@ inline int launch_attention(const Call& call, const AttentionRow* rows, int coun
       const AttentionRow& r = rows[i];
       const bool of_arch = call.loaded->arch >= r.arch_begin && call.loaded->arch < r.arch_end &&
                            serves(*call.instance, *call.loaded, r.variant);
-      const char* why = !of_arch                                    ? "has no code for it"
+      const char* why = !of_arch                                     ? "has no code for it"
                         : r.shared_bytes > call.loaded->shared_bytes ? "needs more shared memory"
                                                                      : "needs rows of 16 bytes";
-      const int written = std::snprintf(text + used, sizeof(text) - used, "%s%s %s",
-                                        i == 0 ? "" : "; ", r.id, why);
+      const int written =
+          std::snprintf(text + used, sizeof(text) - used, "%s%s %s", i == 0 ? "" : "; ", r.id, why);
       if (written > 0) used += static_cast<std::size_t>(written);
       if (used >= sizeof(text)) break;
     }

@@ -17,9 +17,10 @@ struct ElementType {
 };
 
 // By ATTUNE_WRAPPED_F32 and so on.
-constexpr ElementType kElementTypes[] = {
-    {"f32", 4}, {"f16", 2}, {"bf16", 2}, {"f64", 8}, {"bool", 1},   {"i32", 4},    {"i64", 8},   {"u8", 1},
-    {"i8", 1},  {"i16", 2}, {"u16", 2},  {"u32", 4}, {"u64", 8}, {"f8e4m3", 1}, {"f8e5m2", 1}};
+constexpr ElementType kElementTypes[] = {{"f32", 4},  {"f16", 2},    {"bf16", 2},  {"f64", 8},
+                                         {"bool", 1}, {"i32", 4},    {"i64", 8},   {"u8", 1},
+                                         {"i8", 1},   {"i16", 2},    {"u16", 2},   {"u32", 4},
+                                         {"u64", 8},  {"f8e4m3", 1}, {"f8e5m2", 1}};
 
 inline const char* element_name(int dtype) {
   constexpr int kCount = static_cast<int>(sizeof(kElementTypes) / sizeof(kElementTypes[0]));
@@ -140,9 +141,8 @@ inline int refuse_all(const char* what, const char* const* names, const Conditio
   for (int variant = 0; variant < variants; ++variant) {
     for (int i = 0; i < count; ++i) {
       if (conditions[i].variant != variant || conditions[i].holds) continue;
-      const int written =
-          std::snprintf(text + used, sizeof(text) - used, "%s%s needs %s", used > 0 ? "; " : "",
-                        names[variant], conditions[i].text);
+      const int written = std::snprintf(text + used, sizeof(text) - used, "%s%s needs %s",
+                                        used > 0 ? "; " : "", names[variant], conditions[i].text);
       if (written > 0) used += static_cast<std::size_t>(written);
       if (used >= sizeof(text)) used = sizeof(text) - 1;
       break;

@@ -28,7 +28,8 @@ inline int copy(const Call& call, DevicePointer to, DevicePointer from, const Ro
 }
 
 // `unit` is 1, 2 or 4 bytes, of which `pattern` has as many.
-inline int fill(const Call& call, DevicePointer to, std::int64_t count, int unit, unsigned pattern) {
+inline int fill(const Call& call, DevicePointer to, std::int64_t count, int unit,
+                unsigned pattern) {
   if (count == 0) return ATTUNE_WRAPPED_OK;
   const Driver& d = driver();
   const auto n = static_cast<std::size_t>(count);

@@ -55,7 +55,7 @@ struct Driver {
   Result (*stream_destroy)(Stream);
   Result (*stream_synchronize)(Stream);
   // Of later drivers; null before.
-  Result (*context_id)(Context, unsigned long long*);               // CUDA 12.0
+  Result (*context_id)(Context, unsigned long long*);                           // CUDA 12.0
   Result (*parameter_info)(Function, std::size_t, std::size_t*, std::size_t*);  // CUDA 12.4
   // Of GPUs that have tensor maps.
   Result (*encode_tiled)(void*, int, unsigned, void*, const unsigned long long*,

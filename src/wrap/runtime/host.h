@@ -49,8 +49,8 @@ class OwnWorkspace {
     memory_ = std::aligned_alloc(kAlignment, static_cast<std::size_t>(round_up(bytes, kAlignment)));
     *out = memory_;
     if (memory_ != nullptr) return ATTUNE_WRAPPED_OK;
-    return fail(ATTUNE_WRAPPED_OUT_OF_MEMORY, "there is no memory for a workspace of %" PRId64 " bytes",
-                bytes);
+    return fail(ATTUNE_WRAPPED_OUT_OF_MEMORY,
+                "there is no memory for a workspace of %" PRId64 " bytes", bytes);
   }
 
  private:
@@ -72,7 +72,8 @@ class Plans {
     std::shared_ptr<attune_plan> plan;
     if (const int code = find(problem, plan)) return code;
     const int code = attune_plan_run(plan.get(), &arguments, nullptr, 0);
-    return code == 0 ? ATTUNE_WRAPPED_OK : fail(code, "%s: %s", problem.c_str(), attune_last_error());
+    return code == 0 ? ATTUNE_WRAPPED_OK
+                     : fail(code, "%s: %s", problem.c_str(), attune_last_error());
   }
 
  private:
@@ -139,8 +140,8 @@ inline std::string strides_text(const char* name, const attune_tensor& view) {
   }
   if (contiguous) return {};
   char text[128];
-  std::snprintf(text, sizeof(text), " %s_strides=%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64, name,
-                view.strides[0], view.strides[1], view.strides[2], view.strides[3]);
+  std::snprintf(text, sizeof(text), " %s_strides=%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64,
+                name, view.strides[0], view.strides[1], view.strides[2], view.strides[3]);
   return text;
 }
 

@@ -113,7 +113,8 @@ class ContextScope {
 
   int enter(Context context) {
     context_ = context;
-    if (const Result r = driver().context_push(context)) return driver_failed(r, "cuCtxPushCurrent");
+    if (const Result r = driver().context_push(context))
+      return driver_failed(r, "cuCtxPushCurrent");
     pushed_ = true;
     return ATTUNE_WRAPPED_OK;
   }
@@ -163,10 +164,10 @@ inline int enter_context(Instance& instance, Context context, Loaded** out) {
   std::unique_ptr<Loaded> made(new (std::nothrow) Loaded);
   if (made == nullptr) return fail(ATTUNE_WRAPPED_OUT_OF_MEMORY, "there is no memory");
   int major = 0, minor = 0;
-  for (const auto& [attribute, value] :
-       {std::pair<int, int*>{cuda::kAttributeMajor, &major}, {cuda::kAttributeMinor, &minor},
-        {cuda::kAttributeSharedPerBlock, &made->shared_bytes},
-        {cuda::kAttributeL2Bytes, &made->l2_bytes}}) {
+  for (const auto& [attribute, value] : {std::pair<int, int*>{cuda::kAttributeMajor, &major},
+                                         {cuda::kAttributeMinor, &minor},
+                                         {cuda::kAttributeSharedPerBlock, &made->shared_bytes},
+                                         {cuda::kAttributeL2Bytes, &made->l2_bytes}}) {
     if (const Result r = driver().device_attribute(value, attribute, device)) {
       return driver_failed(r, "asking for the GPU's attributes");
     }
@@ -174,10 +175,10 @@ inline int enter_context(Instance& instance, Context context, Loaded** out) {
   made->context = context;
   made->id = id;
   made->arch = 10 * major + minor;
-  made->variants.reset(
-      new (std::nothrow) LoadedVariant[static_cast<std::size_t>(instance.tables->variant_count) + 1]);
-  made->modules.reset(
-      new (std::nothrow) Module[static_cast<std::size_t>(instance.tables->image_count) + 1]());
+  made->variants.reset(new (
+      std::nothrow) LoadedVariant[static_cast<std::size_t>(instance.tables->variant_count) + 1]);
+  made->modules.reset(new (std::nothrow)
+                          Module[static_cast<std::size_t>(instance.tables->image_count) + 1]());
   if (made->variants == nullptr || made->modules == nullptr) {
     return fail(ATTUNE_WRAPPED_OUT_OF_MEMORY, "there is no memory");
   }

@@ -78,11 +78,11 @@ inline int launch(const Call& call, int variant, Grid grid, void** arguments) {
   const Result result = driver().launch(&config, loaded->function, arguments, nullptr);
   if (result == cuda::kSuccess) return ATTUNE_WRAPPED_OK;
   char doing[192];
-  std::snprintf(doing, sizeof(doing),
-                "kernel %s: launching %u x %u x %u blocks of %u threads with %u bytes of shared memory",
-                call.instance->tables->variants[variant].kernel, config.grid_x, config.grid_y,
-                config.grid_z, config.block_x * config.block_y * config.block_z,
-                config.shared_bytes);
+  std::snprintf(
+      doing, sizeof(doing),
+      "kernel %s: launching %u x %u x %u blocks of %u threads with %u bytes of shared memory",
+      call.instance->tables->variants[variant].kernel, config.grid_x, config.grid_y, config.grid_z,
+      config.block_x * config.block_y * config.block_z, config.shared_bytes);
   return driver_failed(result, doing);
 }
 

@@ -49,7 +49,8 @@ inline const Binary* choose_binary(const Tables& tables, const Variant& variant,
 
 // Whether there is code for the GPU.
 inline bool serves(const Instance& instance, const Loaded& loaded, int variant) {
-  return choose_binary(*instance.tables, instance.tables->variants[variant], loaded.arch) != nullptr;
+  return choose_binary(*instance.tables, instance.tables->variants[variant], loaded.arch) !=
+         nullptr;
 }
 
 inline int no_binary(const Tables& tables, const Variant& variant, int arch) {
@@ -58,14 +59,15 @@ inline int no_binary(const Tables& tables, const Variant& variant, int arch) {
   for (int i = variant.first; i < variant.first + variant.count; ++i) {
     const Binary& binary = tables.binaries[i];
     const char letter[2] = {binary.variant, 0};
-    const int written = std::snprintf(list + used, sizeof(list) - used, "%s%s%d%s",
-                                      used > 0 ? ", " : "", binary.portable ? "PTX for sm_" : "sm_",
-                                      binary.arch, letter);
+    const int written =
+        std::snprintf(list + used, sizeof(list) - used, "%s%s%d%s", used > 0 ? ", " : "",
+                      binary.portable ? "PTX for sm_" : "sm_", binary.arch, letter);
     if (written > 0) used += static_cast<std::size_t>(written);
     if (used >= sizeof(list)) used = sizeof(list) - 1;
   }
-  return fail(ATTUNE_WRAPPED_UNSUPPORTED, "kernel %s, %s: the GPU is sm_%d, and there is code for %s",
-              variant.kernel, variant.name, arch, list);
+  return fail(ATTUNE_WRAPPED_UNSUPPORTED,
+              "kernel %s, %s: the GPU is sm_%d, and there is code for %s", variant.kernel,
+              variant.name, arch, list);
 }
 
 // Holds the kernel's parameters against what the program will hand over.
@@ -98,17 +100,17 @@ inline int check_parameters(const Binary& binary, Function function) {
 
 inline int set_attributes(const Loaded& loaded, const Binary& binary, Function function) {
   int threads = 0, fixed = 0;
-  if (const Result r =
-          driver().function_attribute(&threads, cuda::kFunctionMaxThreads, function)) {
+  if (const Result r = driver().function_attribute(&threads, cuda::kFunctionMaxThreads, function)) {
     return driver_failed(r, "asking for the kernel's largest block");
   }
   const unsigned block = binary.block[0] * binary.block[1] * binary.block[2];
   if (block > static_cast<unsigned>(threads)) {
-    return fail(ATTUNE_WRAPPED_UNSUPPORTED, "it is launched with blocks of %u threads, and its code "
-                "allows %d", block, threads);
+    return fail(ATTUNE_WRAPPED_UNSUPPORTED,
+                "it is launched with blocks of %u threads, and its code "
+                "allows %d",
+                block, threads);
   }
-  if (const Result r =
-          driver().function_attribute(&fixed, cuda::kFunctionStaticShared, function)) {
+  if (const Result r = driver().function_attribute(&fixed, cuda::kFunctionStaticShared, function)) {
     return driver_failed(r, "asking for the kernel's shared memory");
   }
   const int most = loaded.shared_bytes - fixed;
@@ -119,8 +121,8 @@ inline int set_attributes(const Loaded& loaded, const Binary& binary, Function f
   }
   constexpr unsigned kWithoutAsking = 48 * 1024;
   if (binary.shared_bytes > kWithoutAsking) {
-    if (const Result r = driver().set_function_attribute(
-            function, cuda::kFunctionDynamicShared, static_cast<int>(binary.shared_bytes))) {
+    if (const Result r = driver().set_function_attribute(function, cuda::kFunctionDynamicShared,
+                                                         static_cast<int>(binary.shared_bytes))) {
       return driver_failed(r, "asking for its shared memory");
     }
   }

@@ -28,9 +28,9 @@ struct TensorMapKind {
 
 // A tensor by its shape and strides, in elements, and a tile of it: the driver wants the innermost
 // dimension first, and strides in bytes of all but that one.
-inline int encode(TensorMap* map, const char* name, DevicePointer address, const TensorMapKind& kind,
-                  const TensorMapExtents& shape, const TensorMapExtents& strides,
-                  const TensorMapExtents& block) {
+inline int encode(TensorMap* map, const char* name, DevicePointer address,
+                  const TensorMapKind& kind, const TensorMapExtents& shape,
+                  const TensorMapExtents& strides, const TensorMapExtents& block) {
   if (driver().encode_tiled == nullptr) {
     return fail(ATTUNE_WRAPPED_UNSUPPORTED, "argument %s: the driver makes no tensor maps", name);
   }
@@ -44,11 +44,13 @@ inline int encode(TensorMap* map, const char* name, DevicePointer address, const
     steps[axis] = 1;
     if (axis == 0 && strides.of[from] != 1) {
       return fail(ATTUNE_WRAPPED_INVALID_ARGUMENT,
-                  "argument %s: its last stride is %" PRId64 ", expected 1", name, strides.of[from]);
+                  "argument %s: its last stride is %" PRId64 ", expected 1", name,
+                  strides.of[from]);
     }
     if (axis > 0 && pitches[axis] % 16 != 0) {
       return fail(ATTUNE_WRAPPED_INVALID_ARGUMENT,
-                  "argument %s: strides[%d] is %" PRId64 " elements, expected a multiple of 16 bytes",
+                  "argument %s: strides[%d] is %" PRId64
+                  " elements, expected a multiple of 16 bytes",
                   name, from, strides.of[from]);
     }
   }
