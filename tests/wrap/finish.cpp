@@ -5,7 +5,7 @@
 extern "C" {
 
 int finish_result = 0;
-char finish_said[128] = "";
+thread_local char finish_said[128] = "";
 
 int finish(void* stream, void* z, int64_t count, double ratio) {
   std::snprintf(finish_said, sizeof(finish_said), "%d %d %lld %g", stream != nullptr, z != nullptr,

@@ -16,7 +16,7 @@
 #include "tests/stand_in/control.h"
 
 extern "C" int finish_result;
-extern "C" char finish_said[128];
+extern "C" thread_local char finish_said[128];
 
 namespace {
 
