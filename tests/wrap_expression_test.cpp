@@ -55,7 +55,7 @@ TEST(WrapExpression, MeansWhatItSays) {
 TEST(WrapExpression, PrintsAsItParses) {
   for (const char* text :
        {"B * S + 2", "(2 + B) * S", "S - (B - 1)", "S // (B * 2) % 3", "ceildiv(S, min(B, 4))",
-        "1024 <= S and (B == 1 or B == 2)", "not (B < 3)", "(B + 1) // 2 * 2", "B - (0 - S)"}) {
+        "1024 <= S and (B == 1 or B == 2)", "not B < 3", "(B + 1) // 2 * 2", "B - (0 - S)"}) {
     EXPECT_EQ(to_text(read(text)), text);
   }
 }
