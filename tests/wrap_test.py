@@ -143,6 +143,12 @@ class Wrap(unittest.TestCase):
         self.assertNotIn("check_tensor", text)
         self.assertIn("check_size", text)
         self.strictly("kernels")
+        if shutil.which("cmake"):
+            out = self.folder / "out"
+            self.execute("cmake", "-S", out, "-B", out / "build")
+            self.execute("cmake", "--build", out / "build")
+            self.assertIn("step 4, with weights: kernel scale",
+                          self.execute(out / "build" / "kernels_example", code=1, ATTUNE_CUDA_DRIVER="/no/driver"))
 
     def test_attention_is_what_the_library_launches(self):
         said = self.execute(ATTUNE, "doctor")
@@ -214,6 +220,29 @@ class Wrap(unittest.TestCase):
         needed = {line.split()[-1].strip("[]").split(".so")[0]
                   for line in self.execute("readelf", "-d", user).splitlines() if "(NEEDED)" in line}
         self.assertLessEqual(needed, {"libstdc++", "libc", "libm", "libgcc_s", "libdl", "libpthread", "ld-linux-x86-64"})
+
+    def test_ptx_serves_where_no_cubin_does(self):
+        text = (SOURCE / "docs" / "wrap.md").read_text()
+        (self.folder / "program.json").write_text(text.split("```json\n")[1].split("```")[0])
+        metadata = (HERE / "data" / "scale_any.sm80.json").read_text()
+        (self.folder / "scale.json").write_text(metadata)
+        (self.folder / "scale.ptx").write_text(PTX)
+        shutil.copy(HERE / "data" / "scale_any.sm80.cubin", self.folder / "scale.cubin")
+        self.wrap(self.folder / "program.json")
+        out = self.folder / "out"
+        (out / "user.cpp").write_text(ON_THE_STAND_IN)
+        run = self.compile("run", *STRICT, *INSTRUMENT, out / "user.cpp", out / "scaling.cpp")
+        for arch in ("80", "89", "120"):
+            said = self.execute(run, STAND_IN, out, arch)
+            self.assertIn("scale grid 4 1 1 block 128 1 1 shared 0 |", said)
+            self.assertIn("PTX" if arch == "120" else "ELF", said)
+        said = self.execute(run, STAND_IN, out, "75", code=1)
+        self.assertIn("scaling: step 0, scale: kernel scale, configuration 0: the GPU is sm_75, and there is code for "
+                      "sm_80, PTX for sm_80", said)
+        # PTX is held against the signature too.
+        (self.folder / "scale.ptx").write_text(PTX.replace(".u32", ".u64"))
+        self.assertIn("parameter 2, n, has 4 bytes in the signature and 8 in the file",
+                      self.wrap(self.folder / "program.json", code=1))
 
     def test_mistakes_name_their_line(self):
         text = (HERE / "kernels.json").read_text()
@@ -322,6 +351,45 @@ LIES = [
     ("scale_even.sm90.cubin", lambda b: b"no code", "is neither a cubin nor PTX nor a fatbin"),
     ("weights.safetensors", lambda b: b[:-4], "weights.safetensors"),
 ]
+
+PTX = """// For the stand-in, which runs nothing.
+.version 8.0
+.target sm_80
+.address_size 64
+.visible .entry scale(
+  .param .u64 .ptr .global .align 1 scale_param_0, .param .u64 scale_param_1, .param .u32 scale_param_2,
+  .param .f32 scale_param_3, .param .align 8 .b8 scale_param_4[8], .param .u64 scale_param_5
+)
+.reqntid 128
+{ ret; }
+"""
+
+ON_THE_STAND_IN = """
+#include <dlfcn.h>
+#include <cstdio>
+#include <cstdlib>
+#include "scaling.h"
+#include "tests/stand_in/control.h"
+int main(int, char** argv) {
+  setenv("ATTUNE_CUDA_DRIVER", argv[1], 1);
+  void* library = dlopen(argv[1], RTLD_NOW);
+  const auto* control = static_cast<const attune::testing::StandInControl*>(
+      dlsym(library, attune::testing::kStandInSymbol));
+  attune::testing::StandInDevice device;
+  device.arch = std::atoi(argv[3]);
+  control->reset(&device, 1);
+  alignas(16) static float x[1000], y[1000];
+  const int64_t n = 1000;
+  Scaling scaling(argv[2]);
+  scaling_arguments a{};
+  a.x = attune_wrapped_contiguous(x, ATTUNE_WRAPPED_F32, 1, &n);
+  a.y = attune_wrapped_contiguous(y, ATTUNE_WRAPPED_F32, 1, &n);
+  const int code = scaling.run(a);
+  std::puts(code == ATTUNE_WRAPPED_OK ? control->launch_text(0) : scaling.last_error());
+  std::puts(control->latest_image());
+  return code == ATTUNE_WRAPPED_OK ? 0 : 1;
+}
+"""
 
 RECORD = """
 #include <cstdio>

@@ -157,6 +157,7 @@ const StandInControl attune_stand_in_control = {
       const auto& texts = state().launch_texts;
       return n < static_cast<int>(texts.size()) ? texts[static_cast<std::size_t>(n)].c_str() : "";
     },
+    [] { return state().latest_image; },
     [] { return static_cast<int>(state().modules.size()); },
     [] { return state().primaries; },
     [](void* stream) {
@@ -304,6 +305,7 @@ Result cuModuleLoadData(void** module, const void* image) {
   auto* made = new Module{current(), {}, false, std::move(read)};
   const std::lock_guard lock(state().mutex);
   state().modules.insert(made);
+  state().latest_image = made->image.text ? "PTX" : "ELF";
   *module = made;
   return 0;
 }

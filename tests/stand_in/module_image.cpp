@@ -60,7 +60,10 @@ ModuleImage read_image(const void* data) {
                   "\x7f"
                   "ELF",
                   4) != 0) {
-    if (std::strncmp(bytes, "//", 2) == 0 || bytes[0] == '.') read_texts(bytes, image);
+    if (std::strncmp(bytes, "//", 2) == 0 || bytes[0] == '.') {
+      image.text = true;
+      read_texts(bytes, image);
+    }
     return image;
   }
   const std::span<const std::byte> cubin(static_cast<const std::byte*>(data), size_of_elf(bytes));

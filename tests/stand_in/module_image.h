@@ -13,6 +13,7 @@ namespace attune::testing {
 
 struct ModuleImage {
   bool valid = true;
+  bool text = false;  // PTX
   std::map<std::string, std::vector<std::uint32_t>> parameters;
 };
 

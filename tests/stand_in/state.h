@@ -76,6 +76,7 @@ struct State {
   std::vector<std::string> launch_texts;
   int launches = 0;
   std::set<Module*> modules;
+  const char* latest_image = "";
   int primaries = 0;
   int fail_at = -1, fail_with = 0;
   std::uint64_t next_id = 1;
