@@ -147,7 +147,7 @@ class StepEmitter {
     }
     for (const LaunchValue& value : choice.values) {
       const std::string name = locals.unique(local_name(k, value));
-      t += in + this->value(step, c, value, name) + "\n";
+      t += in + this->value(step, value, name) + "\n";
       if (!list.empty()) list += ", ";
       list += "&" + name;
       if (value.kind == LaunchValue::Kind::tensor_map) {
@@ -180,9 +180,7 @@ class StepEmitter {
     }
   }
 
-  std::string value(const KernelStep& step, const Configuration& c, const LaunchValue& value,
-                    const std::string& name) {
-    (void)c;
+  std::string value(const KernelStep& step, const LaunchValue& value, const std::string& name) {
     const auto scratch = [&](const std::string& place) {
       return fmt::format("Address {} = {};", name, place.empty() ? "0" : "run.at." + place);
     };

@@ -203,7 +203,7 @@ class Checker {
           !status.ok()) {
         return status;
       }
-      if (Status status = files(step, kernel, c); !status.ok()) return status;
+      if (Status status = files(kernel, c); !status.ok()) return status;
     }
     for (const Expression& bytes :
          {global_scratch_bytes(program_, action), profile_scratch_bytes(program_, action)}) {
@@ -266,8 +266,7 @@ class Checker {
     return byte(a) && byte(b);
   }
 
-  static Status files(const Step& step, const Kernel& kernel, const Configuration& c) {
-    (void)step;
+  static Status files(const Kernel& kernel, const Configuration& c) {
     for (const Binary& binary : c.binaries) {
       if (binary.bytes.empty()) continue;  // not loaded
       const auto values = checked_launch_values(kernel, c, binary);
