@@ -74,9 +74,9 @@ Status load_kernels(Program& program, const std::filesystem::path& folder) {
         } else {
           status = read_bytes(binary.path, binary.bytes);
           if (status.ok()) status = read_binary(binary);
-          if (status.ok()) found.push_back(std::move(binary));
         }
         if (!status.ok()) return at(binary.place, status.message());
+        if (!binary.metadata) found.push_back(std::move(binary));
       }
       configuration.binaries = std::move(found);
     }
