@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian or Ubuntu packages that Attune needs and this machine lacks; says which and
-# why. Where GPU kernels are to be compiled (for tests always, else where there is a GPU) and no CUDA
+# why. What builds and tests the Python package comes from PyPI, into build/python. Where GPU kernels are to be compiled (for tests always, else where there is a GPU) and no CUDA
 # toolkit is found, NVIDIA's run-time compiler comes from PyPI, into build/python. Prints and does
 # nothing when all are there.
 #
@@ -45,6 +45,7 @@ present() {
     @numpy)
       python3 -c 'import numpy' 2>/dev/null || /usr/bin/python3 -c 'import numpy' 2>/dev/null
       ;;
+    @headers) [ -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] ;;
     @venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     @none) return 1 ;;
     *.h | *.hpp) # libpng's header and {fmt}'s may lie in a directory of the architecture
@@ -115,16 +116,33 @@ install_nvrtc() { # CUDA_MAJOR
   local package='nvidia-cuda-nvrtc==13.0.*'
   if [ "$1" -lt 13 ]; then package='nvidia-cuda-nvrtc-cu12==12.9.*'; fi
   echo "missing: $package (compiles GPU kernels), which comes from PyPI into build/python"
+  if ! in_build_python "$package"; then
+    echo "PyPI did not give $package: GPU kernels are not compiled here, and tests of them skip." >&2
+  fi
+}
+
+in_build_python() { # PACKAGE...: from PyPI into build/python
   install_missing <<<"
 python3      | python3 | runs pip
 python3-venv | @venv   | a place of its own for what PyPI brings"
-  if ! { python3 -m venv build/python && build/python/bin/pip install --quiet "$package"; }; then
-    echo "PyPI did not give $package: GPU kernels are not compiled here, and tests of them skip." >&2
+  { [ -x build/python/bin/pip ] || python3 -m venv build/python; } &&
+    build/python/bin/pip install --quiet --disable-pip-version-check "$@"
+}
+
+# What builds and tests the Python package. PyTorch is not among it: its tests run where it is found.
+install_python_tools() {
+  if build/python/bin/python -c 'import nanobind, numpy, pytest, scikit_build_core' 2>/dev/null; then return; fi
+  local packages=(nanobind scikit-build-core pytest numpy)
+  echo "missing: ${packages[*]} (the Python package), which come from PyPI into build/python"
+  install_missing <<<"python3-dev | @headers | Python's headers"
+  if ! in_build_python "${packages[@]}"; then
+    echo "PyPI did not give them: the Python package is not tested here." >&2
   fi
 }
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/nvrtc.sh
+if [ "$what" = test ]; then install_python_tools; fi
 cuda=$(driver_cuda)
 if { [ "$what" = test ] || [ -n "$cuda" ]; } && ! has_nvrtc; then install_nvrtc "${cuda:-13}"; fi
 

@@ -276,6 +276,55 @@ TEST(Attention, SaysWhatContradictsItself) {
   EXPECT_EQ(attention_backward({}, {}).code(), Code::invalid_argument);
 }
 
+TEST(Attention, SaysWhichProblemItSolves) {
+  Tensors t;
+  t.view_q(2, 5);
+  t.view_k(2, 6);
+  AttentionOptions options;
+  options.mask = {.causal = true};
+  const auto text = [&](const Expected<Problem>& problem) {
+    return problem.ok() ? print(*problem) : problem.status().message();
+  };
+  const std::string shape = "dtype=f32 b=2 hq=4 hkv=2 sq=5 sk=6 d=8 dv=6";
+  EXPECT_EQ(text(problem_of(t.args.q, t.args.k, t.args.v, {}, options)),
+            "forward " + shape + " mask=causal-bottom-right");
+  const std::vector<float> sink = numbers(4, 5);
+  options.sink = TensorView::contiguous(sink.data(), DType::f32, {4});
+  EXPECT_EQ(text(problem_of(t.args.q, t.args.k, t.args.v, t.args.o, options,
+                            WantedGradients{.lse = true, .sink = true})),
+            "backward " + shape + " mask=causal-bottom-right sink sink_grad lse lse_grad");
+  EXPECT_EQ(text(problem_of(t.args.q, {}, t.args.v, {})), "k is missing");
+}
+
+TEST(Attention, ComputesInTheCallersWorkspace) {
+  Tensors t;
+  t.view_q(2, 5);
+  t.view_k(2, 6);
+  ASSERT_TRUE(t.run({}).ok());
+  const std::vector<float> want = t.o_data;
+  t.o_data.assign(want.size(), NAN);
+
+  std::vector<std::byte> memory;
+  int calls = 0;
+  AttentionOptions options;
+  options.allocate_workspace = [&](std::size_t bytes) -> void* {
+    ++calls;
+    memory.assign(bytes, std::byte{0xff});
+    return memory.data();
+  };
+  ASSERT_TRUE(t.run(options).ok());
+  EXPECT_EQ(t.o_data, want);
+  EXPECT_EQ(calls, 1);
+  EXPECT_FALSE(memory.empty());
+
+  t.o_data.assign(want.size(), 7);
+  options.allocate_workspace = [](std::size_t) -> void* { return nullptr; };
+  const Status status = t.run(options);
+  EXPECT_EQ(status.code(), Code::out_of_memory);
+  EXPECT_NE(status.message().find("allocate_workspace gave no memory for"), std::string::npos);
+  EXPECT_EQ(t.o_data, std::vector<float>(want.size(), 7));
+}
+
 TEST(PlanCache, KeepsTheLatestPlans) {
   Problem p;
   const auto first = cached_plan(p, 1);

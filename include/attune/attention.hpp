@@ -7,7 +7,9 @@
 #include <attune/problem.hpp>
 #include <attune/status.hpp>
 #include <attune/tensor.hpp>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 namespace attune {
@@ -52,6 +54,12 @@ struct AttentionOptions {
   TensorView dropout_state = {};
   void* stream = nullptr;
   int device_index = -1;
+
+  // Called at most once a call, when the plan needs scratch memory: gives that many bytes, any
+  // alignment (device = Device::cuda: of the device, for work on `stream`), or nullptr when there
+  // are none. They stay the caller's, who keeps them until the work is done. Without it, the call
+  // allocates and frees them itself.
+  std::function<void*(std::size_t bytes)> allocate_workspace = {};
 };
 
 // q [B, Sq, Hq, D], k [B, Sk, Hkv, D], v [B, Sk, Hkv, Dv] -> o [B, Sq, Hq, Dv], all of one dtype
@@ -60,6 +68,17 @@ struct AttentionOptions {
 [[nodiscard]] ATTUNE_API Status attention(const TensorView& q, const TensorView& k,
                                           const TensorView& v, const TensorView& o,
                                           const AttentionOptions& options = {});
+
+// The Problem that attention() makes of its arguments, or attention_backward() of those and the
+// gradients that it is asked for; say explain() or make_plan() of it. o is only looked at for its
+// strides: contiguous without one. No data is read.
+struct WantedGradients {
+  bool lse = false;  // one that flows in
+  bool bias = false, sink = false, alibi_slopes = false;
+};
+[[nodiscard]] ATTUNE_API Expected<Problem> problem_of(
+    const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
+    const AttentionOptions& options = {}, const std::optional<WantedGradients>& backward = {});
 
 // The tensors of a backward pass, in the shapes of their forward namesakes.
 struct BackwardTensors {

@@ -17,6 +17,7 @@
 #include <attune/arguments.hpp>  // IWYU pragma: export
 #include <attune/attention.hpp>  // IWYU pragma: export
 #include <attune/executor.hpp>   // IWYU pragma: export
+#include <attune/kernels.hpp>    // IWYU pragma: export
 #include <attune/oracle.hpp>     // IWYU pragma: export
 #include <attune/plan.hpp>       // IWYU pragma: export
 #include <attune/problem.hpp>    // IWYU pragma: export

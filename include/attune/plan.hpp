@@ -8,10 +8,12 @@
 #include <attune/problem.hpp>
 #include <attune/status.hpp>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace attune {
 
@@ -66,7 +68,26 @@ class ATTUNE_API Plan {
 [[nodiscard]] ATTUNE_API Expected<Plan> make_plan(const Problem& problem,
                                                   const PlanOptions& options = {});
 
-// The candidates for a Problem even when none of them serves it; only an invalid Problem fails.
+// What explain() says, as data.
+struct Explanation {
+  struct Candidate {
+    std::string kernel;                // its id
+    std::vector<std::string> reasons;  // why not; empty when it serves the Problem
+    std::string note;                  // why it stands where it stands, if that needs saying
+  };
+  Problem problem;                    // normalised
+  std::vector<Candidate> candidates;  // in order of preference
+  std::string kernel;                 // the chosen one's id; empty when none serves
+  std::string device;                 // the GPU's name; empty on the CPU and without a GPU
+  // A tile of the chosen kernel: query rows and keys that are computed at a time.
+  std::int64_t tile_queries = 0, tile_keys = 0;
+  std::string text;
+};
+[[nodiscard]] ATTUNE_API Expected<Explanation> explain_candidates(const Problem& problem,
+                                                                  const PlanOptions& options = {});
+
+// The same as text. The candidates for a Problem even when none of them serves it; only an invalid
+// Problem fails.
 [[nodiscard]] ATTUNE_API Expected<std::string> explain(const Problem& problem,
                                                        const PlanOptions& options = {});
 

@@ -9,6 +9,7 @@
 #include <attune/problem.hpp>
 #include <attune/status.hpp>
 #include <attune/tensor.hpp>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -219,6 +220,14 @@ std::int64_t alignment_of(const Arguments& arguments) {
   return static_cast<std::int64_t>(addresses & (~addresses + 1));
 }
 
+void ask_for_gradients(const WantedGradients& wanted, Problem& p) {
+  p.kind = Kind::backward;
+  p.lse_grad = wanted.lse;
+  p.bias.grad = wanted.bias;
+  p.sink_grad = wanted.sink;
+  p.alibi_grad = wanted.alibi_slopes;
+}
+
 Status run(Call& call, const AttentionOptions& options) {
   // The CPU's kernels take any alignment.
   if (call.problem.device == Device::cuda) call.problem.alignment = alignment_of(call.arguments);
@@ -228,7 +237,14 @@ Status run(Call& call, const AttentionOptions& options) {
   const Expected<std::shared_ptr<const Plan>> plan =
       cached_plan(call.problem, options.threads, options.device_index);
   if (!plan.ok()) return plan.status();
-  return (*plan)->run(call.arguments);
+  const std::size_t bytes = (*plan)->workspace_bytes();
+  if (!options.allocate_workspace || bytes == 0) return (*plan)->run(call.arguments);
+  void* workspace = options.allocate_workspace(bytes);
+  if (workspace == nullptr) {
+    return {Code::out_of_memory, fmt::format("{}: allocate_workspace gave no memory for {} bytes",
+                                             (*plan)->kernel(), bytes)};
+  }
+  return (*plan)->run(call.arguments, {static_cast<std::byte*>(workspace), bytes});
 }
 
 // No exception leaves the API.
@@ -253,6 +269,29 @@ Status attention(const TensorView& q, const TensorView& k, const TensorView& v, 
   });
 }
 
+Expected<Problem> problem_of(const TensorView& q, const TensorView& k, const TensorView& v,
+                             const TensorView& o, const AttentionOptions& options,
+                             const std::optional<WantedGradients>& backward) {
+  Problem problem;
+  const Status status = fenced([&]() -> Status {
+    TensorView result = o;
+    if (o.empty() && q.rank == 4) {
+      result = TensorView::contiguous(nullptr, q.dtype,
+                                      {q.shape[0], q.shape[1], q.shape[2], v.shape[3]});
+    }
+    const Expected<Call> call = build(q, k, v, result, options);
+    if (!call.ok()) return call.status();
+    problem = call->problem;
+    if (problem.device == Device::cuda) problem.alignment = alignment_of(call->arguments);
+    if (backward) {
+      ask_for_gradients(*backward, problem);
+      if (problem.lse == LseLayout::none) problem.lse = options.lse_layout;
+    }
+    return validate(problem);
+  });
+  return status.ok() ? Expected<Problem>(problem) : status;
+}
+
 Status attention_backward(const BackwardTensors& tensors, const AttentionOptions& options) {
   return fenced([&]() -> Status {
     if (options.lse.empty()) {
@@ -261,11 +300,11 @@ Status attention_backward(const BackwardTensors& tensors, const AttentionOptions
     Expected<Call> call = build(tensors.q, tensors.k, tensors.v, tensors.o, options);
     if (!call.ok()) return call.status();
     Problem& p = call->problem;
-    p.kind = Kind::backward;
-    p.lse_grad = !tensors.grad_lse.empty();
-    p.bias.grad = !tensors.grad_bias.empty();
-    p.sink_grad = !tensors.grad_sink.empty();
-    p.alibi_grad = !tensors.grad_alibi_slopes.empty();
+    ask_for_gradients({.lse = !tensors.grad_lse.empty(),
+                       .bias = !tensors.grad_bias.empty(),
+                       .sink = !tensors.grad_sink.empty(),
+                       .alibi_slopes = !tensors.grad_alibi_slopes.empty()},
+                      p);
     Arguments& a = call->arguments;
     a.grad_o = tensors.grad_o;
     a.grad_lse = tensors.grad_lse;

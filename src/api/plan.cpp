@@ -35,6 +35,11 @@ struct Plan::Impl {
   Executor executor;
   std::unique_ptr<cpu::Execution> cpu;
   std::unique_ptr<cuda::Execution> cuda;
+
+  [[nodiscard]] std::string explain() const {
+    return fmt::format("{}\n{}kernel {}\n{}", print(problem), explanation, kernel,
+                       cpu ? cpu->describe() : cuda->describe());
+  }
 };
 
 Plan::Plan(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -53,10 +58,7 @@ std::size_t Plan::workspace_bytes() const {
   return bytes == 0 ? 0 : bytes + kDeviceAlignment - 1;
 }
 
-std::string Plan::explain() const {
-  return fmt::format("{}\n{}kernel {}\n{}", print(impl_->problem), impl_->explanation,
-                     impl_->kernel, impl_->cpu ? impl_->cpu->describe() : impl_->cuda->describe());
-}
+std::string Plan::explain() const { return impl_->explain(); }
 
 Status Plan::prepare() const { return impl_->cuda ? impl_->cuda->prepare() : Status{}; }
 
@@ -89,56 +91,105 @@ Status Plan::run(const Arguments& arguments) const {
   return run(arguments, {workspace.get(), bytes});
 }
 
-Expected<Plan> make_plan(const Problem& problem, const PlanOptions& options) {
-  if (!options.arch.empty()) {
-    return Status{
-        Code::invalid_argument,
-        fmt::format("arch = {} is for explain(): a plan is for a GPU that is here", options.arch)};
-  }
-  Expected<Choice> choice = choose(problem, options);
-  if (!choice.ok()) return choice.status();
-  if (!choice->chosen) return choice->refusal();
-  const KernelSpec& spec = choice->candidates[*choice->chosen].spec;
+namespace {
+
+// What a choice of `choice.chosen` needs to run. Precondition: something was chosen.
+Expected<std::unique_ptr<Plan::Impl>> decide(const Choice& choice, const PlanOptions& options) {
+  const KernelSpec& spec = choice.candidates[*choice.chosen].spec;
   auto impl = std::make_unique<Plan::Impl>();
-  impl->problem = choice->problem;
-  impl->explanation = choice->describe();
+  impl->problem = choice.problem;
+  impl->explanation = choice.describe();
   impl->kernel = id_of(spec);
   if (spec.family != Family::cpu) {
     auto execution =
-        cuda::Execution::make(impl->problem, spec, choice->device_index, *choice->device);
+        cuda::Execution::make(impl->problem, spec, choice.device_index, *choice.device);
     if (!execution.ok()) return execution.status();
     impl->cuda = std::move(execution).value();
-    return Plan(std::move(impl));
+    return impl;
   }
   impl->threads = options.threads > 0 ? options.threads : cpu::usable_cores();
   impl->executor = options.executor ? options.executor : Executor{cpu::run_on_pool};
   impl->cpu = impl->problem.kind == Kind::forward
                   ? cpu::prepare_forward(impl->problem, spec, impl->threads)
                   : cpu::prepare_backward(impl->problem, spec, impl->threads);
-  return Plan(std::move(impl));
+  return impl;
 }
 
-Expected<std::string> explain(const Problem& problem, const PlanOptions& options) {
-  if (options.arch.empty()) {
-    Expected<Plan> plan = make_plan(problem, options);
-    if (plan.ok()) return plan->explain();
-    if (plan.status().code() == Code::unsupported) return plan.status().message();
-    return plan.status();
+// As if there were a GPU of options.arch: all but the launch.
+Status explain_elsewhere(const Choice& choice, const PlanOptions& options, Explanation& explained) {
+  if (choice.problem.device != Device::cuda) {
+    return {Code::invalid_argument,
+            fmt::format("arch = {} names a GPU, but the problem is for the CPU: say device=cuda",
+                        options.arch)};
+  }
+  if (!choice.chosen) {
+    explained.text = choice.refusal().message();
+    return {};
+  }
+  const KernelSpec& spec = choice.candidates[*choice.chosen].spec;
+  const Expected<GpuPlan> plan = plan_on_gpu(choice.problem, spec, *choice.device);
+  if (!plan.ok()) return plan.status();
+  explained.text = fmt::format("{}\n{}kernel {}\n{}", print(choice.problem), choice.describe(),
+                               id_of(spec), describe(*plan));
+  return {};
+}
+
+}  // namespace
+
+Expected<Plan> make_plan(const Problem& problem, const PlanOptions& options) {
+  if (!options.arch.empty()) {
+    return Status{
+        Code::invalid_argument,
+        fmt::format("arch = {} is for explain(): a plan is for a GPU that is here", options.arch)};
   }
   const Expected<Choice> choice = choose(problem, options);
   if (!choice.ok()) return choice.status();
-  if (choice->problem.device != Device::cuda) {
-    return Status{Code::invalid_argument,
-                  fmt::format("arch = {} names a GPU, but the problem is for the CPU: say "
-                              "device=cuda",
-                              options.arch)};
+  if (!choice->chosen) return choice->refusal();
+  auto impl = decide(*choice, options);
+  if (!impl.ok()) return impl.status();
+  return Plan(std::move(impl).value());
+}
+
+Expected<Explanation> explain_candidates(const Problem& problem, const PlanOptions& options) {
+  const Expected<Choice> choice = choose(problem, options);
+  if (!choice.ok()) return choice.status();
+  Explanation explained;
+  explained.problem = choice->problem;
+  if (choice->device) explained.device = choice->device->name;
+  for (const Candidate& candidate : choice->candidates) {
+    explained.candidates.push_back({id_of(candidate.spec), candidate.reasons, candidate.note});
   }
-  if (!choice->chosen) return choice->refusal().message();
-  const KernelSpec& spec = choice->candidates[*choice->chosen].spec;
-  const Expected<GpuPlan> plan = plan_on_gpu(choice->problem, spec, *choice->device);
-  if (!plan.ok()) return plan.status();
-  return fmt::format("{}\n{}kernel {}\n{}", print(choice->problem), choice->describe(), id_of(spec),
-                     describe(*plan));
+  if (choice->chosen) {
+    const KernelSpec& spec = choice->candidates[*choice->chosen].spec;
+    explained.kernel = id_of(spec);
+    if (spec.family != Family::cpu) {
+      const GpuRow row = gpu_row_of(spec);
+      explained.tile_queries = row.queries;
+      explained.tile_keys = row.keys;
+    }
+  }
+  if (!options.arch.empty()) {
+    if (Status status = explain_elsewhere(*choice, options, explained); !status.ok()) return status;
+    return explained;
+  }
+  if (!choice->chosen) {
+    explained.text = choice->refusal().message();
+    return explained;
+  }
+  auto impl = decide(*choice, options);
+  if (!impl.ok()) return impl.status();
+  if ((*impl)->cpu) {
+    const cpu::Tile tile = (*impl)->cpu->tile();
+    explained.tile_queries = tile.queries;
+    explained.tile_keys = tile.keys;
+  }
+  explained.text = (*impl)->explain();
+  return explained;
+}
+
+Expected<std::string> explain(const Problem& problem, const PlanOptions& options) {
+  const Expected<Explanation> explained = explain_candidates(problem, options);
+  return explained.ok() ? Expected<std::string>(explained->text) : explained.status();
 }
 
 }  // namespace attune

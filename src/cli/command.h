@@ -32,6 +32,7 @@ struct Command {
 [[nodiscard]] Command add_generate(CLI::App& app);
 [[nodiscard]] Command add_compile(CLI::App& app);
 [[nodiscard]] Command add_cache(CLI::App& app);
+[[nodiscard]] Command add_wrap(CLI::App& app);
 
 // "attune: <message>" on stderr; returns the exit code.
 [[nodiscard]] int refuse(const Status& status);

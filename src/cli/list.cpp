@@ -4,6 +4,7 @@
 
 #include <CLI/App.hpp>
 #include <array>
+#include <attune/kernels.hpp>
 #include <attune/problem.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -14,7 +15,6 @@
 #include "cli/built.h"
 #include "cli/command.h"
 #include "cli/format.h"
-#include "cli/machine.h"
 #include "host/isa.h"
 #include "select/select.h"
 #include "spec/kernel_spec.h"
@@ -33,46 +33,22 @@ struct ListOptions {
 
 std::string_view word(Kind kind) { return kind == Kind::forward ? "forward" : "backward"; }
 
-std::string_view word(Family family) {
-  switch (family) {
-    case Family::cpu:
-      return "cpu";
-    case Family::portable:
-      return "portable";
-    case Family::hopper:
-      return "hopper";
-  }
-  return "?";
-}
-
 // What a row runs on: an instruction set, or architectures of GPUs.
-std::string where(const KernelSpec& spec) {
-  if (spec.family == Family::cpu) return std::string(to_string(spec.isa));
-  const ArchRange range = arch_range(spec);
-  if (range.end == kAnyLaterArch) return fmt::format("sm_{} on", range.begin);
-  if (range.end == range.begin + 1) return fmt::format("sm_{} alone", range.begin);
-  return fmt::format("sm_{} to sm_{}", range.begin, range.end - 1);
-}
-
-// Why a row can't run on this machine; empty when it can.
-std::string missing_here(const KernelSpec& spec, const std::vector<Expected<DeviceFacts>>& gpus) {
-  if (spec.family == Family::cpu) return missing_for(spec.isa);
-  const ArchRange range = arch_range(spec);
-  for (const Expected<DeviceFacts>& gpu : gpus) {
-    if (gpu.ok() && gpu->arch >= range.begin && gpu->arch < range.end) return {};
-  }
-  return gpus.empty() ? "there is no GPU" : "no GPU here is of these architectures";
+std::string where(const KernelInfo& kernel) {
+  if (!kernel.isa.empty()) return kernel.isa;
+  if (kernel.arch_end == 0) return fmt::format("sm_{} on", kernel.arch_begin);
+  if (kernel.arch_end == kernel.arch_begin + 1)
+    return fmt::format("sm_{} alone", kernel.arch_begin);
+  return fmt::format("sm_{} to sm_{}", kernel.arch_begin, kernel.arch_end - 1);
 }
 
 void print_text() {
   std::vector<std::vector<std::string>> rows = {
       {"id", "family", "kind", "dtype", "runs on", "here"}};
-  const auto devices = gpus();
-  for (const KernelSpec& spec : kernel_table()) {
-    const std::string missing = missing_here(spec, devices);
-    rows.push_back({id_of(spec), std::string(word(spec.family)), std::string(word(spec.kind)),
-                    std::string(to_string(spec.dtype)), where(spec),
-                    missing.empty() ? "yes" : "no: " + missing});
+  for (const KernelInfo& kernel : list_kernels()) {
+    rows.push_back({kernel.id, kernel.family, std::string(word(kernel.kind)),
+                    std::string(to_string(kernel.dtype)), where(kernel),
+                    kernel.missing.empty() ? "yes" : "no: " + kernel.missing});
   }
   fmt::print(
       "{}\nIn order of preference: the first kernel that supports a problem is used.\n"
@@ -82,22 +58,19 @@ void print_text() {
 
 void print_json() {
   nlohmann::json json = nlohmann::json::array();
-  const auto devices = gpus();
-  for (const KernelSpec& spec : kernel_table()) {
-    const std::string missing = missing_here(spec, devices);
-    json.push_back({{"id", id_of(spec)},
-                    {"family", word(spec.family)},
-                    {"kind", word(spec.kind)},
-                    {"dtype", to_string(spec.dtype)},
-                    {"available", missing.empty()},
-                    {"missing", missing}});
-    if (spec.family == Family::cpu) {
-      json.back()["isa"] = to_string(spec.isa);
+  for (const KernelInfo& kernel : list_kernels()) {
+    json.push_back({{"id", kernel.id},
+                    {"family", kernel.family},
+                    {"kind", word(kernel.kind)},
+                    {"dtype", to_string(kernel.dtype)},
+                    {"available", kernel.missing.empty()},
+                    {"missing", kernel.missing}});
+    if (!kernel.isa.empty()) {
+      json.back()["isa"] = kernel.isa;
     } else {
-      const ArchRange range = arch_range(spec);
-      json.back()["arch_begin"] = range.begin;
+      json.back()["arch_begin"] = kernel.arch_begin;
       json.back()["arch_end"] =
-          range.end == kAnyLaterArch ? nlohmann::json() : nlohmann::json(range.end);
+          kernel.arch_end == 0 ? nlohmann::json() : nlohmann::json(kernel.arch_end);
     }
   }
   fmt::print("{}\n", json.dump(2));
@@ -218,7 +191,8 @@ void print_markdown() {
       std::vector<std::string_view> kinds;
       for (const Kind kind : kKinds) {
         for (const KernelSpec& spec : kernel_table()) {
-          if (spec == KernelSpec{kind, Family::cpu, dtype, isa, {}, {}}) kinds.push_back(word(kind));
+          if (spec == KernelSpec{kind, Family::cpu, dtype, isa, {}, {}})
+            kinds.push_back(word(kind));
         }
       }
       row.push_back(kinds.empty() ? "-" : fmt::format("{}", fmt::join(kinds, ", ")));

@@ -36,9 +36,9 @@ int run_command(int argc, char** argv) {
                        "Print the version and exit");
   app.require_subcommand(1);
   app.get_formatter()->column_width(36);
-  const std::array commands = {add_run(app),      add_map(app),     add_explain(app),
-                               add_list(app),     add_doctor(app),  add_bench(app),
-                               add_generate(app), add_compile(app), add_cache(app)};
+  const std::array commands = {add_run(app),    add_map(app),   add_explain(app),  add_list(app),
+                               add_doctor(app), add_bench(app), add_generate(app), add_compile(app),
+                               add_cache(app),  add_wrap(app)};
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

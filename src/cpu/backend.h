@@ -13,10 +13,16 @@
 
 namespace attune::cpu {
 
+// Queries (of all heads that share keys) and keys that a micro-kernel works on at a time.
+struct Tile {
+  std::int64_t queries = 0, keys = 0;
+};
+
 class Execution {
  public:
   virtual ~Execution() = default;
   [[nodiscard]] virtual std::size_t workspace_bytes() const = 0;
+  [[nodiscard]] virtual Tile tile() const = 0;
   // "keys a block: 192 ..." one fact a line, for explain().
   [[nodiscard]] virtual std::string describe() const = 0;
   // Precondition: check(problem, arguments) passed; workspace is 64-byte aligned and large enough.

@@ -43,6 +43,11 @@ class BackwardExecution final : public Execution {
 
   [[nodiscard]] std::size_t workspace_bytes() const override { return bytes_; }
 
+  [[nodiscard]] Tile tile() const override {
+    const std::int64_t rows = sizes_.panel * sizes_.step_panels;
+    return {std::max<std::int64_t>(1, rows / job_.group), job_.key_block};
+  }
+
   [[nodiscard]] std::string describe() const override {
     std::string shared;
     if (job_.serial_b || job_.serial_h || job_.serial_k) {

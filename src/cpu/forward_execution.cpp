@@ -97,6 +97,10 @@ class ForwardExecution final : public Execution {
 
   [[nodiscard]] std::size_t workspace_bytes() const override { return bytes_; }
 
+  [[nodiscard]] Tile tile() const override {
+    return {std::max<std::int64_t>(1, sizes_.panel / job_.group), job_.key_block};
+  }
+
   [[nodiscard]] std::string describe() const override {
     return fmt::format(
         "  tile       {} query rows a panel{}, {} panel{} a task, "

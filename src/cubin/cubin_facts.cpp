@@ -6,16 +6,13 @@
 #include <string>
 
 #include "cubin/elf.h"
+#include "cubin/nv_info.h"
 
 namespace attune {
 
 namespace {
 
-constexpr std::uint16_t kCudaMachine = 190;
-
-// .nv.info holds records of 4 bytes: format, attribute, and a 16-bit value or the size of what
-// follows. NVIDIA documents none of it; the numbers are those that cuobjdump -elf prints by name.
-constexpr unsigned kSized = 4;
+// Attributes of records.
 enum Attribute : unsigned {
   kMaxThreads = 0x05,     // of a block: x, y, z
   kFrameSize = 0x11,      // (symbol, bytes)
@@ -23,36 +20,6 @@ enum Attribute : unsigned {
   kParameterSize = 0x19,  // the 16-bit value
   kRegisterCount = 0x2f,  // (symbol, registers)
 };
-
-struct Record {
-  unsigned attribute = 0;
-  std::uint16_t value = 0;
-  std::span<const std::byte> data;
-};
-
-Status malformed(std::string why) {
-  return {Code::io_error, "is a cubin that contradicts itself: " + std::move(why)};
-}
-
-template <typename F>
-Status each_record(const ElfSection& section, F&& f) {
-  const auto bytes = section.data;
-  for (std::uint64_t at = 0; at < bytes.size();) {
-    const auto head = number_at<std::uint32_t>(bytes, at);
-    if (!head) return malformed(fmt::format("{} ends within a record", section.name));
-    at += sizeof(*head);
-    Record record{*head >> 8 & 0xff, static_cast<std::uint16_t>(*head >> 16), {}};
-    if ((*head & 0xff) == kSized) {
-      if (bytes.size() - at < record.value) {
-        return malformed(fmt::format("a record of {} is longer than the section", section.name));
-      }
-      record.data = bytes.subspan(at, record.value);
-      at += record.value;
-    }
-    f(record);
-  }
-  return {};
-}
 
 std::uint32_t clamp32(std::uint64_t size) {
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(size, 0xffffffffu));
@@ -63,7 +30,7 @@ Expected<CubinFacts> facts_of(const ElfFile& elf, const std::string& name) {
   const ElfSection* all = elf.section(".nv.info");
   const ElfSection* own = elf.section(".nv.info." + name);
   if (code == nullptr || all == nullptr || own == nullptr) {
-    return malformed(fmt::format("it has no kernel {}", name));
+    return contradicts_itself(fmt::format("it has no kernel {}", name));
   }
   CubinFacts facts;
   facts.code_bytes = clamp32(code->size);
@@ -74,7 +41,7 @@ Expected<CubinFacts> facts_of(const ElfFile& elf, const std::string& name) {
     facts.local_bytes = clamp32(local->size);
   }
   // Of functions that were not inlined the largest counts: a kernel has none, when all is well.
-  const auto take = [&](const Record& record) {
+  const auto take = [&](const NvInfoRecord& record) {
     const auto symbol = number_at<std::uint32_t>(record.data, 0);
     const auto value = number_at<std::uint32_t>(record.data, sizeof(std::uint32_t));
     if (!symbol || !value) return;
@@ -85,7 +52,7 @@ Expected<CubinFacts> facts_of(const ElfFile& elf, const std::string& name) {
     }
   };
   if (Status status = each_record(*all, take); !status.ok()) return status;
-  const auto take_own = [&](const Record& record) {
+  const auto take_own = [&](const NvInfoRecord& record) {
     if (record.attribute == kParameterSize) facts.parameter_bytes = record.value;
     if (record.attribute != kMaxThreads) return;
     std::uint64_t threads = 1;
@@ -96,7 +63,7 @@ Expected<CubinFacts> facts_of(const ElfFile& elf, const std::string& name) {
     facts.max_threads = static_cast<std::uint32_t>(threads);
   };
   if (Status status = each_record(*own, take_own); !status.ok()) return status;
-  if (facts.registers == 0) return malformed(fmt::format("{} uses no register", name));
+  if (facts.registers == 0) return contradicts_itself(fmt::format("{} uses no register", name));
   return facts;
 }
 
@@ -113,7 +80,7 @@ Expected<CubinFacts> read_facts(std::span<const std::byte> cubin, std::string_vi
   const auto elf = read_elf(cubin);
   if (!elf.ok()) return elf.status();
   if (elf->machine != kCudaMachine) {
-    return malformed(
+    return contradicts_itself(
         fmt::format("it is for machine {}, not for CUDA ({})", elf->machine, kCudaMachine));
   }
   Expected<CubinFacts> worst = facts_of(*elf, std::string(entry));
@@ -124,13 +91,15 @@ Expected<CubinFacts> read_facts(std::span<const std::byte> cubin, std::string_vi
   int kernels = 1;
   for (const ElfSection& section : elf->sections) {
     if (!section.name.starts_with(others)) continue;
-    if (++kernels > kMost) return malformed(fmt::format("it has more than {} kernels", kMost));
+    if (++kernels > kMost)
+      return contradicts_itself(fmt::format("it has more than {} kernels", kMost));
     const std::string name(section.name.substr(kText.size()));
     const auto facts = facts_of(*elf, name);
     if (!facts.ok()) return facts;
     if (facts->parameter_bytes != worst->parameter_bytes) {
-      return malformed(fmt::format("{} takes {} bytes of parameters, and {} takes {}", entry,
-                                   worst->parameter_bytes, name, facts->parameter_bytes));
+      return contradicts_itself(fmt::format("{} takes {} bytes of parameters, and {} takes {}",
+                                            entry, worst->parameter_bytes, name,
+                                            facts->parameter_bytes));
     }
     worst = worst_of(*worst, *facts);
   }

@@ -35,16 +35,22 @@ inline constexpr int kAttributeMinor = 76;
 inline constexpr int kAttributeSharedPerBlock = 97;   // that a kernel may opt in to
 inline constexpr int kAttributeHostPageTables = 100;  // the device reads any host memory
 
+inline constexpr int kFunctionMaxThreads = 0;
+inline constexpr int kFunctionStaticShared = 1;
 inline constexpr int kFunctionLocalBytes = 3;
 inline constexpr int kFunctionRegisters = 4;
 inline constexpr int kFunctionDynamicShared = 8;
+inline constexpr int kFunctionNonPortableCluster = 14;
 
 inline constexpr int kPointerMemoryType = 2;
 
 inline constexpr int kCaptureRelaxed = 2;
 inline constexpr unsigned kEventDefault = 0;
+inline constexpr unsigned kStreamNonBlocking = 1;
 
+inline constexpr unsigned kAttributeCooperative = 2;
 inline constexpr unsigned kAttributeCluster = 4;
+inline constexpr unsigned kAttributeClusterPolicy = 5;
 inline constexpr unsigned kAttributeProgrammatic = 6;  // starts before its predecessor has ended
 
 inline constexpr int kTensorMapF16 = 6;
@@ -57,8 +63,13 @@ union LaunchAttributeValue {
   struct {
     unsigned x, y, z;
   } cluster;
+  int cooperative;
+  int cluster_policy;
   int programmatic;
 };
+
+inline constexpr int kClusterSpread =
+    1;  // a cluster's blocks over the processors of a part of the GPU
 
 struct LaunchAttribute {
   unsigned id;
@@ -73,6 +84,25 @@ struct LaunchConfig {
   Stream stream;
   LaunchAttribute* attributes;
   unsigned attribute_count;
+};
+
+inline constexpr unsigned kDeviceMemory = 2;
+
+// A copy of rows: as CUDA_MEMCPY2D.
+struct Copy2D {
+  std::size_t from_x, from_y;
+  unsigned from_type;
+  const void* from_host;
+  DevicePointer from_device;
+  void* from_array;
+  std::size_t from_pitch;
+  std::size_t to_x, to_y;
+  unsigned to_type;
+  void* to_host;
+  DevicePointer to_device;
+  void* to_array;
+  std::size_t to_pitch;
+  std::size_t width_bytes, height;
 };
 
 }  // namespace attune::cuda

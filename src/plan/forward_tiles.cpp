@@ -3,24 +3,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 
+#include "plan/forward_sizes.h"
 #include "plan/portable_params.h"
 
 namespace attune {
 
 namespace {
 
-// (sequence, head) pairs whose keys and values fill half of the L2 cache. Heads that share keys count
-// once.
 int heads_a_slice(const Problem& problem, const DeviceFacts& device) {
   const auto size = static_cast<std::int64_t>(size_of(problem.dtype));
-  const std::int64_t keys =
-      fill_half_the_cache(problem.sk * (problem.d + problem.dv) * size, device);
-  const std::int64_t shared = problem.hq / problem.hkv;
-  const std::int64_t all = std::max<std::int64_t>(1, problem.b) * problem.hq;
-  const std::int64_t most = std::min<std::int64_t>(all, std::numeric_limits<int>::max());
-  return static_cast<int>(keys > most / shared ? most : keys * shared);
+  return forward_heads_a_slice(problem.sk * (problem.d + problem.dv) * size,
+                               problem.hq / problem.hkv,
+                               std::max<std::int64_t>(1, problem.b) * problem.hq, device.l2_bytes);
 }
 
 }  // namespace
@@ -28,8 +23,7 @@ int heads_a_slice(const Problem& problem, const DeviceFacts& device) {
 Expected<Grid> lay_tiles(const Problem& problem, int queries, const DeviceFacts& device,
                          kernel::ForwardParams& p) {
   const std::int64_t rows = std::max(p.sq, p.lse.padded);
-  // Even without rows: tokens of no sequence are written too.
-  p.query_blocks = static_cast<int>(std::max<std::int64_t>(1, ceil_div(rows, queries)));
+  p.query_blocks = static_cast<int>(forward_query_blocks(rows, queries));
   const auto tiles = count_tiles({p.query_blocks, p.hq, p.b});
   if (!tiles.ok()) return tiles.status();
   p.tiles = *tiles;
@@ -48,8 +42,8 @@ std::string describe_tiles(const std::vector<KernelLaunch>& launches, int querie
       "heads share the L2\n"
       "  workspace  {} bytes{}{}\n",
       queries, keys, launch.threads, launch.shared_bytes, p.tiles, launch.grid.x, launch.grid.y,
-      p.query_blocks, plural(p.query_blocks), p.hq, plural(p.hq), p.b, plural(p.b),
-      p.heads_a_slice, workspace.bytes, workspace.bytes > 0 ? ": " : "", workspace.name);
+      p.query_blocks, plural(p.query_blocks), p.hq, plural(p.hq), p.b, plural(p.b), p.heads_a_slice,
+      workspace.bytes, workspace.bytes > 0 ? ": " : "", workspace.name);
 }
 
 }  // namespace attune

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "plan/forward_sizes.h"
 #include "plan/grid.h"
 #include "problem/dropout.h"
 #include "problem/shapes.h"
@@ -76,9 +77,7 @@ bool writes_nothing(const Problem& problem) {
 bool no_sequence(const Problem& problem) { return problem.b == 0; }
 
 std::int64_t fill_half_the_cache(std::int64_t bytes, const DeviceFacts& device) {
-  constexpr std::int64_t kSmallestCache = std::int64_t{2} << 20;
-  const std::int64_t cache = std::max(device.l2_bytes, kSmallestCache) / 2;
-  return std::max<std::int64_t>(1, cache / std::max<std::int64_t>(1, bytes));
+  return things_in_half_the_cache(bytes, device.l2_bytes);
 }
 
 ForwardParams params_of(const Problem& problem) {

@@ -65,7 +65,8 @@ Plan Launching::plan(const Problem& problem, int device) {
 
 std::vector<std::string> Launching::calls() {
   const std::set<std::string> questions = {"cuDeviceGet", "cuDeviceGetAttribute",
-                                           "cuDeviceGetCount", "cuTensorMapEncodeTiled"};
+                                           "cuDeviceGetCount", "cuCtxGetId",
+                                           "cuTensorMapEncodeTiled"};
   std::istringstream log(stand_in().log());
   std::vector<std::string> found;
   for (std::string line; std::getline(log, line);) {

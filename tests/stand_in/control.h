@@ -46,6 +46,7 @@ struct StandInControl {
   // Names of all calls since the reset, each on a line; valid until the next call of this.
   const char* (*log)();
   int (*count)(const char* name);  // calls of that name since the reset
+  int (*calls)();                  // all calls since the reset
   const StandInLaunch* (*latest)();
   const StandInLaunch* (*launch)(int n);  // the n-th since the reset, of the first few
   int (*launches)();
@@ -61,6 +62,16 @@ struct StandInControl {
   void* (*primary)(int device);  // null until it is retained
   void (*renew_primaries)();     // as new: nothing is loaded into them
   void* (*create_stream)(void* context);
+  // The call of this number since the reset, whatever it is, answers `result`; -1: none does.
+  void (*fail_at)(int call, int result);
+  // What a launch since the reset was, as text: kernel, grid, block, attributes and the bytes of its
+  // arguments, each with as many as the image says; valid until the next call of this.
+  const char* (*launch_text)(int n);
+  const char* (*latest_image)();  // "ELF", "PTX" or "": what was loaded last
+  int (*modules)();               // loaded now
+  int (*primaries)();             // times that primary contexts are retained, beyond being released
+  void (*begin_capture)(void* stream);
+  void (*end_capture)(void* stream);
   // Whether the stream's capture, begun and ended by the driver's own calls, is still valid.
   bool (*capture_is_valid)(void* stream);
 };

@@ -1,126 +1,16 @@
 #include <sys/mman.h>
 
-#include <algorithm>
-#include <atomic>
-#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
-#include <map>
-#include <memory>
-#include <mutex>
-#include <set>
-#include <string>
-#include <vector>
+#include <iterator>
 
-#include "launch/cuda_types.h"
-#include "tests/stand_in/control.h"
+#include "tests/stand_in/state.h"
 #include "tests/stand_in/tensor_map.h"
 
 // NOLINTBEGIN: names are those of the library that this stands in for.
 namespace attune::testing {
 namespace {
-
-using cuda::DevicePointer;
-using cuda::LaunchConfig;
-using cuda::Result;
-
-constexpr Result kInvalidValue = 1;
-constexpr Result kInvalidDevice = 101;
-constexpr Result kInvalidImage = 200;
-constexpr Result kInvalidContext = 201;
-constexpr Result kInvalidHandle = 400;
-constexpr Result kNotFound = 500;
-constexpr Result kCaptureUnsupported = 900;
-constexpr Result kCaptureInvalidated = 901;
-
-struct Context {
-  int device;
-  std::uint64_t id;
-};
-struct Module;
-struct Function {
-  Module* module;
-  std::string name;
-  int dynamic_shared = 48 * 1024;
-};
-struct Module {
-  Context* context;
-  std::vector<std::unique_ptr<Function>> functions;
-  bool backward = false;  // it has the kernels of a backward row
-};
-struct Stream {
-  Context* context;
-  bool capturing = false;
-  bool valid = true;
-};
-struct Order {
-  Result result;
-  int skip;
-};
-
-struct State {
-  std::mutex mutex;
-  std::vector<StandInDevice> devices{StandInDevice{}};
-  std::map<int, Context*> primary;
-  std::deque<Context> contexts;  // addresses stay; ids change
-  std::vector<Context*> free_contexts;
-  std::set<Context*> alive;
-  std::set<Stream*> streams;
-  std::map<std::string, Order> orders;
-  std::map<std::string, int> counts;
-  std::vector<const char*> calls;
-  std::string log_text;
-  std::map<DevicePointer, std::size_t> memory;
-  StandInLaunch latest{};
-  StandInLaunch first[kStandInLaunches]{};
-  int launches = 0;
-  std::uint64_t next_id = 1;
-};
-
-State& state() {
-  static State& instance = *new State;
-  return instance;
-}
-std::atomic<bool> quiet_mode{false};
-thread_local std::vector<Context*> stack;
-thread_local int capture_mode = 0;
-
-Context* current() { return stack.empty() ? nullptr : stack.back(); }
-
-// Records a call; what it was told to answer, if anything.
-}  // namespace
-
-Result enter(const char* name) {
-  if (quiet_mode.load(std::memory_order_relaxed)) return 0;
-  State& s = state();
-  const std::lock_guard lock(s.mutex);
-  s.calls.push_back(name);
-  ++s.counts[name];
-  const auto order = s.orders.find(name);
-  if (order == s.orders.end()) return 0;
-  if (order->second.skip-- > 0) return 0;
-  const Result result = order->second.result;
-  s.orders.erase(order);
-  return result;
-}
-
-namespace {
-
-// What may synchronise is forbidden while a stream is being captured, unless the thread relaxes.
-Result synchronising() {
-  State& s = state();
-  const std::lock_guard lock(s.mutex);
-  if (capture_mode == cuda::kCaptureRelaxed) return 0;
-  bool any = false;
-  for (Stream* stream : s.streams) {
-    if (!stream->capturing) continue;
-    stream->valid = false;
-    any = true;
-  }
-  return any ? kCaptureUnsupported : 0;
-}
 
 Context* make_context(int device) {
   State& s = state();
@@ -136,28 +26,6 @@ Context* make_context(int device) {
   return context;
 }
 
-Result take_memory(DevicePointer* out, std::size_t bytes) {
-  // Pages that cost nothing until touched, so that tensors may be as large as on a real device.
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return 2;
-  State& s = state();
-  const std::lock_guard lock(s.mutex);
-  *out = reinterpret_cast<DevicePointer>(memory);
-  s.memory[*out] = bytes;
-  return 0;
-}
-
-Result give_memory(DevicePointer address) {
-  State& s = state();
-  const std::lock_guard lock(s.mutex);
-  const auto found = s.memory.find(address);
-  if (found == s.memory.end()) return kInvalidValue;
-  munmap(reinterpret_cast<void*>(address), found->second);
-  s.memory.erase(found);
-  return 0;
-}
-
 bool is_handle(const void* stream) { return reinterpret_cast<std::uintptr_t>(stream) > 2; }
 
 // ---- control --------------------------------------------------------------------------------
@@ -171,6 +39,8 @@ void reset(const StandInDevice* devices, int count) {
   s.calls.clear();
   s.launches = 0;
   forget_tensor_maps();
+  s.launch_texts.clear();
+  s.fail_at = -1;
   s.latest = {};
   for (Stream* stream : s.streams) stream->capturing = false;
 }
@@ -212,6 +82,11 @@ void destroy_context(void* context) {
   State& s = state();
   const std::lock_guard lock(s.mutex);
   s.alive.erase(static_cast<Context*>(context));
+  for (auto at = s.modules.begin(); at != s.modules.end();) {
+    Module* module = *at;
+    at = module->context == context ? s.modules.erase(at) : std::next(at);
+    if (module->context == context) delete module;
+  }
   s.free_contexts.push_back(static_cast<Context*>(context));
 }
 
@@ -241,9 +116,6 @@ using attune::cuda::DevicePointer;
 using attune::cuda::LaunchConfig;
 using attune::cuda::Result;
 
-#define ENTER(name) \
-  if (const Result told = enter(name); told != 0) return told
-
 extern "C" {
 
 extern const StandInControl attune_stand_in_control;
@@ -252,6 +124,10 @@ const StandInControl attune_stand_in_control = {
     fail,
     log_of_calls,
     count_of,
+    [] {
+      const std::lock_guard lock(state().mutex);
+      return static_cast<int>(state().calls.size());
+    },
     [] { return static_cast<const StandInLaunch*>(&state().latest); },
     [](int n) { return static_cast<const StandInLaunch*>(&state().first[n]); },
     [] { return state().launches; },
@@ -275,6 +151,28 @@ const StandInControl attune_stand_in_control = {
       for (auto& [device, context] : state().primary) context->id = state().next_id++;
     },
     create_stream,
+    [](int call, int result) {
+      const std::lock_guard lock(state().mutex);
+      state().fail_at = call;
+      state().fail_with = result;
+    },
+    [](int n) {
+      const std::lock_guard lock(state().mutex);
+      const auto& texts = state().launch_texts;
+      return n < static_cast<int>(texts.size()) ? texts[static_cast<std::size_t>(n)].c_str() : "";
+    },
+    [] { return state().latest_image; },
+    [] { return static_cast<int>(state().modules.size()); },
+    [] { return state().primaries; },
+    [](void* stream) {
+      const std::lock_guard lock(state().mutex);
+      static_cast<Stream*>(stream)->capturing = true;
+      static_cast<Stream*>(stream)->valid = true;
+    },
+    [](void* stream) {
+      const std::lock_guard lock(state().mutex);
+      static_cast<Stream*>(stream)->capturing = false;
+    },
     [](void* stream) { return static_cast<Stream*>(stream)->valid; },
 };
 
@@ -353,7 +251,13 @@ Result cuDevicePrimaryCtxRetain(void** context, int device) {
   const std::lock_guard lock(s.mutex);
   Context*& primary = s.primary[device];
   if (primary == nullptr) primary = make_context(device);
+  ++s.primaries;
   *context = primary;
+  return 0;
+}
+Result cuDevicePrimaryCtxRelease_v2(int) {
+  ENTER("cuDevicePrimaryCtxRelease");
+  --state().primaries;
   return 0;
 }
 Result cuCtxGetCurrent(void** context) {
@@ -362,6 +266,9 @@ Result cuCtxGetCurrent(void** context) {
   return 0;
 }
 Result cuCtxGetId(void* context, unsigned long long* id) {
+  ENTER("cuCtxGetId");
+  const std::lock_guard lock(state().mutex);
+  if (state().alive.count(static_cast<Context*>(context)) == 0) return kInvalidContext;
   *id = static_cast<Context*>(context)->id;
   return 0;
 }
@@ -397,14 +304,21 @@ Result cuModuleLoadData(void** module, const void* image) {
   if (current() == nullptr) return kInvalidContext;
   if (image == nullptr) return kInvalidImage;
   if (const Result result = synchronising(); result != 0) return result;
-  *module = new Module{current(), {}};
+  ModuleImage read = read_image(image);
+  if (!read.valid) return kInvalidImage;
+  auto* made = new Module{current(), {}, false, std::move(read)};
+  const std::lock_guard lock(state().mutex);
+  state().modules.insert(made);
+  state().latest_image = made->image.text ? "PTX" : "ELF";
+  *module = made;
   return 0;
 }
 Result cuModuleGetFunction(void** function, void* module, const char* name) {
   ENTER("cuModuleGetFunction");
   const std::set<std::string> known = {"attune_kernel", "attune_kernel_rows",
                                        "attune_kernel_finish", "attune_kernel_bias"};
-  if (known.count(name) == 0) return kNotFound;
+  const auto& kernels = static_cast<Module*>(module)->image.parameters;
+  if (known.count(name) == 0 && kernels.count(name) == 0) return kNotFound;
   auto& functions = static_cast<Module*>(module)->functions;
   if (std::strcmp(name, "attune_kernel_rows") == 0) static_cast<Module*>(module)->backward = true;
   functions.emplace_back(new Function{static_cast<Module*>(module), name});
@@ -413,17 +327,35 @@ Result cuModuleGetFunction(void** function, void* module, const char* name) {
 }
 Result cuModuleUnload(void* module) {
   ENTER("cuModuleUnload");
+  const std::lock_guard lock(state().mutex);
+  // A module of a context that is gone is gone.
+  if (state().modules.erase(static_cast<Module*>(module)) == 0) return kInvalidHandle;
   delete static_cast<Module*>(module);
   return 0;
 }
-Result cuFuncGetAttribute(int* value, int, void*) {
+Result cuFuncGetAttribute(int* value, int attribute, void*) {
   ENTER("cuFuncGetAttribute");
-  *value = 128;
+  *value = attribute == attune::cuda::kFunctionStaticShared ? 0
+           : attribute == attune::cuda::kFunctionMaxThreads ? 1024
+                                                            : 128;
+  return 0;
+}
+Result cuFuncGetParamInfo(void* function, std::size_t index, std::size_t* offset,
+                          std::size_t* bytes) {
+  ENTER("cuFuncGetParamInfo");
+  const auto* f = static_cast<Function*>(function);
+  const auto found = f->module->image.parameters.find(f->name);
+  if (found == f->module->image.parameters.end() || index >= found->second.size()) {
+    return kInvalidValue;
+  }
+  *offset = 0;
+  *bytes = found->second[index];
   return 0;
 }
 Result cuFuncSetAttribute(void* function, int attribute, int value) {
   ENTER("cuFuncSetAttribute");
   auto* f = static_cast<Function*>(function);
+  if (attribute == attune::cuda::kFunctionNonPortableCluster) return 0;
   if (attribute != attune::cuda::kFunctionDynamicShared) return kInvalidValue;
   if (value >
       state().devices.at(static_cast<std::size_t>(f->module->context->device)).shared_per_block) {
@@ -444,8 +376,8 @@ Result cuLaunchKernelEx(const LaunchConfig* config, void* function, void** param
     if (state().streams.count(stream) == 0 || stream->context != current()) return kInvalidHandle;
   }
   if (config->grid_x < 1 || config->grid_x > 2147483647U || config->grid_y < 1 ||
-      config->grid_y > 65535 || config->grid_z != 1 || config->block_x > 1024 ||
-      static_cast<int>(config->shared_bytes) > f->dynamic_shared) {
+      config->grid_y > 65535 || config->grid_z < 1 || config->grid_z > 65535 ||
+      config->block_x > 1024 || static_cast<int>(config->shared_bytes) > f->dynamic_shared) {
     return kInvalidValue;
   }
   if (quiet_mode.load(std::memory_order_relaxed)) return 0;
@@ -466,60 +398,20 @@ Result cuLaunchKernelEx(const LaunchConfig* config, void* function, void** param
   launch.stream = config->stream;
   launch.context = current();
   std::snprintf(launch.function, sizeof(launch.function), "%s", f->name.c_str());
-  if (f->module->backward) {
+  if (f->name.find("attune_kernel") != 0) {
+    // Its arguments are in the text.
+  } else if (f->module->backward) {
     std::memcpy(&launch.backward, params[0], sizeof(launch.backward));
     launch.params = launch.backward.f;
   } else {
     std::memcpy(&launch.params, params[0], sizeof(launch.params));
   }
+  std::string text = text_of(f->name, *config, f->module->image, params);
   const std::lock_guard lock(state().mutex);
+  state().launch_texts.push_back(std::move(text));
   state().latest = launch;
   if (state().launches < kStandInLaunches) state().first[state().launches] = launch;
   ++state().launches;
-  return 0;
-}
-Result cuPointerGetAttribute(void* value, int attribute, DevicePointer address) {
-  ENTER("cuPointerGetAttribute");
-  if (attribute != attune::cuda::kPointerMemoryType) return kInvalidValue;
-  State& s = state();
-  const std::lock_guard lock(s.mutex);
-  auto after = s.memory.upper_bound(address);
-  if (after == s.memory.begin()) return kInvalidValue;
-  --after;
-  if (address >= after->first + after->second) return kInvalidValue;
-  *static_cast<unsigned*>(value) = 2;
-  return 0;
-}
-Result cuMemAlloc_v2(DevicePointer* address, std::size_t bytes) {
-  ENTER("cuMemAlloc");
-  if (const Result result = synchronising(); result != 0) return result;
-  return take_memory(address, bytes);
-}
-Result cuMemFree_v2(DevicePointer address) {
-  ENTER("cuMemFree");
-  return give_memory(address);
-}
-Result cuMemAllocAsync(DevicePointer* address, std::size_t bytes, void*) {
-  ENTER("cuMemAllocAsync");
-  return take_memory(address, bytes);
-}
-Result cuMemFreeAsync(DevicePointer address, void*) {
-  ENTER("cuMemFreeAsync");
-  return give_memory(address);
-}
-Result cuMemcpyHtoD_v2(DevicePointer to, const void* from, std::size_t bytes) {
-  ENTER("cuMemcpyHtoD");
-  std::memcpy(reinterpret_cast<void*>(to), from, bytes);
-  return 0;
-}
-Result cuMemcpyDtoH_v2(void* to, DevicePointer from, std::size_t bytes) {
-  ENTER("cuMemcpyDtoH");
-  std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
-  return 0;
-}
-Result cuMemsetD8_v2(DevicePointer to, unsigned char value, std::size_t bytes) {
-  ENTER("cuMemsetD8");
-  std::memset(reinterpret_cast<void*>(to), value, bytes);
   return 0;
 }
 Result cuEventCreate(void** event, unsigned) {

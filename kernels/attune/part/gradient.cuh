@@ -5,6 +5,7 @@
 // (shared_tile.cuh) are neighbours, and stored together.
 #pragma once
 
+#include <attune/arch/barrier.cuh>
 #include <attune/part/products.cuh>
 
 namespace attune::kernel {
@@ -150,12 +151,13 @@ struct TensorGradients {
 
   static __device__ __forceinline__ void add_over_keys(typename G::QueryGradients& x, u32 weights,
                                                        u32 keys) {
-    const int lane = threadIdx.x % 32;
+    // Addresses of K found anew each time leave registers to dK and dV.
+    const int lane = threadIdx.x % 32, again = opaque(lane);
     using Weights = typename G::WeightTile;
     using Rows = typename G::KeyTile;
     const MatrixReader<Weights> a_reader(weights + G::query_row0() * Weights::kPanel, lane % 16,
                                          lane / 16);
-    const Columns<G::kKeys, G::kQueryColumns, Rows> b_reader({keys, lane % 16, lane / 16},
+    const Columns<G::kKeys, G::kQueryColumns, Rows> b_reader({keys, again % 16, again / 16},
                                                              G::query_column0());
 #pragma unroll
     for (int k = 0; k < G::kKeys; k += 16) {

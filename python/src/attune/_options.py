@@ -1,0 +1,159 @@
+"""The options of a call, checked and in the order in which attune._core takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MASKS = {
+    None: (False, False),
+    "none": (False, False),
+    "causal": (True, False),
+    "causal-bottom-right": (True, False),
+    "causal-top-left": (True, True),
+}
+LAYOUTS = {"bshd": False, "bhsd": True}
+
+# Positions in the tuple, for those who change one value of it.
+BIAS, ALIBI_SLOPES, SINK = 0, 1, 2
+DROPOUT = 12
+CU_SEQLENS_Q, CU_SEQLENS_K, PAGE_TABLE, DROPOUT_STATE = 4, 5, 6, 7
+HEADS_FIRST, THREADS, STREAM = 21, 22, 23
+
+
+def one_of(what: str, value: Any, known: dict) -> Any:
+    try:
+        return known[value]
+    except (KeyError, TypeError):
+        names = ", ".join(repr(name) for name in known)
+        raise ValueError(f"{what} = {value!r} is none of {names}") from None
+
+
+def pack(
+    *,
+    mask=None,
+    window=(-1, -1),
+    diagonal="bottom-right",
+    offset=0,
+    scale=None,
+    softcap=0.0,
+    bias=None,
+    alibi_slopes=None,
+    sink=None,
+    dropout=0.0,
+    dropout_seed=None,
+    dropout_offset=0,
+    dropout_state=None,
+    key_lengths=None,
+    cu_seqlens_q=None,
+    cu_seqlens_k=None,
+    max_seqlen_q=None,
+    max_seqlen_k=None,
+    page_table=None,
+    deterministic=False,
+    layout="bshd",
+    threads=0,
+    stream=None,
+) -> tuple:
+    """The tuple that _core.forward and _core.backward take; arguments as attune.attention's.
+
+    Errors: ValueError for a word that is none of those known, for a mask and a bias at once, and
+    for dropout without a seed.
+    """
+    if mask is not None and not isinstance(mask, str):
+        if bias is not None:
+            raise ValueError("mask and bias are both arrays; add them up, or leave one out")
+        bias, mask = mask, None
+    causal, top_left = MASKS[mask] if mask in MASKS else one_of("mask", mask, MASKS)
+    if diagonal != "bottom-right":
+        if causal and not top_left:
+            raise ValueError(
+                f"mask = {mask!r} says where its diagonal lies; diagonal = {diagonal!r} is not needed"
+            )
+        top_left = one_of("diagonal", diagonal, {"bottom-right": False, "top-left": True})
+    if dropout > 0 and dropout_seed is None and dropout_state is None:
+        raise ValueError(
+            f"dropout = {dropout} needs dropout_seed, a number, for arrays whose framework has no generator"
+        )
+    left, right = window
+    return (
+        bias,
+        alibi_slopes,
+        sink,
+        key_lengths,
+        cu_seqlens_q,
+        cu_seqlens_k,
+        page_table,
+        dropout_state,
+        max_seqlen_q,
+        max_seqlen_k,
+        scale,
+        softcap,
+        dropout,
+        dropout_seed or 0,
+        dropout_offset,
+        causal,
+        top_left,
+        offset,
+        left,
+        right,
+        deterministic,
+        LAYOUTS[layout] if layout in LAYOUTS else one_of("layout", layout, LAYOUTS),
+        threads,
+        -1 if stream is None else stream,
+    )
+
+
+def of_call(
+    *,
+    bias=None,
+    alibi_slopes=None,
+    sink=None,
+    key_lengths=None,
+    cu_seqlens_q=None,
+    cu_seqlens_k=None,
+    page_table=None,
+    dropout_state=None,
+    max_seqlen_q=None,
+    max_seqlen_k=None,
+    scale=None,
+    softcap=0.0,
+    dropout=0.0,
+    causal=False,
+    top_left=False,
+    offset=0,
+    left=-1,
+    right=-1,
+    deterministic=False,
+    heads_first=False,
+) -> tuple:
+    """pack() for attune.compat, which has nothing to check or to translate."""
+    return (
+        bias,
+        alibi_slopes,
+        sink,
+        key_lengths,
+        cu_seqlens_q,
+        cu_seqlens_k,
+        page_table,
+        dropout_state,
+        max_seqlen_q,
+        max_seqlen_k,
+        scale,
+        softcap,
+        dropout,
+        0,
+        0,
+        causal,
+        top_left,
+        offset,
+        left,
+        right,
+        deterministic,
+        heads_first,
+        0,
+        -1,
+    )
+
+
+def with_threads(packed: tuple, threads: int) -> tuple:
+    return (*packed[:THREADS], threads, packed[STREAM])

@@ -1,0 +1,44 @@
+"""What the functions of flash-attn share."""
+
+from __future__ import annotations
+
+from ... import _options, _torch
+
+
+def run(
+    q,
+    k,
+    v,
+    *,
+    dropout_p=0.0,
+    softmax_scale=None,
+    causal=False,
+    window_size=(-1, -1),
+    softcap=0.0,
+    returns_lse=False,
+    **rest,
+):
+    """o, and the LSE behind it with returns_lse; `rest` are options of Attune's."""
+    left, right = window_size
+    options = _options.of_call(
+        dropout_state=_torch.dropout_state(q.device) if dropout_p > 0 else None,
+        scale=softmax_scale,
+        softcap=softcap,
+        dropout=dropout_p,
+        causal=causal,
+        left=-1 if left < 0 else left,
+        right=-1 if right < 0 else right,
+        **rest,
+    )
+    return _torch.run(q, k, v, options, lse=returns_lse)
+
+
+def with_probs(result, return_attn_probs: bool):
+    """(out, softmax_lse, None) when probabilities are asked for."""
+    return (*result, None) if return_attn_probs else result
+
+
+def check_packed(what: str, tensor, at: int, count: int) -> None:
+    if tensor.dim() > -at and tensor.shape[at] == count:
+        return
+    raise ValueError(f"{what} has shape {tuple(tensor.shape)}; dimension {at} takes {count}")
