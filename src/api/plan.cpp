@@ -10,6 +10,7 @@
 #include "cpu/thread_pool.h"
 #include "launch/execution.h"
 #include "problem/check.h"
+#include "spec/gpu_row.h"
 
 namespace attune {
 
