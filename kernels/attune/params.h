@@ -98,6 +98,7 @@ struct alignas(128) TensorMap {
 // are one sequence.
 struct HopperParams {
   ForwardParams f;
+  u32 pairs;  // of tiles, an early and a late one of a head, that go together; 0: tiles go one by one
   TensorMap q, k, v;
 };
 

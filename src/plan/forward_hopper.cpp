@@ -34,6 +34,22 @@ BoxedTensor boxed(const char* name, kernel::TensorMap& map, const kernel::Operan
   return tensor;
 }
 
+// Where later queries attend to more keys, tiles either go in pairs, an early and a late one of a head, which
+// keeps the keys of few heads in the L2; or, where pairs are too few to keep all `blocks` of threads busy,
+// one by one, longest first over all heads.
+void order_tiles(std::int64_t blocks, HopperPlan& plan) {
+  kernel::ForwardParams& p = plan.params;
+  if (p.mask_high >= p.sk || p.mask_low > -p.sq) return;
+  const std::int64_t heads = std::int64_t{p.b} * p.hq;
+  const std::int64_t pairs = (p.query_blocks + 1) / 2 * heads;
+  const std::int64_t rounds = (pairs + blocks - 1) / blocks;
+  if (rounds >= 4 || pairs * 10 >= rounds * blocks * 9) {
+    plan.pairs = static_cast<std::uint32_t>(pairs);
+  } else {
+    p.heads_a_slice = static_cast<int>(heads);
+  }
+}
+
 }  // namespace
 
 Expected<HopperPlan> plan_forward_hopper(const Problem& problem, const KernelSpec& spec,
@@ -47,7 +63,10 @@ Expected<HopperPlan> plan_forward_hopper(const Problem& problem, const KernelSpe
   // A block a multiprocessor takes tile after tile; where their lengths are known to the device alone, each
   // block takes one, and whoever is free takes the next.
   const bool alike = !problem.packed_q && !problem.packed_k && !problem.key_lengths;
-  if (alike) grid->x = std::min<std::int64_t>(grid->x, std::max<std::int64_t>(1, device.sms));
+  if (alike) {
+    grid->x = std::min<std::int64_t>(grid->x, std::max<std::int64_t>(1, device.sms));
+    order_tiles(grid->x, plan);
+  }
   const BlockShape shape = block_shape(spec);
   plan.launches = {{0, *grid, shape.threads, shape.shared_bytes}};
   return plan;
@@ -57,6 +76,7 @@ kernel::HopperParams complete(const HopperPlan& plan, const Problem& problem,
                               const Arguments& arguments, void*) {
   kernel::HopperParams params{};
   params.f = plan.params;
+  params.pairs = plan.pairs;
   take_tensors(problem, arguments, params.f);
   return params;
 }

@@ -24,6 +24,7 @@ struct HopperPlan {
   std::vector<KernelLaunch> launches;  // in order; none when no output has an element
   std::size_t workspace_bytes = 0;     // on the device, 256-byte aligned
   kernel::ForwardParams params{};      // all that the Problem decides
+  std::uint32_t pairs = 0;             // of tiles, see HopperParams
 };
 
 // Precondition: the row serves the Problem on this device.

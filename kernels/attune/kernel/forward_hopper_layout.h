@@ -11,27 +11,37 @@ namespace attune::kernel {
 constexpr int kPanelColumns = 64, kPanelBytes = 128;
 constexpr int panels_of(int dim) { return (dim + kPanelColumns - 1) / kPanelColumns; }
 
-// Two descriptions of tiles, a flag for each of so many tiles that a block of threads computes and one for all, and of
-// a warp, words for rows that are computed again.
-constexpr int kHopperTileBytes = kTileFactsBytes + 16;
+// Tiles are told of in turn in so many places: the copying warp is up to two ahead of the one whose results
+// are written. A flag for each of so many tiles that a block of threads computes and one for all, and of a
+// warp, words for rows that are computed again.
+constexpr int kHopperTileBytes = kTileFactsBytes + 16, kHopperTiles = 4;
 constexpr int kTileFlags = 512;
 constexpr int kRowScratchBytes = 16 * 8;
 
-// [Q][stages x K][stages x V][barriers][tiles][flags][scratch], in bytes.
+// [query stages x Q][stages x K][stages x V][barriers][tiles][flags][scratch], in bytes.
 struct HopperShared {
+  int query_stages;
   int query_bytes, key_bytes, value_bytes;           // of one tile
   int k, v, barriers, tiles, flags, scratch, total;  // where they lie; Q comes first
 };
 
-constexpr HopperShared forward_hopper_shared(const HopperSpec& spec) {
+constexpr HopperShared forward_hopper_shared(const HopperSpec& spec, int query_stages) {
   const int row = panels_of(spec.head_dim) * kPanelBytes;
   const int value_row = panels_of(spec.value_dim) * kPanelBytes;
   const int queries = spec.queries * row, keys = spec.keys * row, values = spec.keys * value_row;
-  const int v = queries + spec.stages * keys, barriers = v + spec.stages * values;
-  const int tiles = barriers + (2 + 4 * spec.stages) * 8;
-  const int flags = tiles + 2 * kHopperTileBytes, scratch = flags + kTileFlags + 16;
+  const int k = query_stages * queries, v = k + spec.stages * keys;
+  const int barriers = v + spec.stages * values;
+  const int tiles = barriers + (2 * query_stages + 4 * spec.stages) * 8;
+  const int flags = tiles + kHopperTiles * kHopperTileBytes, scratch = flags + kTileFlags + 16;
   const int total = scratch + consumers_of(spec) * 4 * kRowScratchBytes;
-  return {queries, keys, values, queries, v, barriers, tiles, flags, scratch, total};
+  return {query_stages, queries, keys, values, k, v, barriers, tiles, flags, scratch, total};
+}
+
+// Two buffers of Q where there is room: the next tile's queries then come while this one's are in use.
+constexpr HopperShared forward_hopper_shared(const HopperSpec& spec) {
+  constexpr int kMost = 232448;  // that a block of threads may have, CUDA C++ Programming Guide
+  const HopperShared two = forward_hopper_shared(spec, 2);
+  return two.total <= kMost ? two : forward_hopper_shared(spec, 1);
 }
 
 constexpr int forward_hopper_shared_bytes(const HopperSpec& spec) {

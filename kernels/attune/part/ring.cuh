@@ -27,9 +27,13 @@ struct Ring {
     return barriers + turn % kStages * 8;
   }
 
-  // Writer: once the tile is free, announces its bytes; the barrier that they are to arrive at.
-  [[nodiscard]] __device__ __forceinline__ u32 fill(u32 turn) const {
+  // Writer.
+  __device__ __forceinline__ void await_free(u32 turn) const {
     mbarrier_wait(full(turn) + 8 * kStages, turn / kStages & 1 ^ 1);
+  }
+  // Once the tile is free, announces its bytes; the barrier that they are to arrive at.
+  [[nodiscard]] __device__ __forceinline__ u32 fill(u32 turn) const {
+    await_free(turn);
     mbarrier_expect(full(turn), bytes);
     return full(turn);
   }

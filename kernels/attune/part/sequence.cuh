@@ -55,6 +55,7 @@ struct Range {
 struct MaskSides {
   static constexpr int kMostRows = 1024;
   int low, high, sk;
+  MaskSides() = default;
   __device__ __forceinline__ MaskSides(const ForwardParams& p, const Sequence& s, int first)
       : sk(s.sk) {
     const i64 diagonal = first + (p.bottom_right != 0 ? static_cast<i64>(s.sk) - s.sq : 0);
