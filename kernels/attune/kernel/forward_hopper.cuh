@@ -182,10 +182,19 @@ struct HopperForward {
     const WarpPair<W> alone(0);
     const bool leads = leads_warp();
     const int group = uniform(static_cast<int>(threadIdx.x) / 128) - 1;
-    const auto queries = [&]() { return rings.q.tile(tile) + group * (64 * kPanelBytes); };
+    const auto address = [](u32 x) { return static_cast<u32>(uniform(static_cast<int>(x))); };
+    const auto queries = [&]() { return address(rings.q.tile(tile) + group * (64 * kPanelBytes)); };
     const auto fresh = [&]() { return State(p, round == 0 ? State::kAtFirst : State::kAlways); };
-    const auto blocks_of = [&](const HopperTile& here) {
-      return KeyBlocks::template of<kKeys>(here.facts, here.template rows<kSpec.queries>());
+    KeyBlocks blocks,
+        covered;  // of the tile: all, and those that all of this warp's rows attend to all of
+    int cut;      // the block of which values are cut, or -1
+    const auto enter = [&]() {
+      const HopperTile& here = rings.tile(tile);
+      const int rows = here.template rows<kSpec.queries>(), sk = here.facts.seq.sk;
+      blocks = KeyBlocks::template of<kKeys>(here.facts, rows);
+      covered = KeyBlocks::template covered<W>(here.facts, rows);
+      const bool goes_on = p.cu_seqlens_k.data != nullptr || p.key_lengths.data != nullptr;
+      cut = uniform(goes_on && (sk % kKeys != 0 || sk == 0) ? sk / kKeys : -1);
     };
     typename W::Scores s;
     typename W::Values o;
@@ -204,7 +213,7 @@ struct HopperForward {
         if constexpr (kSpec.bias) bias.load(terms, row, facts.seq.sq - 1, j, facts.seq.sk);
         bias.apply(s, terms, row, j);
       }
-      if (!WarpRows<W>(facts, j).cover) apply_mask<W>(s, facts.sides, j);
+      if (block < covered.first || block >= covered.end) apply_mask<W>(s, facts.sides, j);
       alpha[0] = alpha[1] = 1.0f;
       if (!kWide || softmax.careful != State::kNever) {
         softmax.settle(s, alone, [&](int, int half, float by) { alpha[half] *= by; });
@@ -222,11 +231,13 @@ struct HopperForward {
         hold();
       }
     };
-    const auto await_values = [&](int block, u32 of_tile) {
+    const auto await_values = [&](int rows) {
       rings.v.await_full(turn);
-      const bool goes_on = p.cu_seqlens_k.data != nullptr || p.key_lengths.data != nullptr;
-      const int rows = rings.tile(of_tile).facts.seq.sk - block * kKeys;
-      if (goes_on && rows < kKeys) cut_values(rings.v.tile(turn), rows);
+      if (rows < kKeys) cut_values(rings.v.tile(turn), rows);
+    };
+    // Rows of values that belong to the sequence, of a block of the tile.
+    const auto whole = [&](int block) {
+      return block == cut ? rings.tile(tile).facts.seq.sk - block * kKeys : kKeys;
     };
     const auto await_turn = [&]() {
       if constexpr (kSpec.turns) barrier_sync(kTurn + group, 256);
@@ -235,12 +246,12 @@ struct HopperForward {
       if constexpr (kSpec.turns) barrier_arrive(kTurn + to % kConsumers, 256);
     };
 
-    KeyBlocks blocks = blocks_of(rings.tile(tile));
+    enter();
     int block = blocks.end - 1;
     if (group == kConsumers - 1) pass_turn(0);
     rings.k.await_full(turn);
     wgmma_fence();
-    multiply_keys(s, queries(), rings.k.tile(turn));
+    multiply_keys(s, queries(), address(rings.k.tile(turn)));
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_touch(flat(s));
@@ -253,7 +264,7 @@ struct HopperForward {
     for (;;) {
       // S of the block that comes next, perhaps of the next tile.
       const bool ends = block == blocks.first;
-      const int of_block = block;
+      const int rows = whole(block);
       const u32 of_tile = tile;
       if (ends) {
         rings.q.await_full(tile + 1);
@@ -261,20 +272,21 @@ struct HopperForward {
         const bool follows = next.there != 0 && next.template rows<kSpec.queries>() > 0;
         if (uniform(follows) == 0) break;
         ++tile;
-        blocks = blocks_of(next);
+        enter();
         block = blocks.end;
       }
       --block;
+      const u32 q = queries(), k = address(rings.k.tile(turn + 1)), v = address(rings.v.tile(turn));
       rings.k.await_full(turn + 1);
       await_turn();
       wgmma_touch(flat(s));
       wgmma_fence();
-      multiply_keys(s, queries(), rings.k.tile(turn + 1));
+      multiply_keys(s, q, k);
       wgmma_commit();
-      await_values(of_block, of_tile);
+      await_values(rows);
       wgmma_touch(flat(o));
       wgmma_fence();
-      add_values(o, weights, rings.v.tile(turn));
+      add_values(o, weights, v);
       wgmma_commit();
       pass_turn(group + 1);
       wgmma_wait<1>();
@@ -297,10 +309,10 @@ struct HopperForward {
       }
     }
     if (group == 0) await_turn();  // what was passed once too often
-    await_values(block, tile);
+    await_values(whole(block));
     wgmma_touch(flat(o));
     wgmma_fence();
-    add_values(o, weights, rings.v.tile(turn));
+    add_values(o, weights, address(rings.v.tile(turn)));
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_touch(flat(o));

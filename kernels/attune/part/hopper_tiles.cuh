@@ -37,6 +37,14 @@ struct KeyBlocks {
     const int end = uniform((facts.sides.end(rows - 1) + kKeys - 1) / kKeys);
     return first < end ? KeyBlocks{first, end} : KeyBlocks{0, 1};
   }
+
+  // Those that all rows of this warp attend to all of.
+  template <typename W>
+  static __device__ __forceinline__ KeyBlocks covered(const TileFacts& facts, int rows) {
+    const int first = W::first_row(), last = smaller(first + W::kWarpRows, rows) - 1;
+    return {uniform((facts.sides.begin(last) + W::kKeys - 1) / W::kKeys),
+            uniform(facts.sides.end(first) / W::kKeys)};
+  }
 };
 
 template <HopperSpec kSpec>
