@@ -88,12 +88,25 @@ struct Wgmma;
 #define ATTUNE_TIES_96(x)                                                           \
   ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24), \
       ATTUNE_TIE_8(x, 32), ATTUNE_TIE_8(x, 40)
+#define ATTUNE_LIST_112                                                                    \
+  ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32 ", " ATTUNE_R40 \
+            ", " ATTUNE_R48
+#define ATTUNE_TIES_112(x)                                                          \
+  ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24), \
+      ATTUNE_TIE_8(x, 32), ATTUNE_TIE_8(x, 40), ATTUNE_TIE_8(x, 48)
 #define ATTUNE_LIST_128                                                                    \
   ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32 ", " ATTUNE_R40 \
             ", " ATTUNE_R48 ", " ATTUNE_R56
 #define ATTUNE_TIES_128(x)                                                          \
   ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24), \
       ATTUNE_TIE_8(x, 32), ATTUNE_TIE_8(x, 40), ATTUNE_TIE_8(x, 48), ATTUNE_TIE_8(x, 56)
+#define ATTUNE_LIST_160                                                                    \
+  ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32 ", " ATTUNE_R40 \
+            ", " ATTUNE_R48 ", " ATTUNE_R56 ", " ATTUNE_R64 ", " ATTUNE_R72
+#define ATTUNE_TIES_160(x)                                                                \
+  ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24),       \
+      ATTUNE_TIE_8(x, 32), ATTUNE_TIE_8(x, 40), ATTUNE_TIE_8(x, 48), ATTUNE_TIE_8(x, 56), \
+      ATTUNE_TIE_8(x, 64), ATTUNE_TIE_8(x, 72)
 #define ATTUNE_LIST_176                                                                    \
   ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32 ", " ATTUNE_R40 \
             ", " ATTUNE_R48 ", " ATTUNE_R56 ", " ATTUNE_R64 ", " ATTUNE_R72 ", " ATTUNE_R80
@@ -222,6 +235,40 @@ struct Wgmma<96> {
 };
 
 template <>
+struct Wgmma<112> {
+  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
+  template <bool kBf16>
+  static __device__ __forceinline__ void multiply(float (&c)[56], u64 a, u64 b, bool add) {
+    if constexpr (kBf16) {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %58, 0;\n" ATTUNE_WGMMA(
+                       112, ATTUNE_LIST_112, "bf16", "%56, %57", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_112(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    } else {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %58, 0;\n" ATTUNE_WGMMA(
+                       112, ATTUNE_LIST_112, "f16", "%56, %57", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_112(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    }
+  }
+  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
+  template <bool kBf16>
+  static __device__ __forceinline__ void add(float (&c)[56], const u32 (&a)[4], u64 b) {
+    if constexpr (kBf16) {
+      asm volatile(
+          ATTUNE_WGMMA(112, ATTUNE_LIST_112, "bf16", "{%56, %57, %58, %59}, %60", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_112(c)
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    } else {
+      asm volatile(
+          ATTUNE_WGMMA(112, ATTUNE_LIST_112, "f16", "{%56, %57, %58, %59}, %60", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_112(c)
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    }
+  }
+};
+
+template <>
 struct Wgmma<128> {
   // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
   template <bool kBf16>
@@ -250,6 +297,40 @@ struct Wgmma<128> {
       asm volatile(
           ATTUNE_WGMMA(128, ATTUNE_LIST_128, "f16", "{%64, %65, %66, %67}, %68", ", 1, 1, 1, 1")
           : ATTUNE_TIES_128(c)
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    }
+  }
+};
+
+template <>
+struct Wgmma<160> {
+  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
+  template <bool kBf16>
+  static __device__ __forceinline__ void multiply(float (&c)[80], u64 a, u64 b, bool add) {
+    if constexpr (kBf16) {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %82, 0;\n" ATTUNE_WGMMA(
+                       160, ATTUNE_LIST_160, "bf16", "%80, %81", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_160(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    } else {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %82, 0;\n" ATTUNE_WGMMA(
+                       160, ATTUNE_LIST_160, "f16", "%80, %81", ", p, 1, 1, 0, 0") "\n}"
+                   : ATTUNE_TIES_160(c)
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    }
+  }
+  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
+  template <bool kBf16>
+  static __device__ __forceinline__ void add(float (&c)[80], const u32 (&a)[4], u64 b) {
+    if constexpr (kBf16) {
+      asm volatile(
+          ATTUNE_WGMMA(160, ATTUNE_LIST_160, "bf16", "{%80, %81, %82, %83}, %84", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_160(c)
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    } else {
+      asm volatile(
+          ATTUNE_WGMMA(160, ATTUNE_LIST_160, "f16", "{%80, %81, %82, %83}, %84", ", 1, 1, 1, 1")
+          : ATTUNE_TIES_160(c)
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
     }
   }

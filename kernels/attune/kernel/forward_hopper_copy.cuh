@@ -1,5 +1,5 @@
-// The warp of the Hopper forward kernel that copies: it finds the tiles, tells of them, and has the copy
-// engine fetch Q, K and V into their rings, as far ahead as these are free.
+// The two warps of the Hopper forward kernel that copy. One finds the tiles, tells of them and has their
+// queries fetched; the other has keys and values fetched, as far ahead as their rings are free.
 #pragma once
 
 #include <attune/arch/tma.cuh>
@@ -9,12 +9,57 @@
 namespace attune::kernel {
 
 template <HopperSpec kSpec>
-struct HopperCopies {
+struct HopperQueries {
   using Rings = HopperRings<kSpec>;
-  static constexpr HopperShared kShared = Rings::kShared;
-  static constexpr int kPanels = panels_of(kSpec.head_dim);
-  static constexpr int kValuePanels = panels_of(kSpec.value_dim);
+  const HopperParams& p;
+  const Rings& rings;
+  u32 turn = 0;  // tiles told of
 
+  // All tiles of this block of threads, or those that are flagged, to the word that none is left.
+  __device__ __forceinline__ void copy(const unsigned char* flags, bool flagged) {
+    TileWalk walk;
+    HopperTile tile;
+    do {
+      tile.there = 0;
+      for (bool here; tile.there == 0 && walk.next(p, tile.facts.place, here);) {
+        tile.flag = static_cast<int>((walk.step - 1) % kTileFlags);
+        tile.there = here && (!flagged || flags[tile.flag] != 0);
+      }
+      if (tile.there != 0) {
+        const TilePlace place = tile.facts.place;
+        tile.facts.seq = sequence_of(p.f, place.b);
+        tile.facts.sides = MaskSides(p.f, tile.facts.seq, place.block * kSpec.queries);
+      }
+      if (leads_warp()) {
+        rings.tile(turn) = tile;
+        rings.tell(turn);
+        fetch(tile);
+      }
+      ++turn;
+    } while (tile.there != 0);
+  }
+
+  __device__ __forceinline__ void fetch(const HopperTile& tile) const {
+    rings.q.await_free(turn);
+    const u32 full = rings.q.full(turn);
+    if (!tile.has_rows<kSpec.queries>()) {
+      mbarrier_arrive(full);
+      return;
+    }
+    const TilePlace& place = tile.facts.place;
+    const int row = tile.facts.seq.q_start + place.block * kSpec.queries;
+    const int b = p.f.cu_seqlens_q.data != nullptr ? 0 : place.b;
+    mbarrier_expect(full, Rings::kShared.query_bytes);
+    for (int panel = 0; panel < panels_of(kSpec.head_dim); ++panel) {
+      load_box(rings.q.tile(turn) + panel * (kSpec.queries * kPanelBytes), p.q, full,
+               panel * kPanelColumns, place.h, row, b);
+    }
+  }
+};
+
+template <HopperSpec kSpec>
+struct HopperKeys {
+  using Rings = HopperRings<kSpec>;
   // A block of keys, or its values.
   struct Block {
     int row, hkv, b;
@@ -22,97 +67,42 @@ struct HopperCopies {
 
   const HopperParams& p;
   const Rings& rings;
-  const unsigned char* flags;
-  u32 tiles = 0;  // told of
-  HopperTile tile;
-  u32 turn = 0;  // blocks whose keys were fetched
-  Block last;    // of them, if its values are due
-  bool due = false;
+  u32 tile = 0, turn = 0;  // tiles seen; blocks whose keys were fetched
 
-  __device__ __forceinline__ HopperCopies(const HopperParams& p, const Rings& rings,
-                                          const unsigned char* flags)
-      : p(p), rings(rings), flags(flags) {
-    if (!leads_warp()) return;
-    prefetch_map(p.q);
-    prefetch_map(p.k);
-    prefetch_map(p.v);
-  }
-
-  // All tiles of a round: in the first all, then the flagged ones.
-  __device__ __forceinline__ void copy(int round) {
-    TileWalk walk;
-    tell(walk, round);
-    while (tile.there != 0) {
-      const int rows = tile.rows<kSpec.queries>();
-      if (rows <= 0) {
-        tell(walk, round);
+  // Of all tiles to the word that none is left. Values come after the keys of the block that follows, of
+  // whichever tile.
+  __device__ __forceinline__ void copy() {
+    Block last{};
+    bool due = false;  // the values of the last block
+    for (;; ++tile) {
+      rings.await_told(tile);
+      const HopperTile& here = rings.tile(tile);
+      const bool some = here.template has_rows<kSpec.queries>();
+      if (!some) {
+        if (due) fetch_values(last);
+        due = false;
+        if (here.there == 0) break;
         continue;
       }
-      const KeyBlocks blocks = KeyBlocks::of<kSpec.keys>(tile.facts, rows);
-      const int first = tile.facts.seq.k_start, hkv = tile.facts.place.h / p.f.group;
-      const int b = p.f.cu_seqlens_k.data != nullptr ? 0 : tile.facts.place.b;
-      bool told = false;
-      for (int block = blocks.end - 1; block >= blocks.first; --block) {
-        const Block now{first + block * kSpec.keys, hkv, b};
-        fetch(rings.k, turn, p.k, kPanels, now);
-        fetch_values();
+      const TileFacts& facts = here.facts;
+      const KeyBlocks blocks =
+          KeyBlocks::of<kSpec.keys>(facts, 0, here.template rows<kSpec.queries>());
+      Block now{facts.seq.k_start + blocks.end * kSpec.keys, facts.place.h / p.f.group,
+                p.f.cu_seqlens_k.data != nullptr ? 0 : facts.place.b};
+      for (int left = blocks.end - blocks.first; left > 0; --left) {
+        now.row -= kSpec.keys;
+        fetch(rings.k, turn, p.k, panels_of(kSpec.head_dim), now);
+        if (due) fetch_values(last);
         last = now;
         due = true;
         ++turn;
-        // The next tile, as soon as this one's queries are in use and the last one's buffer is free.
-        if (kShared.query_stages == 2 && !told &&
-            block < larger(blocks.first + 1, blocks.end - 1)) {
-          tell(walk, round);
-          told = true;
-        }
-      }
-      // Values come after the keys of the block that follows, of whichever tile.
-      if (kShared.query_stages == 1) {
-        fetch_values();
-        tell(walk, round);
-      } else if (tile.there == 0 || tile.rows<kSpec.queries>() <= 0) {
-        fetch_values();
       }
     }
+    ++tile;
   }
 
-  // Finds the next tile, or that there is none, and tells of it once its queries' buffer is free.
-  __device__ __forceinline__ void tell(TileWalk& walk, int round) {
-    find(walk, round);
-    rings.q.await_free(tiles);
-    if (leads_warp()) {
-      rings.tile(tiles) = tile;
-      const u32 full = rings.q.full(tiles), to = rings.q.tile(tiles);
-      if (tile.there == 0 || tile.rows<kSpec.queries>() <= 0) {
-        mbarrier_arrive(full);
-      } else {
-        const TilePlace& place = tile.facts.place;
-        mbarrier_expect(full, kShared.query_bytes);
-        for (int panel = 0; panel < kPanels; ++panel) {
-          load_box(to + panel * (kSpec.queries * kPanelBytes), p.q, full, panel * kPanelColumns,
-                   place.h, tile.facts.seq.q_start + place.block * kSpec.queries,
-                   p.f.cu_seqlens_q.data != nullptr ? 0 : place.b);
-        }
-      }
-    }
-    ++tiles;
-  }
-
-  __device__ __forceinline__ void find(TileWalk& walk, int round) {
-    tile.there = 0;
-    for (bool here; tile.there == 0 && walk.next(p, tile.facts.place, here);) {
-      tile.flag = static_cast<int>((walk.step - 1) % kTileFlags);
-      tile.there = here && (round == 0 || flags[tile.flag] != 0);
-    }
-    if (tile.there == 0) return;
-    const TilePlace place = tile.facts.place;
-    const Sequence seq = sequence_of(p.f, place.b);
-    tile.facts = {place, seq, MaskSides(p.f, seq, place.block * kSpec.queries), nullptr, nullptr};
-  }
-
-  __device__ __forceinline__ void fetch_values() {
-    if (due) fetch(rings.v, turn - 1, p.v, kValuePanels, last);
-    due = false;
+  __device__ __forceinline__ void fetch_values(const Block& block) const {
+    fetch(rings.v, turn - 1, p.v, panels_of(kSpec.value_dim), block);
   }
 
   template <typename R>

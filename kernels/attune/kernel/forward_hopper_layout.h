@@ -11,10 +11,9 @@ namespace attune::kernel {
 constexpr int kPanelColumns = 64, kPanelBytes = 128;
 constexpr int panels_of(int dim) { return (dim + kPanelColumns - 1) / kPanelColumns; }
 
-// Tiles are told of in turn in so many places: the copying warp is up to two ahead of the one whose results
-// are written. A flag for each of so many tiles that a block of threads computes and one for all, and of a
-// warp, words for rows that are computed again.
-constexpr int kHopperTileBytes = kTileFactsBytes + 16, kHopperTiles = 4;
+// Tiles are told of in turn in so many places, ahead of the one whose results are written. A flag for each of
+// so many tiles that a block of threads computes and one for all, and of a warp, words for each row.
+constexpr int kHopperTileBytes = kTileFactsBytes + 16, kHopperTiles = 8;
 constexpr int kTileFlags = 512;
 constexpr int kRowScratchBytes = 16 * 8;
 
@@ -31,7 +30,7 @@ constexpr HopperShared forward_hopper_shared(const HopperSpec& spec, int query_s
   const int queries = spec.queries * row, keys = spec.keys * row, values = spec.keys * value_row;
   const int k = query_stages * queries, v = k + spec.stages * keys;
   const int barriers = v + spec.stages * values;
-  const int tiles = barriers + (2 * query_stages + 4 * spec.stages) * 8;
+  const int tiles = barriers + (kHopperTiles + 2 * query_stages + 4 * spec.stages) * 8;
   const int flags = tiles + kHopperTiles * kHopperTileBytes, scratch = flags + kTileFlags + 16;
   const int total = scratch + consumers_of(spec) * 4 * kRowScratchBytes;
   return {query_stages, queries, keys, values, k, v, barriers, tiles, flags, scratch, total};

@@ -1,4 +1,4 @@
-// What the two sides of the Hopper kernels share: tiles, told of in turn by the warp that copies, and the
+// What the two sides of the Hopper kernels share: tiles, told of in turn by the warp that finds them, and the
 // rings of Q, K and V.
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace attune::kernel {
 
-// What the copying warp tells of a tile.
+// What is told of a tile.
 struct HopperTile {
   TileFacts facts;
   int flag;   // its place among the flags
@@ -19,6 +19,10 @@ struct HopperTile {
   [[nodiscard]] __device__ __forceinline__ int rows() const {
     return smaller(kQueries, facts.seq.sq - facts.place.block * kQueries);
   }
+  template <int kQueries>
+  [[nodiscard]] __device__ __forceinline__ bool has_rows() const {
+    return there != 0 && rows<kQueries>() > 0;
+  }
 };
 static_assert(sizeof(HopperTile) <= kHopperTileBytes);
 
@@ -27,21 +31,23 @@ static_assert(sizeof(HopperTile) <= kHopperTileBytes);
 __device__ __forceinline__ int uniform(int x) { return __shfl_sync(~0u, x, 0); }
 __device__ __forceinline__ bool leads_warp() { return threadIdx.x % 32 == 0; }
 
-// Blocks of keys that any row of a tile attends to. At least one: rows that attend to nothing come to their
-// result by one that is masked out.
+// Blocks of keys.
 struct KeyBlocks {
   int first, end;
+
+  // Those that rows [row, rows_end) of a tile attend to. At least one: rows that attend to nothing come to
+  // their result by one that is masked out.
   template <int kKeys>
-  static __device__ __forceinline__ KeyBlocks of(const TileFacts& facts, int rows) {
-    const int first = uniform(facts.sides.begin(0) / kKeys);
-    const int end = uniform((facts.sides.end(rows - 1) + kKeys - 1) / kKeys);
+  static __device__ __forceinline__ KeyBlocks of(const TileFacts& facts, int row, int rows_end) {
+    const int first = uniform(facts.sides.begin(row) / kKeys);
+    const int end = uniform((facts.sides.end(rows_end - 1) + kKeys - 1) / kKeys);
     return first < end ? KeyBlocks{first, end} : KeyBlocks{0, 1};
   }
 
   // Those that all rows of this warp attend to all of.
   template <typename W>
-  static __device__ __forceinline__ KeyBlocks covered(const TileFacts& facts, int rows) {
-    const int first = W::first_row(), last = smaller(first + W::kWarpRows, rows) - 1;
+  static __device__ __forceinline__ KeyBlocks covered(const TileFacts& facts) {
+    const int first = W::first_row(), last = first + W::kWarpRows - 1;
     return {uniform((facts.sides.begin(last) + W::kKeys - 1) / W::kKeys),
             uniform(facts.sides.end(first) / W::kKeys)};
   }
@@ -55,12 +61,14 @@ struct HopperRings {
 
   QueryRing q;  // its turns are tiles
   KeyRing k, v;
+  u32 told;  // barriers
   unsigned char* tiles;
 
   __device__ __forceinline__ HopperRings(u32 memory, unsigned char* shared)
       : q{memory, memory + kShared.barriers, kShared.query_bytes},
         k{memory + kShared.k, q.barriers + QueryRing::kBarrierBytes, kShared.key_bytes},
         v{memory + kShared.v, k.barriers + KeyRing::kBarrierBytes, kShared.value_bytes},
+        told(v.barriers + KeyRing::kBarrierBytes),
         tiles(shared + kShared.tiles) {}
 
   // By one thread, before a block's barrier.
@@ -69,12 +77,20 @@ struct HopperRings {
     q.init(kReaders);
     k.init(kReaders);
     v.init(kReaders);
+    for (u32 i = 0; i < kHopperTiles; ++i) mbarrier_init(told_at(i), 1);
     mbarrier_init_fence();
   }
 
-  // Complete once Q's turn is full.
+  // A tile, by its turn; complete once it has been told of, and so once its Q is there.
   [[nodiscard]] __device__ __forceinline__ HopperTile& tile(u32 turn) const {
     return *reinterpret_cast<HopperTile*>(tiles + turn % kHopperTiles * kHopperTileBytes);
+  }
+  __device__ __forceinline__ void tell(u32 turn) const { mbarrier_arrive(told_at(turn)); }
+  __device__ __forceinline__ void await_told(u32 turn) const {
+    mbarrier_wait(told_at(turn), turn / kHopperTiles & 1);
+  }
+  [[nodiscard]] __device__ __forceinline__ u32 told_at(u32 turn) const {
+    return told + turn % kHopperTiles * 8;
   }
 };
 
