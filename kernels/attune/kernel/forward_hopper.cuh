@@ -39,9 +39,11 @@ struct HopperForward {
   using State = Softmax<W, kTerms>;
   static constexpr bool kWide = State::kWide;
 
-  // Of 64K registers.
-  static constexpr int kOwnRegisters = kConsumers == 3 ? 160 : 240;
-  static constexpr int kCopyRegisters = 32;
+  // Of a thread; together no more than the block has from its launch on.
+  static constexpr int kOwnRegisters = kConsumers == 3 ? 160 : 232;
+  static constexpr int kCopyRegisters = kConsumers == 3 ? 32 : 40;
+  static constexpr int kRegisters = 65536 / threads_of(kSpec) / 8 * 8;
+  static_assert(kConsumers * kOwnRegisters + kCopyRegisters <= (kConsumers + 1) * kRegisters);
   // Barriers by number. Turns: one a warpgroup; cut: likewise.
   static constexpr int kTurn = 1, kCut = kTurn + kConsumers, kVote = kCut + kConsumers;
   static constexpr int kVoters = kConsumers * 128 + 64;
@@ -86,24 +88,25 @@ struct HopperForward {
 
   static __device__ __forceinline__ void compute_tiles(const ForwardParams& p, const Rings& rings,
                                                        unsigned char* flags) {
-    const int group = group_of();
-    if (group == kConsumers - 1) pass_turn(group);
+    if (opaque(static_cast<int>(threadIdx.x)) / 128 == kConsumers) pass_turn(kConsumers - 1);
     int round = 0;
     u32 tile = 0, turn = 0;
     do {
-      for (bool there = true; there; ++tile) {
+      for (;; ++tile) {
         rings.q.await_full(tile);
-        const HopperTile& here = rings.tile(tile);
-        there = uniform(here.there) != 0;
-        if (has_rows(here)) {
+        if (has_rows(rings.tile(tile))) {
           walk_tiles(p, rings, flags, round, tile, turn);
-        } else {
-          if (there) write_outside_of(p, here.facts);
-          rings.q.release(tile, leads_warp());
+          continue;
         }
+        const HopperTile& here = rings.tile(tile);
+        const bool none = uniform(here.there) == 0;
+        if (!none) write_outside_of(p, here.facts);
+        rings.q.release(tile, leads_warp());
+        if (none) break;
       }
+      ++tile;
     } while (again(round++, flags[kTileFlags] != 0));
-    if (group == 0) await_turn(group);  // what was passed once too often
+    if (opaque(static_cast<int>(threadIdx.x)) / 128 == 1) await_turn(0);  // passed once too often
   }
 
   static __device__ __forceinline__ bool has_rows(const HopperTile& tile) {
@@ -266,11 +269,12 @@ struct HopperForward {
     const auto address = [](u32 x) { return static_cast<u32>(uniform(static_cast<int>(x))); };
     const auto queries = [&]() { return address(rings.q.tile(tile) + group * (64 * kPanelBytes)); };
     const auto fresh = [&]() { return State(p, round == 0 ? State::kAtFirst : State::kAlways); };
-    int first;          // of the tile's blocks, the first that this warpgroup's rows attend to
-    KeyBlocks covered;  // those that all of this warp's rows attend to all of
+    const bool windowed = p.mask_low > -(i64{1} << 40);  // no lower side is further away
+    int first;    // of the tile's blocks, the first that this warpgroup's rows attend to
+    int covered;  // from here on, blocks that not all of this warp's rows attend to the end of
     const auto enter = [&](const Span& its) {
       first = its.mine.first;
-      covered = KeyBlocks::template covered<W>(rings.tile(tile).facts);
+      covered = KeyBlocks::template covered<W>(rings.tile(tile).facts).end;
     };
     const auto pass_keys = [&](u32 turn) {
       rings.k.await_full(turn);
@@ -306,9 +310,9 @@ struct HopperForward {
         if constexpr (kSpec.bias) bias.load(terms, row, facts.seq.sq - 1, j, facts.seq.sk);
         bias.apply(s, terms, row, j);
       }
-      if (block < covered.first) {
+      if (windowed && block < KeyBlocks::template covered<W>(facts).first) {
         apply_mask<W>(s, facts.sides, j);
-      } else if (block >= covered.end) {
+      } else if (block >= covered) {
         apply_upper_mask<W>(s, facts.sides, j);
       }
       alpha[0] = alpha[1] = 1.0f;
