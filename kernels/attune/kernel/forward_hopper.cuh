@@ -88,7 +88,6 @@ struct HopperForward {
 
   static __device__ __forceinline__ void compute_tiles(const ForwardParams& p, const Rings& rings,
                                                        unsigned char* flags) {
-    if (opaque(static_cast<int>(threadIdx.x)) / 128 == kConsumers) pass_turn(kConsumers - 1);
     int round = 0;
     u32 tile = 0, turn = 0;
     do {
@@ -106,42 +105,10 @@ struct HopperForward {
       }
       ++tile;
     } while (again(round++, flags[kTileFlags] != 0));
-    if (opaque(static_cast<int>(threadIdx.x)) / 128 == 1) await_turn(0);  // passed once too often
   }
 
   static __device__ __forceinline__ bool has_rows(const HopperTile& tile) {
     return uniform(tile.template has_rows<kSpec.queries>()) != 0;
-  }
-
-  // Blocks of a tile: all, and those that a warpgroup's rows attend to, at least one of them.
-  struct Span {
-    KeyBlocks all, mine;
-  };
-  static __device__ __forceinline__ Span span_of(const HopperTile& tile, int group) {
-    const int rows = tile.template rows<kSpec.queries>(), first = 64 * group;
-    Span span{KeyBlocks::template of<kKeys>(tile.facts, 0, rows), {}};
-    span.mine = KeyBlocks::template of<kKeys>(tile.facts, first, smaller(first + 64, rows));
-    if (first >= rows || span.mine.end > span.all.end || span.mine.first < span.all.first) {
-      span.mine = {span.all.end - 1, span.all.end};
-    }
-    return span;
-  }
-
-  // Blocks of a tile that come after this one.
-  static __device__ __forceinline__ int left_of(const HopperTile& tile, int block) {
-    const int rows = tile.template rows<kSpec.queries>();
-    return block - KeyBlocks::template of<kKeys>(tile.facts, 0, rows).first;
-  }
-
-  static __device__ __forceinline__ int group_of() {
-    return uniform(static_cast<int>(threadIdx.x) / 128) - 1;
-  }
-  // Each block of keys is a turn for every warpgroup, be it that it has no use for the block.
-  static __device__ __forceinline__ void await_turn(int group) {
-    if constexpr (kSpec.turns) barrier_sync(kTurn + group, 256);
-  }
-  static __device__ __forceinline__ void pass_turn(int group) {
-    if constexpr (kSpec.turns) barrier_arrive(kTurn + (group + 1) % kConsumers, 256);
   }
 
   static __device__ __forceinline__ void write_outside_of(const ForwardParams& p,
@@ -150,62 +117,30 @@ struct HopperForward {
         p, facts.seq, facts.place, static_cast<int>(threadIdx.x) - 128);
   }
 
-  // Ends the softmax of a tile: its LSE goes to memory, and what write() needs of a row to this warp's words
-  // in shared memory, since registers are short: the reference, unless the sum is not finite, and what O is
-  // to be multiplied by.
-  static __device__ __forceinline__ void finish(const ForwardParams& p, const Rings& rings,
-                                                unsigned char* flags, bool flag, u32 number,
-                                                State& softmax) {
-    const HopperTile& here = rings.tile(number);
-    if (flag && softmax.overflowed()) flags[here.flag] = flags[kTileFlags] = 1;
-    softmax.finish(p, here.facts.place.h, WarpPair<W>(0));
-    write_lse<W>(p, here.facts.seq, here.facts.place, softmax);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const bool finite = softmax.l[0][half] * 0.0f == 0.0f;
-      const u32 words[2] = {finite ? __float_as_uint(softmax.m[0][half]) : kRowIsRight,
-                            __float_as_uint(softmax.inverse[0][half])};
-      if (threadIdx.x % 4 == 0) store_shared(row_words(rings, half), words[0], words[1]);
-    }
-    __syncwarp();
-  }
-
-  // Of this thread's upper or lower row.
-  static __device__ __forceinline__ u32 row_words(const Rings& rings, int half) {
-    const int row = static_cast<int>(threadIdx.x % 32) / 4 + 8 * half;
-    return warp_words(rings) + row * 8;
-  }
-  static __device__ __forceinline__ u32 warp_words(const Rings& rings) {
-    return rings.q.tiles + kShared.scratch + (threadIdx.x / 32 - 4) * kRowScratchBytes;
-  }
-
-  // O of a tile to memory, after finish().
+  // Results of a tile from O and the softmax's state.
   static __device__ __forceinline__ void write(const ForwardParams& p, const Rings& rings,
-                                               u32 number, typename W::Values& o) {
-    const TileFacts& facts = rings.tile(number).facts;
+                                               unsigned char* flags, bool flag, u32 number,
+                                               State& softmax, typename W::Values& o) {
+    const HopperTile& here = rings.tile(number);
+    const TileFacts& facts = here.facts;
     const TilePlace& tile = facts.place;
-    const QueryRows<typename E::Bits> rows(p.o, tile.b, facts.seq.q_start, tile.h);
-    bool doubtful = false;
+    const Sequence& seq = facts.seq;
+    const WarpPair<W> alone(0);
+    if (flag && softmax.overflowed()) flags[here.flag] = flags[kTileFlags] = 1;
+    softmax.finish(p, tile.h, alone);
+    write_lse<W>(p, seq, tile, softmax);
+    const u32 bad = doubtful_rows<W, true>(o, softmax);
+    scale_values<W>(o, softmax, kSpec.dropout ? p.dropout.keep_scale : 1.0f);
+    const QueryRows<typename E::Bits> rows(p.o, tile.b, seq.q_start, tile.h);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const u32 words = row_words(rings, half);
-      const float inverse = __uint_as_float(load_shared(words + 4));
-      // A row that is not finite although its sum is met a value that is not, perhaps as 0 * NaN.
-      float sum = 0.0f;
-#pragma unroll
-      for (int n = 0; n < W::kWidthTiles; ++n) {
-        sum = fmaf(o[0][n][2 * half], 0.0f, sum);
-        sum = fmaf(o[0][n][2 * half + 1], 0.0f, sum);
-      }
-      const bool bad = (__ballot_sync(~0u, sum != sum) >> threadIdx.x % 32 / 4 * 4 & 15u) != 0;
-      doubtful |= bad;
-      if (!bad && threadIdx.x % 4 == 0) store_shared(words, kRowIsRight);
-      State::multiply(o, 0, half, inverse * (kSpec.dropout ? p.dropout.keep_scale : 1.0f));
       const int i = tile.block * kSpec.queries + thread_row<W>(0, half);
-      write_row<kSpec.element>(i < facts.seq.sq ? rows(i) : nullptr, o[0], half, p.dv);
+      write_row<kSpec.element>(i < seq.sq ? rows(i) : nullptr, o[0], half, p.dv);
     }
-    if (__any_sync(~0u, doubtful)) write_exact_rows<kSpec, W>(p, facts, warp_words(rings));
-    __syncwarp();
+    if (alone.any(bad != 0)) {
+      const u32 scratch = kShared.scratch + (threadIdx.x / 32 - 4) * kRowScratchBytes;
+      exact_rows<kSpec, W>(p, facts, softmax, bad, rings.q.tiles + scratch);
+    }
     write_outside_of(p, facts);
   }
 
@@ -259,39 +194,27 @@ struct HopperForward {
     barrier_sync(kCut + static_cast<int>(threadIdx.x) / 128 - 1, 128);
   }
 
-  // From tile number `tile` on all that follow each other, to the last of them. `turn` counts blocks of keys.
+  // From tile number `tile` on all that follow each other, to the last of them.
   static __device__ __forceinline__ void walk_tiles(const ForwardParams& p, const Rings& rings,
                                                     unsigned char* flags, int round, u32& tile,
                                                     u32& turn) {
     const WarpPair<W> alone(0);
     const bool leads = leads_warp();
-    const int group = group_of();
+    const int group = uniform(static_cast<int>(threadIdx.x) / 128) - 1;
     const auto address = [](u32 x) { return static_cast<u32>(uniform(static_cast<int>(x))); };
     const auto queries = [&]() { return address(rings.q.tile(tile) + group * (64 * kPanelBytes)); };
     const auto fresh = [&]() { return State(p, round == 0 ? State::kAtFirst : State::kAlways); };
     const bool windowed = p.mask_low > -(i64{1} << 40);  // no lower side is further away
-    int first;    // of the tile's blocks, the first that this warpgroup's rows attend to
+    int first;                                           // of the tile's blocks
     int covered;  // from here on, blocks that not all of this warp's rows attend to the end of
-    const auto enter = [&](const Span& its) {
-      first = its.mine.first;
-      covered = KeyBlocks::template covered<W>(rings.tile(tile).facts).end;
-    };
-    const auto pass_keys = [&](u32 turn) {
-      rings.k.await_full(turn);
-      rings.k.release(turn, leads);
-      await_turn(group);
-      pass_turn(group);
-    };
-    const auto pass_values = [&](u32 turn) {
-      rings.v.await_full(turn);
-      rings.v.release(turn, leads);
-    };
-    const auto pass_blocks = [&](int count) {
-#pragma unroll 1
-      for (; count > 0; --count, ++turn) {
-        pass_keys(turn);
-        pass_values(turn);
-      }
+    // Where its blocks end.
+    const auto enter = [&]() {
+      const HopperTile& here = rings.tile(tile);
+      const int rows = here.template rows<kSpec.queries>();
+      const KeyBlocks blocks = KeyBlocks::template of<kKeys>(here.facts, rows);
+      first = blocks.first;
+      covered = KeyBlocks::template covered<W>(here.facts).end;
+      return blocks.end;
     };
     typename W::Scores s;
     typename W::Values o;
@@ -310,10 +233,8 @@ struct HopperForward {
         if constexpr (kSpec.bias) bias.load(terms, row, facts.seq.sq - 1, j, facts.seq.sk);
         bias.apply(s, terms, row, j);
       }
-      if (windowed && block < KeyBlocks::template covered<W>(facts).first) {
+      if (block >= covered || (windowed && block < KeyBlocks::template covered<W>(facts).first)) {
         apply_mask<W>(s, facts.sides, j);
-      } else if (block >= covered) {
-        apply_upper_mask<W>(s, facts.sides, j);
       }
       alpha[0] = alpha[1] = 1.0f;
       if (!kWide || softmax.careful != State::kNever) {
@@ -341,16 +262,19 @@ struct HopperForward {
       const bool goes_on = p.cu_seqlens_k.data != nullptr || p.key_lengths.data != nullptr;
       return goes_on ? smaller(kKeys, rings.tile(tile).facts.seq.sk - block * kKeys) : kKeys;
     };
-    const Span span = span_of(rings.tile(tile), group);
-    enter(span);
-    pass_blocks(span.all.end - span.mine.end);
-    int block = span.mine.end - 1;
+    const auto await_turn = [&]() {
+      if constexpr (kSpec.turns) barrier_sync(kTurn + group, 256);
+    };
+    const auto pass_turn = [&](int to) {
+      if constexpr (kSpec.turns) barrier_arrive(kTurn + to % kConsumers, 256);
+    };
+
+    int block = enter() - 1;
+    if (group == kConsumers - 1) pass_turn(0);
     rings.k.await_full(turn);
-    await_turn(group);
     wgmma_fence();
     multiply_keys(s, queries(), address(rings.k.tile(turn)));
     wgmma_commit();
-    pass_turn(group);
     wgmma_wait<0>();
     wgmma_touch(flat(s));
     rings.k.release(turn, leads);
@@ -360,30 +284,20 @@ struct HopperForward {
     clear_fragments(o);
 #pragma unroll 1
     for (;;) {
-      // S of the block that comes next, perhaps of the next tile, after those that are passed over.
+      // S of the block that comes next, perhaps of the next tile.
       const bool ends = block == first;
       const int rows = whole(block);
       const u32 of_tile = tile;
-      int gap = 0;
       if (ends) {
         rings.q.await_full(tile + 1);
-        const HopperTile& after = rings.tile(tile + 1);
-        if (!has_rows(after)) break;
-        const Span its = span_of(after, group);
-        gap = left_of(rings.tile(tile), block) + its.all.end - its.mine.end;
-        // Others wait for values that are fetched into the place of this block's.
-        if (gap >= kSpec.stages) break;
+        if (!has_rows(rings.tile(tile + 1))) break;
         ++tile;
-        enter(its);
-        block = its.mine.end;
-#pragma unroll 1
-        for (int i = 1; i <= gap; ++i) pass_keys(turn + i);
+        block = enter();
       }
       --block;
-      const u32 next = turn + 1 + gap;
-      const u32 q = queries(), k = address(rings.k.tile(next)), v = address(rings.v.tile(turn));
-      rings.k.await_full(next);
-      await_turn(group);
+      const u32 q = queries(), k = address(rings.k.tile(turn + 1)), v = address(rings.v.tile(turn));
+      rings.k.await_full(turn + 1);
+      await_turn();
       wgmma_touch(flat(s));
       wgmma_fence();
       multiply_keys(s, q, k);
@@ -393,42 +307,36 @@ struct HopperForward {
       wgmma_fence();
       add_values(o, weights, v);
       wgmma_commit();
-      pass_turn(group);
+      pass_turn(group + 1);
       wgmma_wait<1>();
       wgmma_touch(flat(s));
-      rings.k.release(next, leads);
+      rings.k.release(turn + 1, leads);
       if (block == first) rings.q.release(tile, leads);
-      if (ends) {
-        finish(p, rings, flags, kWide && round == 0, of_tile, softmax);
-        softmax = fresh();
-      }
+      State before = softmax;
+      if (ends) softmax = fresh();
       soften(block);
       wgmma_wait<0>();
       wgmma_touch(flat(o));
-      rings.v.release(turn, leads);
+      rings.v.release(turn++, leads);
       pack(s, weights);
       if (ends) {
-#pragma unroll 1
-        for (int i = 1; i <= gap; ++i) pass_values(turn + i);
-        write(p, rings, of_tile, o);
+        write(p, rings, flags, kWide && round == 0, of_tile, before, o);
         clear_fragments(o);
       } else if (alone.any(alpha[0] != 1.0f || alpha[1] != 1.0f)) {
         State::multiply(o, 0, 0, alpha[0]);
         State::multiply(o, 0, 1, alpha[1]);
       }
-      turn = next;
     }
+    if (group == 0) await_turn();  // what was passed once too often
     await_values(whole(block));
     wgmma_touch(flat(o));
     wgmma_fence();
     add_values(o, weights, address(rings.v.tile(turn)));
     wgmma_commit();
-    finish(p, rings, flags, kWide && round == 0, tile, softmax);
     wgmma_wait<0>();
     wgmma_touch(flat(o));
     rings.v.release(turn++, leads);
-    write(p, rings, tile, o);
-    pass_blocks(left_of(rings.tile(tile), block));
+    write(p, rings, flags, kWide && round == 0, tile, softmax, o);
   }
 };
 

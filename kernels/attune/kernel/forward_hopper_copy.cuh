@@ -86,7 +86,7 @@ struct HopperKeys {
       }
       const TileFacts& facts = here.facts;
       const KeyBlocks blocks =
-          KeyBlocks::of<kSpec.keys>(facts, 0, here.template rows<kSpec.queries>());
+          KeyBlocks::of<kSpec.keys>(facts, here.template rows<kSpec.queries>());
       Block now{facts.seq.k_start + blocks.end * kSpec.keys, facts.place.h / p.f.group,
                 p.f.cu_seqlens_k.data != nullptr ? 0 : facts.place.b};
       for (int left = blocks.end - blocks.first; left > 0; --left) {

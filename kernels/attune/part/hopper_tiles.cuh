@@ -35,12 +35,12 @@ __device__ __forceinline__ bool leads_warp() { return threadIdx.x % 32 == 0; }
 struct KeyBlocks {
   int first, end;
 
-  // Those that rows [row, rows_end) of a tile attend to. At least one: rows that attend to nothing come to
-  // their result by one that is masked out.
+  // Those that any of the first `rows` rows of a tile attends to. At least one: rows that attend to nothing
+  // come to their result by one that is masked out.
   template <int kKeys>
-  static __device__ __forceinline__ KeyBlocks of(const TileFacts& facts, int row, int rows_end) {
-    const int first = uniform(facts.sides.begin(row) / kKeys);
-    const int end = uniform((facts.sides.end(rows_end - 1) + kKeys - 1) / kKeys);
+  static __device__ __forceinline__ KeyBlocks of(const TileFacts& facts, int rows) {
+    const int first = uniform(facts.sides.begin(0) / kKeys);
+    const int end = uniform((facts.sides.end(rows - 1) + kKeys - 1) / kKeys);
     return first < end ? KeyBlocks{first, end} : KeyBlocks{0, 1};
   }
 

@@ -32,27 +32,6 @@ __device__ __forceinline__ void apply_mask(typename W::Scores& s, const MaskSide
   }
 }
 
-// The same where no row begins after j.
-template <typename W>
-__device__ __forceinline__ void apply_upper_mask(typename W::Scores& s, const MaskSides& sides,
-                                                 int j) {
-  const int first = j + W::first_key();
-#pragma unroll
-  for (int m = 0; m < W::kRowTiles; ++m) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int high = sides.end(thread_row<W>(m, half)) - first;
-#pragma unroll
-      for (int n = 0; n < W::kKeyTiles; ++n) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          if (W::key_at(n, e) >= high) s[m][n][2 * half + e] = -infinity();
-        }
-      }
-    }
-  }
-}
-
 // Whether each of the four elements from word `index` of the stream on is kept, as bits. kStraddle: they
 // may lie in two Philox blocks.
 template <bool kStraddle, typename Keys>
