@@ -125,19 +125,6 @@ def _refuse_dropout(p: float) -> None:
 
 
 def memory_efficient_attention_forward_requires_grad(
-    query, key, value, attn_bias=None, p=0.0, scale=None, *, op=None, output_dtype=None
-):
-    """(output, lse) for memory_efficient_attention_backward(). lse: float32 [B, H, Mq], with groups
-    [B, G, H, Mq], with packed queries [1, H, total]. Arguments as memory_efficient_attention(), without
-    dropout."""
-    _refuse_dropout(p)
-    call = _prepare(query, key, value, attn_bias, p, scale)
-    out, lse = _torch.run(*call[:3], _options.of_call(**call.options), lse=True)
-    out = out.reshape(call.shape)
-    return out if output_dtype is None else out.to(output_dtype), _lse_outside(call, lse)
-
-
-def memory_efficient_attention_partial(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -148,10 +135,17 @@ def memory_efficient_attention_partial(
     op: object = None,
     output_dtype: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(output, lse) over some of the keys, for merge_attentions(). Differentiable."""
-    return memory_efficient_attention_forward_requires_grad(
-        query, key, value, attn_bias, p, scale, op=op, output_dtype=output_dtype
-    )
+    """(output, lse) for memory_efficient_attention_backward(), or over some of the keys for
+    merge_attentions(). Differentiable. lse: float32 [B, H, Mq], with groups [B, G, H, Mq], with packed
+    queries [1, H, total]. Arguments as memory_efficient_attention(), without dropout."""
+    _refuse_dropout(p)
+    call = _prepare(query, key, value, attn_bias, p, scale)
+    out, lse = _torch.run(*call[:3], _options.of_call(**call.options), lse=True)
+    out = out.reshape(call.shape)
+    return out if output_dtype is None else out.to(output_dtype), _lse_outside(call, lse)
+
+
+memory_efficient_attention_partial = memory_efficient_attention_forward_requires_grad
 
 
 def memory_efficient_attention_backward(
