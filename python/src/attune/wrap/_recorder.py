@@ -81,11 +81,10 @@ class Recorder(TorchDispatchMode):
 
     def _constant(self, tensor: torch.Tensor) -> int:
         with unset_fake_temporarily():
-            whole = tensor._base if tensor._base is not None else tensor
-            storage = whole.untyped_storage().nbytes()
-            if not whole.is_contiguous() or whole.numel() * whole.element_size() != storage:
-                count = storage // whole.element_size()
-                whole = torch.as_strided(whole.detach(), (count,), (1,), 0)
+            whole = tensor if _covers_storage(tensor) else tensor._base
+            if whole is None or not _covers_storage(whole):
+                count = tensor.untyped_storage().nbytes() // tensor.element_size()
+                whole = torch.as_strided(tensor.detach(), (count,), (1,), 0)
             return self._add(whole, "constant", data=whole.detach())
 
     def view(self, tensor: torch.Tensor) -> View:
@@ -211,6 +210,10 @@ class Recorder(TorchDispatchMode):
             places, rest = args[3:5], args[5:]
         self.recording.steps.append(_attention.step(self, args[:3], places, rest))
         return result
+
+
+def _covers_storage(tensor: torch.Tensor) -> bool:
+    return tensor.is_contiguous() and tensor.nbytes == tensor.untyped_storage().nbytes()
 
 
 def _without_max(expression: sympy.Expr) -> sympy.Expr:

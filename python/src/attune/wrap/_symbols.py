@@ -238,8 +238,8 @@ class _Printer:
 
     def _sum(self, e) -> str:
         text = ""
-        terms = sorted(e.args, key=lambda t: (t.is_Integer, sympy.default_sort_key(t)))
-        for term in sorted(terms, key=lambda t: t.as_coeff_Mul()[0] < 0):
+        terms = sorted(e.args, key=lambda t: (bool(t.is_Integer), sympy.default_sort_key(t)))
+        for term in sorted(terms, key=lambda t: bool(t.as_coeff_Mul()[0] < 0)):
             negative = term.as_coeff_Mul()[0] < 0
             part = self._product(1, [-term]) if negative else self.text(term)
             text += f"{' - ' if text else '0 - '}{part}" if negative else f"{' + ' if text else ''}{part}"

@@ -84,7 +84,10 @@ class Writer:
             self.program["constants"] = {n: {"file": f"{self.name}.safetensors"} for n in self.constants}
         self.program["temporaries"] = self._temporaries
         self.program["kernels"], self.program["steps"] = self.kernels, self._steps
-        return Program(self.program, self.files, self.constants, {})
+        named = {b["triton"].removesuffix(".json") for k in self.kernels.values() for c in k["configurations"]
+                 for b in c["binaries"]}  # fmt: skip
+        files = {stem: file for stem, file in self.files.items() if stem in named}
+        return Program(self.program, files, self.constants, {})
 
     # ---- Tensors ------------------------------------------------------------------------------
 
@@ -290,8 +293,24 @@ class Writer:
                     entry["grid"] = self._grid(launch, run.symbols)
                 if entry not in configurations:
                     configurations.append(entry)
+        self._drop_special(configurations)
         configurations.sort(key=lambda c: (-len(c.get("constants", {})), -len(c.get("divisible_by", {}))) if not several else 0)
         return name
+
+    def _drop_special(self, configurations: list[dict]) -> None:
+        """A configuration that asks for more than another, and is the same machine code."""
+
+        def code(entry):
+            return [self.files[b["triton"].removesuffix(".json")] for b in entry["binaries"]]
+
+        def rest(entry):
+            return {k: v for k, v in entry.items() if k not in ("divisible_by", "binaries")}
+
+        for entry in list(configurations):
+            asks = entry.get("divisible_by", {})
+            if any(rest(o) == rest(entry) and o.get("divisible_by", {}).items() < asks.items() and code(o) == code(entry)
+                   for o in configurations):  # fmt: skip
+                configurations.remove(entry)
 
     def _choices(self, at: int, step: Launch):
         """What autotuners chose at the examples, as (condition, launch, run): the first whose condition holds counts."""
