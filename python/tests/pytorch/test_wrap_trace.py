@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import shutil
 import struct
+import subprocess
 import sys
 
 import pytest
@@ -15,7 +18,8 @@ triton = pytest.importorskip("triton", reason="Triton is not installed, whose ke
 wrap = pytest.importorskip("attune.wrap")
 tl = triton.language
 
-from attune.wrap import _kernels, _recording, _symbols  # noqa: E402
+from attune.wrap import _kernels, _recording, _symbols, _trace  # noqa: E402
+from attune.wrap._launches import Launches  # noqa: E402
 from triton.runtime.jit import create_function_from_signature  # noqa: E402
 
 ARCHS = ["sm_90"]
@@ -279,6 +283,29 @@ def test_autotuned_kernels(monkeypatch):
     assert {c["constants"]["BLOCK"] for c in small} == {256} and {c["grid"][0] for c in small} == {"ceildiv(N, 256)"}
 
 
+def test_what_an_autotuner_found_is_found_again(monkeypatch):
+    """Under the key that Triton's own tuner writes down, with kernels that cost what the test says."""
+    cost, launched = {256: 2.0, 1024: 1.0}, []
+    monkeypatch.setattr(tuned, "cache", {})
+    x = torch.zeros(64)
+    with monkeypatch.context() as patch:
+        patch.setattr(scale, "run", lambda *args, **options: launched.append(options["BLOCK"]), raising=False)
+        patch.setattr(tuned, "_do_bench", lambda call, quantiles: (call(), [cost[launched[-1]]] * 3)[1])
+        tuned[(1,)](x, x, x.numel(), factor=1.0)
+    assert launched == [256, 1024, 1024]
+
+    def function(x):
+        out = torch.empty_like(x)
+        tuned[(1,)](x, out, x.numel(), factor=1.0)
+        return out
+
+    program = trace(function)
+    assert {c["constants"]["BLOCK"] for c in program.json["kernels"]["scale"]["configurations"]} == {1024}
+    monkeypatch.setattr(_trace, "Launches", lambda recorder, chosen, must_be_tuned: Launches(recorder, chosen, True))
+    with pytest.raises(wrap.TraceError, match=r"kernel scale was not tuned for \{'n': 63\}"):
+        trace(function, shape=(63,))
+
+
 def test_examples_bring_their_specialisations():
     examples = [{"x": torch.zeros(n)} for n in (64, 1)]
     program = wrap.trace(scaled, examples, shapes={"x": ("N",)}, archs=ARCHS)
@@ -481,3 +508,52 @@ def test_the_example():
     assert steps == ["kernel"] * 3 + ["attention"] + ["kernel"] * 5
     assert set(program.constants) == {"attention_norm", "wqkv", "wo", "mlp_norm", "wup", "wdown"}
     assert dataclasses.is_dataclass(program)
+
+
+def command(*words):
+    """The attune command on PATH."""
+    found = shutil.which("attune")
+    if not found:
+        pytest.skip("there is no attune command on PATH")
+    return subprocess.run([found, *map(str, words)], capture_output=True, text=True)
+
+
+def test_a_traced_program_is_wrapped(tmp_path):
+    def function(x):
+        b, s, _ = x.shape
+        both = torch.zeros(b * s, 2, 64)
+        rows[(b * s,)](x, both, 128, 64, BLOCK=64)
+        tuned[lambda meta: (triton.cdiv(b * s, meta["BLOCK"]),)](x, both, b * s, 1.0)
+        scaled(both, 3)
+        return both[:, 1].clone(), both
+
+    examples = [{"x": torch.zeros(2, s, 64)} for s in (1, 16, 100)]
+    program = wrap.trace(function, examples, shapes={"x": ("B", "S", None)}, archs=["sm_80", "sm_90"])
+    done = command("wrap", program.save(tmp_path), "-o", tmp_path / "package")
+    assert done.returncode == 0, done.stderr
+    if compiler := shutil.which("g++"):
+        words = [compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-c", "function.cpp", "-o", os.devnull]
+        assert subprocess.run(words, cwd=tmp_path / "package").returncode == 0
+
+
+def test_a_program_of_attention_is_checked_on_the_cpu(tmp_path):
+    weight = torch.randn(2, 2, 9, 16)
+
+    def function(q, sink):
+        mixed = torch.empty(q.shape[0], 2, q.shape[1], 16)
+        mixed.copy_(q.transpose(1, 2))
+        o, lse = attune.attention(mixed.transpose(1, 2), weight.transpose(1, 2), weight.transpose(1, 2), sink=sink, lse=True)
+        again = attune.attention(o, q, q, mask="causal", window=(3, 0))
+        return {"o": again, "lse": lse, "q_again": q[:, :, 1]}
+
+    q = torch.randn(2, 5, 2, 16)
+    inputs = [{"q": q, "sink": torch.randn(2)}, {"q": torch.randn(2, 1, 2, 16), "sink": torch.zeros(2)}]
+    program = wrap.trace(function, inputs, shapes={"q": (None, "S", None, None)}, name="attend")
+    assert set(program.recording) == {f"example{i}/{n}" for i in (0, 1) for n in ("q", "sink", "o", "lse", "q_again")}
+    if not shutil.which("cmake"):
+        pytest.skip("there is no CMake, with which --check builds")
+    path = program.save(tmp_path)
+    done = command("wrap", path, "-o", tmp_path / "package", "--device", "cpu", "--check",
+                   tmp_path / "attend.recording.safetensors")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("ok  ") == 6 and "example1 o" in done.stdout

@@ -37,7 +37,8 @@ def trace(
     steps too. Whatever else PyTorch would compute is refused by name, unless it depends on no input. It returns
     a tensor, or a tuple or dict of them: the program's outputs, "out", "out0", "out1" ... or the dict's keys.
 
-    On a GPU the function first runs as it is: autotuners tune, and what comes out is kept for `attune wrap --check`. Then it
+    On a GPU the function first runs as it is: autotuners tune, and what comes out is kept for `attune wrap --check`
+    (on the CPU too, where it launches no kernel). Then it
     runs on tensors without data whose sizes are symbols; grids and integer arguments become expressions
     over them. At last it runs at other sizes, the least and the largest among them, as plain numbers, and every launch has to be what
     the program says. A course that depends on the sizes is an error.
@@ -62,25 +63,29 @@ def trace(
         if example.kinds() != examples[0].kinds():
             raise ValueError(f"the examples are of unlike inputs: {examples[0].kinds()} and {example.kinds()}")
     tracer = _Tracer(function, name, constants or {}, examples)
-    if torch.cuda.is_available() and examples[0].on_gpu():
+    on_gpu = torch.cuda.is_available() and examples[0].on_gpu()
+    if on_gpu:
         tracer.run_for_real()
     runs = [tracer.run(example, example.values, symbolic=True) for example in examples]
     for run in runs[1:]:
         _compare.runs(name, runs[0], run)
     for run, example in zip(runs, examples):
         tracer.verify(run, example)
-    arch_numbers = [int(a.removeprefix("sm_").rstrip("af")) for a in archs] if archs else [_here()]
-    writer = Writer(name, runs, examples[0].scalars(), arch_numbers, tracer.constant_names())
+    if not on_gpu and not any(isinstance(step, Launch) for step in runs[0].recording.steps):
+        tracer.run_for_real()
+    writer = Writer(name, runs, examples[0].scalars(), lambda: _numbers(archs), tracer.constant_names())
     program = writer.write()
     program.recording = tracer.recording
     return program
 
 
-def _here() -> int:
+def _numbers(archs: list[str] | None) -> list[int]:
+    if archs:
+        return [int(arch.removeprefix("sm_").rstrip("af")) for arch in archs]
     if not torch.cuda.is_available():
         raise ValueError('there is no GPU here to compile for: say archs=["sm_90"]')
     major, minor = torch.cuda.get_device_capability()
-    return major * 10 + minor
+    return [major * 10 + minor]
 
 
 class Example:
@@ -138,12 +143,15 @@ class _Tracer:
         self.ran = False
 
     def constant_names(self) -> dict[int, str]:
-        """Names of the tensors that have one, by address."""
+        """Names of constants that have one, by address."""
+        return {tensor.data_ptr(): name for name, tensor in self._named().items()}
+
+    def _named(self) -> dict[str, torch.Tensor]:
         named = {k: v for k, v in self.constants.items() if isinstance(v, torch.Tensor)}
         owner = getattr(self.function, "__self__", self.function)
         if isinstance(owner, torch.nn.Module):
             named |= dict(owner.named_parameters()) | dict(owner.named_buffers())
-        return {tensor.data_ptr(): name.replace(".", "_") for name, tensor in named.items()}
+        return named
 
     def _outputs(self, returned) -> dict[str, torch.Tensor]:
         if isinstance(returned, torch.Tensor):
@@ -161,17 +169,19 @@ class _Tracer:
         """At each example, so that autotuners have tuned; with what came out for --check."""
         for number, example in enumerate(self.examples):
             case = f"example{number}"
-            before = {n: v.clone() if isinstance(v, torch.Tensor) else v for n, v in example.inputs.items()}
+            given = {**self._named(), **{n: v for n, v in example.inputs.items() if isinstance(v, torch.Tensor)}}
+            before = {name: tensor.detach().clone() for name, tensor in given.items()}
             with torch.no_grad():
                 outputs = self._outputs(self.function(**example.inputs, **self.constants))
-            torch.cuda.synchronize()
-            for name, value in before.items():
-                if isinstance(value, float) or isinstance(value, int):
+            for name, tensor in given.items():
+                if not torch.equal(_bytes(tensor), _bytes(before[name])):
+                    what = "input" if name in example.inputs else "constant"
+                    raise TraceError(f"{self.name} writes to its {what} {name}; a program leaves those alone")
+            for name, value in example.inputs.items():
+                if not isinstance(value, torch.Tensor):
                     dtype = torch.float32 if isinstance(value, float) else torch.int64
-                    value = torch.tensor(value, dtype=dtype)
-                elif not torch.equal(_bytes(value), _bytes(example.inputs[name])):
-                    raise TraceError(f"{self.name} writes to its input {name}; a program leaves its inputs alone")
-                self.recording[f"{case}/{name}"] = value
+                    before[name] = torch.tensor(value, dtype=dtype)
+                self.recording[f"{case}/{name}"] = before[name]
             for name, tensor in outputs.items():
                 self.recording[f"{case}/{name}"] = tensor.clone()
         self.ran = True
@@ -242,7 +252,7 @@ def _others(example: Example) -> list[dict[str, int]]:
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
 def _dense(value: torch.Tensor, order: list[int]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,8 +39,9 @@ class Writer:
     """Runs at several examples make one program: they have the same steps, and each brings the configurations of
     kernels that its sizes ask for."""
 
-    def __init__(self, name: str, runs: list[Run], scalars: dict[str, Any], archs: list[int], names: dict[int, str]):
-        self.name, self.runs, self.scalars, self.archs = name, runs, scalars, archs
+    def __init__(self, name: str, runs: list[Run], scalars: dict[str, Any], archs: Callable[[], list[int]],
+                 names: dict[int, str]):  # fmt: skip
+        self.name, self.runs, self.scalars, self.archs = name, runs, scalars, archs  # asked for where kernels are
         self.main = runs[0].recording
         self.symbols = runs[0].symbols
         self.names = names  # of constants, by address
@@ -354,7 +356,7 @@ class Writer:
         types = {n: t for n, t in variant.types if t not in ("constexpr", declared[n]) and not t.startswith("*")}
         if types:
             entry["types"] = types
-        entry["binaries"] = [{"triton": f"{self._binary(kernel, launch, variant, arch)}.json"} for arch in self.archs]
+        entry["binaries"] = [{"triton": f"{self._binary(kernel, launch, variant, arch)}.json"} for arch in self.archs()]
         return entry
 
     def _binary(self, kernel: str, launch: Launch, variant: Variant, arch: int) -> str:
