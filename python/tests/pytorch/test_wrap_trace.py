@@ -18,9 +18,11 @@ triton = pytest.importorskip("triton", reason="Triton is not installed, whose ke
 wrap = pytest.importorskip("attune.wrap")
 tl = triton.language
 
+from triton.runtime.jit import create_function_from_signature  # noqa: E402
+from triton.tools.tensor_descriptor import TensorDescriptor  # noqa: E402
+
 from attune.wrap import _kernels, _recording, _symbols, _trace  # noqa: E402
 from attune.wrap._launches import Launches  # noqa: E402
-from triton.runtime.jit import create_function_from_signature  # noqa: E402
 
 ARCHS = ["sm_90"]
 
@@ -38,7 +40,9 @@ def rows(x, out, stride, columns, BLOCK: tl.constexpr):
     tl.store(out + at, tl.load(x + at, mask=i < columns), mask=i < columns)
 
 
-tuned = triton.autotune([triton.Config({"BLOCK": 256}), triton.Config({"BLOCK": 1024}, num_warps=8)], key=["n"])(scale)
+tuned = triton.autotune(
+    [triton.Config({"BLOCK": 256}), triton.Config({"BLOCK": 1024}, num_warps=8)], key=["n"]
+)(scale)
 
 
 def scaled(x, factor=2.0):
@@ -49,7 +53,9 @@ def scaled(x, factor=2.0):
 
 
 def of(program, kind):
-    return [step[kind] if kind != "kernel" else step for step in program.json["steps"] if kind in step]
+    return [
+        step[kind] if kind != "kernel" else step for step in program.json["steps"] if kind in step
+    ]
 
 
 def trace(function, shape=(64,), words=("N",), **options):
@@ -69,7 +75,10 @@ def test_a_launch():
         "grid": ["ceildiv(N, 256)"],
     }
     configurations = program.json["kernels"]["scale"]["configurations"]
-    assert [c["divisible_by"] for c in configurations] == [{"x": 16, "out": 16, "n": 16}, {"x": 16, "out": 16}]
+    assert [c["divisible_by"] for c in configurations] == [
+        {"x": 16, "out": 16, "n": 16},
+        {"x": 16, "out": 16},
+    ]
     assert all(c["constants"] == {"BLOCK": 256} for c in configurations)
 
 
@@ -172,14 +181,19 @@ def test_views_and_temporaries():
 
     program = trace(function, (2, 8, 64), ("B", "S", None))
     (attention,) = of(program, "attention")
-    assert attention["problem"] == "forward mask=causal-bottom-right window=128,0 softcap=30.0 scale=0.25"
+    assert (
+        attention["problem"]
+        == "forward mask=causal-bottom-right window=128,0 softcap=30.0 scale=0.25"
+    )
     assert attention["o"] == "out" and "lse" not in attention and attention["k"] == attention["v"]
     views = {view["as"]: view for view in of(program, "view")}
     q, k = views[attention["q"]], views[attention["k"]]
     assert q["shape"] == k["shape"] == ["B", "S", 4, 16]
     assert q["strides"] == k["strides"] == ["S * 128", 128, 16, 1]
     assert "offset" not in q and k["offset"] == 64
-    assert list(program.json["temporaries"].values()) == [{"dtype": "f32", "shape": ["B * S", 2, 64]}]
+    assert list(program.json["temporaries"].values()) == [
+        {"dtype": "f32", "shape": ["B * S", 2, 64]}
+    ]
     assert program.json["outputs"]["out"]["shape"] == ["B", "S", 4, 16]
 
 
@@ -205,7 +219,11 @@ def test_packed_attention_and_a_second_output():
                                   max_seqlen_k=longest, lse=True)  # fmt: skip
         return {"o": o, "lse": lse}
 
-    inputs = {"x": torch.zeros(20, 2, 16), "starts": torch.tensor([0, 8, 20], dtype=torch.int32), "longest": 12}
+    inputs = {
+        "x": torch.zeros(20, 2, 16),
+        "starts": torch.tensor([0, 8, 20], dtype=torch.int32),
+        "longest": 12,
+    }
     program = wrap.trace(function, inputs, shapes={"x": ("T", None, None), "starts": ("L",)}, archs=ARCHS,
                          sizes={"L": wrap.Size(min=2, max=100)})  # fmt: skip
     (attention,) = of(program, "attention")
@@ -222,9 +240,16 @@ def test_scalars_copies_and_fills():
         return out, x.clone(), out[:, 32:]
 
     inputs = {"x": torch.zeros(8, 64), "factor": 0.5, "count": 3}
-    program = wrap.trace(function, inputs, shapes={"x": ("N", None)}, archs=ARCHS, sizes={"count": wrap.Size(0, 100)})
+    program = wrap.trace(
+        function, inputs, shapes={"x": ("N", None)}, archs=ARCHS, sizes={"count": wrap.Size(0, 100)}
+    )
     assert program.json["inputs"]["factor"] == {"dtype": "f32"}
-    assert program.json["inputs"]["count"] == {"dtype": "i64", "min": 0, "max": 100, "multiple_of": 1}
+    assert program.json["inputs"]["count"] == {
+        "dtype": "i64",
+        "min": 0,
+        "max": 100,
+        "multiple_of": 1,
+    }
     assert of(program, "fill") == [{"tensor": "out0", "value": 0.0}]
     assert [copy["to"] for copy in of(program, "copy")] == ["out1", "out2"]
     (launch,) = of(program, "kernel")
@@ -269,18 +294,26 @@ def test_autotuned_kernels(monkeypatch):
         return out
 
     first = trace(function)
-    assert {c["constants"]["BLOCK"] for c in first.json["kernels"]["scale"]["configurations"]} == {256}
+    assert {c["constants"]["BLOCK"] for c in first.json["kernels"]["scale"]["configurations"]} == {
+        256
+    }
     # As if it had been tuned at both sizes.
     dtypes = ("torch.float32", "torch.float32")
-    monkeypatch.setattr(tuned, "cache", {(64, *dtypes): tuned.configs[0], (4096, *dtypes): tuned.configs[1]})
+    monkeypatch.setattr(
+        tuned, "cache", {(64, *dtypes): tuned.configs[0], (4096, *dtypes): tuned.configs[1]}
+    )
     examples = [{"x": torch.zeros(64)}, {"x": torch.zeros(4096)}]
     both = wrap.trace(function, examples, shapes={"x": ("N",)}, archs=ARCHS)
     configurations = both.json["kernels"]["scale"]["configurations"]
     large = [c for c in configurations if c.get("when") == "n >= 4096"]
     small = [c for c in configurations if "when" not in c]
     assert large + small == configurations
-    assert {c["constants"]["BLOCK"] for c in large} == {1024} and {c["grid"][0] for c in large} == {"ceildiv(N, 1024)"}
-    assert {c["constants"]["BLOCK"] for c in small} == {256} and {c["grid"][0] for c in small} == {"ceildiv(N, 256)"}
+    assert {c["constants"]["BLOCK"] for c in large} == {1024} and {c["grid"][0] for c in large} == {
+        "ceildiv(N, 1024)"
+    }
+    assert {c["constants"]["BLOCK"] for c in small} == {256} and {c["grid"][0] for c in small} == {
+        "ceildiv(N, 256)"
+    }
 
 
 def test_what_an_autotuner_found_is_found_again(monkeypatch):
@@ -289,8 +322,12 @@ def test_what_an_autotuner_found_is_found_again(monkeypatch):
     monkeypatch.setattr(tuned, "cache", {})
     x = torch.zeros(64)
     with monkeypatch.context() as patch:
-        patch.setattr(scale, "run", lambda *args, **options: launched.append(options["BLOCK"]), raising=False)
-        patch.setattr(tuned, "_do_bench", lambda call, quantiles: (call(), [cost[launched[-1]]] * 3)[1])
+        patch.setattr(
+            scale, "run", lambda *args, **options: launched.append(options["BLOCK"]), raising=False
+        )
+        patch.setattr(
+            tuned, "_do_bench", lambda call, quantiles: (call(), [cost[launched[-1]]] * 3)[1]
+        )
         tuned[(1,)](x, x, x.numel(), factor=1.0)
     assert launched == [256, 1024, 1024]
 
@@ -300,8 +337,12 @@ def test_what_an_autotuner_found_is_found_again(monkeypatch):
         return out
 
     program = trace(function)
-    assert {c["constants"]["BLOCK"] for c in program.json["kernels"]["scale"]["configurations"]} == {1024}
-    monkeypatch.setattr(_trace, "Launches", lambda recorder, chosen, must_be_tuned: Launches(recorder, chosen, True))
+    assert {
+        c["constants"]["BLOCK"] for c in program.json["kernels"]["scale"]["configurations"]
+    } == {1024}
+    monkeypatch.setattr(
+        _trace, "Launches", lambda recorder, chosen, must_be_tuned: Launches(recorder, chosen, True)
+    )
     with pytest.raises(wrap.TraceError, match=r"kernel scale was not tuned for \{'n': 63\}"):
         trace(function, shape=(63,))
 
@@ -325,15 +366,66 @@ def test_specialisation_is_tritons():
         for name, value in bound.items():
             arguments[name] = value
             if isinstance(value, torch.Tensor):
-                recording.storages.append(_recording.Storage("input", value.dtype, [], 0, alignment=4 if name == "out" else 16))
+                recording.storages.append(
+                    _recording.Storage(
+                        "input", value.dtype, [], 0, alignment=4 if name == "out" else 16
+                    )
+                )
                 index = len(recording.storages) - 1
-                arguments[name] = _recording.View(index, value.dtype, [], [], _symbols.Symbols.expression(0))
+                arguments[name] = _recording.View(
+                    index, value.dtype, [], [], _symbols.Symbols.expression(0)
+                )
         launch = _recording.Launch(scale, arguments, {}, [1], {}, ())
         symbols = _symbols.Symbols({}, {}, False)
         ours = _kernels.Specialization(launch, recording, symbols, "test").example()
         for (name, kind), (their_kind, their_mark) in zip(ours.types, theirs):
             assert kind.replace("i1", "u1") == their_kind.replace("i1", "u1"), (n, name)
             assert (name in ours.divisible) == (their_mark == "D"), (n, name)
+
+
+@triton.jit
+def blocks(source, target, ROWS: tl.constexpr):
+    row = tl.program_id(0) * ROWS
+    target.store([row, 0], source.load([row, 0]))
+
+
+def half_of(x):
+    out = torch.empty_like(x)
+    half = TensorDescriptor.from_tensor(x[:, 32:], [16, 32])
+    blocks[(triton.cdiv(x.shape[0], 16),)](half, TensorDescriptor.from_tensor(out, [16, 32]), 16)
+    return out
+
+
+def test_descriptors():
+    program = trace(half_of, (8, 64), ("N", None))
+    kernel = program.json["kernels"]["blocks"]
+    assert [p["type"] for p in kernel["parameters"]] == ["tensordesc<fp32[16, 32]>"] * 2 + [
+        "constexpr"
+    ]
+    (view,) = of(program, "view")
+    assert (view["shape"], view["strides"], view["offset"]) == (["N", 32], [64, 1], 32)
+    assert program.json["steps"][-1]["arguments"] == {"source": view["as"], "target": "out"}
+
+
+@triton.heuristics({"EVEN": lambda arguments: arguments["n"] % 64 == 0})
+@triton.jit
+def even(x, out, n, EVEN: tl.constexpr):
+    i = tl.program_id(0) * 64 + tl.arange(0, 64)
+    tl.store(out + i, tl.load(x + i, mask=EVEN or i < n), mask=EVEN or i < n)
+
+
+def test_heuristics():
+    def function(x):
+        out = torch.empty_like(x)
+        even[(triton.cdiv(x.shape[0], 64),)](x, out, x.shape[0])
+        return out
+
+    program = trace(function, sizes={"N": wrap.Size(max=4096, multiple_of=64)})
+    (configuration,) = program.json["kernels"]["even"]["configurations"]
+    assert configuration["constants"] == {"EVEN": True}
+    assert program.json["steps"][0]["grid"] == ["N // 64"]
+    with pytest.raises(wrap.TraceError, match="N % 64 == 0 held at N = 64"):
+        trace(function)
 
 
 def _branches(x):
@@ -424,7 +516,13 @@ def _remembers(x):
 @pytest.mark.parametrize(
     "function, says",
     [
-        (_branches, ["branches: its course depends on the sizes: N <= 100 held at N = 64", "not at every size"]),
+        (
+            _branches,
+            [
+                "branches: its course depends on the sizes: N <= 100 held at N = 64",
+                "not at every size",
+            ],
+        ),
         (_converts, ["aten.add.Tensor(f32[", "compute it in a kernel"]),
         (_constexpr, ["kernel scale: argument BLOCK is a constexpr and depends on the sizes"]),
         (_in_place, ["aten.zero_.default writes to the input x"]),
@@ -436,6 +534,7 @@ def _remembers(x):
         (_wrong_arguments, ["kernel scale: missing a required argument: 'n'"]),
         (_does_not_compile, ["kernel scale does not compile for sm_90"]),
         (_loops, ["its course depends on the sizes"]),
+        (lambda x: scaled(torch.rand(64)), ["aten.rand.default draws random numbers"]),
         (_scaled_attention, ["attention: left = ", "depends on the sizes"]),
         (_remembers, ["argument n is"]),
         (lambda x: 3, ["a tensor, or a tuple or dict of them, was expected"]),
@@ -452,8 +551,12 @@ def test_refusals(function, says):
 
 
 def test_a_float_that_is_computed():
-    with pytest.raises(wrap.TraceError, match="argument factor is .*computed from sizes or scalars"):
-        wrap.trace(_computes, {"x": torch.zeros(64), "factor": 0.5}, shapes={"x": ("N",)}, archs=ARCHS)
+    with pytest.raises(
+        wrap.TraceError, match="argument factor is .*computed from sizes or scalars"
+    ):
+        wrap.trace(
+            _computes, {"x": torch.zeros(64), "factor": 0.5}, shapes={"x": ("N",)}, archs=ARCHS
+        )
 
 
 @pytest.mark.parametrize(
@@ -467,7 +570,10 @@ def test_a_float_that_is_computed():
         ({"shapes": {"x": ("a b",)}}, "'a b' is no name of a size"),
         ({"inputs": {"x": torch.zeros(64), "flag": True}}, "the input flag is True"),
         ({"inputs": {"x": torch.zeros(64, 2)[:, 0]}}, "has gaps"),
-        ({"inputs": [{"x": torch.zeros(64)}, {"x": torch.zeros(64).half()}]}, "the examples are of unlike inputs"),
+        (
+            {"inputs": [{"x": torch.zeros(64)}, {"x": torch.zeros(64).half()}]},
+            "the examples are of unlike inputs",
+        ),
         ({"archs": None}, "there is no GPU here"),
     ],
 )
@@ -493,7 +599,10 @@ def test_triton_is_left_as_it_was():
     with pytest.raises(wrap.TraceError):
         trace(_converts)
     trace(scaled)
-    assert (run, tune) == (triton.runtime.jit.JITFunction.run, triton.runtime.autotuner.Autotuner.run)
+    assert (run, tune) == (
+        triton.runtime.jit.JITFunction.run,
+        triton.runtime.autotuner.Autotuner.run,
+    )
 
 
 def test_the_example():
@@ -518,22 +627,23 @@ def command(*words):
     return subprocess.run([found, *map(str, words)], capture_output=True, text=True)
 
 
-def test_a_traced_program_is_wrapped(tmp_path):
-    def function(x):
-        b, s, _ = x.shape
-        both = torch.zeros(b * s, 2, 64)
-        rows[(b * s,)](x, both, 128, 64, BLOCK=64)
-        tuned[lambda meta: (triton.cdiv(b * s, meta["BLOCK"]),)](x, both, b * s, 1.0)
-        scaled(both, 3)
-        return both[:, 1].clone(), both
+def several(x):
+    b, s, _ = x.shape
+    both = torch.zeros(b * s, 2, 64)
+    rows[(b * s,)](x, both, 128, 64, BLOCK=64)
+    tuned[lambda meta: (triton.cdiv(b * s, meta["BLOCK"]),)](x, both, b * s, 1.0)
+    scaled(both, 3)
+    return both[:, 1].clone(), both, half_of(x.view(b * s, 64))
 
+
+def test_a_traced_program_is_wrapped(tmp_path):
     examples = [{"x": torch.zeros(2, s, 64)} for s in (1, 16, 100)]
-    program = wrap.trace(function, examples, shapes={"x": ("B", "S", None)}, archs=["sm_80", "sm_90"])
+    program = wrap.trace(several, examples, shapes={"x": ("B", "S", None)}, archs=["sm_90"])
     done = command("wrap", program.save(tmp_path), "-o", tmp_path / "package")
     assert done.returncode == 0, done.stderr
     if compiler := shutil.which("g++"):
-        words = [compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-c", "function.cpp", "-o", os.devnull]
-        assert subprocess.run(words, cwd=tmp_path / "package").returncode == 0
+        words = [compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-c", "several.cpp"]
+        assert subprocess.run([*words, "-o", os.devnull], cwd=tmp_path / "package").returncode == 0
 
 
 def test_a_program_of_attention_is_checked_on_the_cpu(tmp_path):
@@ -542,14 +652,25 @@ def test_a_program_of_attention_is_checked_on_the_cpu(tmp_path):
     def function(q, sink):
         mixed = torch.empty(q.shape[0], 2, q.shape[1], 16)
         mixed.copy_(q.transpose(1, 2))
-        o, lse = attune.attention(mixed.transpose(1, 2), weight.transpose(1, 2), weight.transpose(1, 2), sink=sink, lse=True)
+        o, lse = attune.attention(
+            mixed.transpose(1, 2),
+            weight.transpose(1, 2),
+            weight.transpose(1, 2),
+            sink=sink,
+            lse=True,
+        )
         again = attune.attention(o, q, q, mask="causal", window=(3, 0))
         return {"o": again, "lse": lse, "q_again": q[:, :, 1]}
 
     q = torch.randn(2, 5, 2, 16)
-    inputs = [{"q": q, "sink": torch.randn(2)}, {"q": torch.randn(2, 1, 2, 16), "sink": torch.zeros(2)}]
+    inputs = [
+        {"q": q, "sink": torch.randn(2)},
+        {"q": torch.randn(2, 1, 2, 16), "sink": torch.zeros(2)},
+    ]
     program = wrap.trace(function, inputs, shapes={"q": (None, "S", None, None)}, name="attend")
-    assert set(program.recording) == {f"example{i}/{n}" for i in (0, 1) for n in ("q", "sink", "o", "lse", "q_again")}
+    assert set(program.recording) == {
+        f"example{i}/{n}" for i in (0, 1) for n in ("q", "sink", "o", "lse", "q_again")
+    }
     if not shutil.which("cmake"):
         pytest.skip("there is no CMake, with which --check builds")
     path = program.save(tmp_path)

@@ -9,14 +9,39 @@ from .. import _options
 from ._errors import TraceError
 from ._recording import Attention, View, row_major
 
-_TENSORS = ("bias", "alibi_slopes", "sink", "key_lengths", "cu_seqlens_q", "cu_seqlens_k", "page_table",
-            "dropout_state")  # fmt: skip
-_NUMBERS = ("max_seqlen_q", "max_seqlen_k", "scale", "softcap", "dropout", "dropout_seed", "dropout_offset", "causal",
-            "top_left", "offset", "left", "right", "deterministic", "heads_first", "threads", "stream")  # fmt: skip
+_TENSORS = (
+    "bias",
+    "alibi_slopes",
+    "sink",
+    "key_lengths",
+    "cu_seqlens_q",
+    "cu_seqlens_k",
+    "page_table",
+    "dropout_state",
+)
+_NUMBERS = (
+    "max_seqlen_q",
+    "max_seqlen_k",
+    "scale",
+    "softcap",
+    "dropout",
+    "dropout_seed",
+    "dropout_offset",
+    "causal",
+    "top_left",
+    "offset",
+    "left",
+    "right",
+    "deterministic",
+    "heads_first",
+    "threads",
+    "stream",
+)
 
 
 def step(recorder, inputs, places, options) -> Attention:
-    """`inputs`: q, k, v; `places`: o and the LSE, or None; `options` as _options.pack() orders them."""
+    """`inputs`: q, k, v; `places`: o and the LSE, or None; `options` as _options.pack() orders
+    them."""
     given = dict(zip(_TENSORS + _NUMBERS, options))
     assert given["heads_first"] is options[_options.HEADS_FIRST]
     words = "forward" + _words(recorder.name, given)
@@ -47,7 +72,9 @@ def step(recorder, inputs, places, options) -> Attention:
         if given[lengths] is None and not pages:
             continue
         if longest is None:
-            raise TraceError(f"{recorder.name}: attention on packed tensors needs max_seqlen_{side}")
+            raise TraceError(
+                f"{recorder.name}: attention on packed tensors needs max_seqlen_{side}"
+            )
         numbers[f"max_seqlen_{side}"] = recorder.symbols.expression(longest)
     return Attention(words, tensors, numbers)
 
@@ -56,7 +83,8 @@ def _words(name: str, given: dict) -> str:
     for key in ("scale", "softcap", "dropout", "offset", "left", "right"):
         if isinstance(given[key], (torch.SymInt, torch.SymFloat)):
             raise TraceError(
-                f"{name}: attention: {key} = {given[key]} depends on the sizes; a program's attention has it fixed"
+                f"{name}: attention: {key} = {given[key]} depends on the sizes; a program's "
+                "attention has it fixed"
             )
     text = ""
     if given["causal"]:

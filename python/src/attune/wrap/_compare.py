@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from ._errors import TraceError
-from ._recording import Attention, Copy, Launch, View, DTYPES
+from ._recording import DTYPES, Attention, Copy, Descriptor, Launch, View
 
 
 def runs(name: str, a, b) -> None:
     """At two examples, both symbolic: the same steps, but for what autotuners chose."""
+
     def plain(run, value):
         if isinstance(value, View):
             numbers = (*value.shape, *value.strides, value.offset)
@@ -27,10 +28,13 @@ def runs(name: str, a, b) -> None:
 
 def at_sizes(name: str, symbolic, concrete, sizes: dict[str, int]) -> None:
     """What a symbolic run says of these sizes, and what a run at them did."""
+
     def plain(run, value):
         is_symbolic = run is symbolic
+
         def number(e):
             return symbolic.symbols.evaluate(e, sizes) if is_symbolic else int(e)
+
         if isinstance(value, View):
             shape, strides = [number(e) for e in value.shape], [number(e) for e in value.strides]
             strides = [0 if extent <= 1 else stride for extent, stride in zip(shape, strides)]
@@ -47,11 +51,14 @@ def at_sizes(name: str, symbolic, concrete, sizes: dict[str, int]) -> None:
     _steps(name, where, (symbolic, concrete), plain)
     for index, (a, b) in enumerate(zip(symbolic.recording.storages, concrete.recording.storages)):
         said, found = symbolic.symbols.evaluate(a.nbytes, sizes), int(b.nbytes)
-        if (a.role, a.dtype) != (b.role, b.dtype) or said != found or (
-            a.data is not None and a.data.shape != b.data.shape
+        if (
+            (a.role, a.dtype) != (b.role, b.dtype)
+            or said != found
+            or (a.data is not None and a.data.shape != b.data.shape)
         ):
             raise TraceError(
-                f"{name}: at {where} tensor {index} is {b.role} {DTYPES[b.dtype]} of {found} bytes, and the program says "
+                f"{name}: at {where} tensor {index} is {b.role} {DTYPES[b.dtype]} of {found} "
+                "bytes, and the program says "
                 f"{a.role} {DTYPES[a.dtype]} of {said}"
             )
 
@@ -63,31 +70,48 @@ def _steps(name: str, where: str, pair, plain) -> None:
         at = next((i for i, (a, b) in enumerate(zip(*kinds)) if a != b), min(len(k) for k in kinds))
         one, other = (k[at] if at < len(k) else "nothing" for k in kinds)
         raise TraceError(
-            f"{name}: its steps depend on the sizes: at {where}, step {at} is {other}, and {one} elsewhere. Trace a program for each"
+            f"{name}: its steps depend on the sizes: at {where}, step {at} is {other}, and {one} "
+            "elsewhere. Trace a program for each"
         )
     for at, (a, b) in enumerate(zip(first.steps, second.steps)):
         for (what, x), (_, y) in zip(_fields(a, b), _fields(b, a)):
             said, found = plain(pair[0], x), plain(pair[1], y)
             if said != found:
                 raise TraceError(
-                    f"{name}: step {at}, {_title(a)}: {what} is {_short(found)} at {where}, and the program would say {_short(said)}: it "
-                    "depends on the sizes in a way that was not seen (through int(), a cache, a list?)"
+                    f"{name}: step {at}, {_title(a)}: {what} is {_short(found)} at {where}, and "
+                    f"the program would say {_short(said)}: it "
+                    "depends on the sizes in a way that was not seen (through int(), a cache, a "
+                    "list?)"
                 )
-    for key in (first.outputs.keys() | second.outputs.keys()):
-        said, found = (r.outputs.get(key) and plain(run, r.outputs[key]) for r, run in zip((first, second), pair))
+    for key in first.outputs.keys() | second.outputs.keys():
+        said, found = (
+            r.outputs.get(key) and plain(run, r.outputs[key])
+            for r, run in zip((first, second), pair)
+        )
         if said != found:
-            raise TraceError(f"{name}: the output {key} is {_short(found)} at {where}, and the program would say {_short(said)}")
+            raise TraceError(
+                f"{name}: the output {key} is {_short(found)} at {where}, and the program would "
+                f"say {_short(said)}"
+            )
 
 
 def _title(step) -> str:
-    return f"kernel {step.function.__name__}" if isinstance(step, Launch) else type(step).__name__.lower()
+    return (
+        f"kernel {step.function.__name__}"
+        if isinstance(step, Launch)
+        else type(step).__name__.lower()
+    )
 
 
 def _fields(step, other) -> list[tuple[str, Any]]:
     """What has to be the same, with what it is called."""
     if isinstance(step, Launch):
         chosen = set(step.tuned) if step.tuned != other.tuned else set()
-        found = [(f"argument {k}", _address(v)) for k, v in step.arguments.items() if k not in chosen]
+        found = [
+            (f"argument {k}", _address(v)) for k, v in step.arguments.items() if k not in chosen
+        ]
+        found += [(f"argument {k}'s block", v.block) for k, v in step.arguments.items()
+                  if isinstance(v, Descriptor) and not chosen]  # fmt: skip
         if not chosen:
             found += [(f"grid[{axis}]", extent) for axis, extent in enumerate(step.grid)]
         return found + [(k, v) for k, v in sorted(step.options.items()) if k not in chosen]
@@ -100,8 +124,12 @@ def _fields(step, other) -> list[tuple[str, Any]]:
 
 
 def _address(value):
-    """Of a kernel's tensors only the address counts."""
-    return View(value.storage, value.dtype, [], [], value.offset) if isinstance(value, View) else value
+    """Of a kernel's tensors only the address counts, of descriptors all."""
+    if isinstance(value, Descriptor):
+        return value.view
+    return (
+        View(value.storage, value.dtype, [], [], value.offset) if isinstance(value, View) else value
+    )
 
 
 def _short(value) -> str:

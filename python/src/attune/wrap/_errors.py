@@ -2,5 +2,5 @@
 
 
 class TraceError(RuntimeError):
-    """A function does something that a program cannot say. The text names the kernel, the argument or
-    the operator, and what to do instead."""
+    """A function does something that a program cannot say. The text names the kernel, the argument
+    or the operator, and what to do instead."""

@@ -14,7 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from ._errors import TraceError
-from ._recording import DTYPES, Launch, Recording, View
+from ._recording import DTYPES, Descriptor, Launch, Recording, View
 from ._symbols import Symbols
 
 _MOST_I32 = (1 << 31) - 1
@@ -34,8 +34,9 @@ class Variant:
 
 
 class Specialization:
-    """Triton's rules, of one launch: integers that are 1 become constants, multiples of 16 and aligned pointers are
-    known as such (triton.runtime.jit; docs of @triton.jit, do_not_specialize)."""
+    """Triton's rules, of one launch: integers that are 1 become constants, multiples of 16 and
+    aligned pointers are known as such (triton.runtime.jit; docs of @triton.jit,
+    do_not_specialize)."""
 
     def __init__(self, launch: Launch, recording: Recording, symbols: Symbols, name: str):
         self.launch, self.recording, self.symbols, self.name = launch, recording, symbols, name
@@ -72,7 +73,14 @@ class Specialization:
         align = specialize and not parameter.do_not_specialize_on_alignment
         if isinstance(value, View):
             kind = _TRITON.get(DTYPES[value.dtype], DTYPES[value.dtype])
-            return declared or f"*{'k' if parameter.is_const else ''}{kind}", None, align and self._aligned(value)
+            return (
+                declared or f"*{'k' if parameter.is_const else ''}{kind}",
+                None,
+                align and self._aligned(value),
+            )
+        if isinstance(value, Descriptor):
+            kind = DTYPES[value.view.dtype]
+            return f"tensordesc<{_TRITON.get(kind, kind)}{value.block}>", None, False
         if isinstance(value, bool):
             return declared or "i1", None, False
         if isinstance(value, (float, torch.SymFloat)):
@@ -96,7 +104,8 @@ class Specialization:
         return declared or kind, None, align and by16
 
     def _aligned(self, view: View) -> bool:
-        """Whether its address is a multiple of 16, as it is if the storage's is what it is declared to be."""
+        """Whether its address is a multiple of 16, as it is if the storage's is what it is
+        declared to be."""
         if self.recording.storages[view.storage].alignment % 16 != 0:
             return False
         return self.symbols.divisor(view.offset * view.dtype.itemsize) % 16 == 0
@@ -123,15 +132,22 @@ def compile_variant(name: str, function, variant: Variant, arch: int) -> Compile
     known = inspect.signature(type(backend.parse_options({}))).parameters
     for key, value in variant.options:
         if key not in known:
-            raise TraceError(f"{name}: kernel {function.__name__} has no parameter and Triton no option {key} = {value!r}")
+            raise TraceError(
+                f"{name}: kernel {function.__name__} has no parameter and Triton no option {key} "
+                f"= {value!r}"
+            )
     try:
         options = backend.parse_options(dict(variant.options))
         kernel = triton.compile(source, target=target, options=options.__dict__)
     except Exception as error:
         raise TraceError(
-            f"{name}: kernel {function.__name__} does not compile for sm_{arch} with {dict(variant.types)}: {error}"
+            f"{name}: kernel {function.__name__} does not compile for sm_{arch} with "
+            f"{dict(variant.types)}: {error}"
         ) from error
-    metadata = {**kernel.metadata._asdict(), "target": dataclasses.asdict(target) if dataclasses.is_dataclass(target) else vars(target)}
+    metadata = {
+        **kernel.metadata._asdict(),
+        "target": dataclasses.asdict(target) if dataclasses.is_dataclass(target) else vars(target),
+    }
     # Paths of this machine say nothing about the kernel.
     for key in ("extern_libs", "hash", "ir_override", "instrumentation_mode"):
         metadata.pop(key, None)

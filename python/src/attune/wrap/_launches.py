@@ -1,5 +1,5 @@
-"""Triton's launches while a function is traced: each `kernel[grid](...)` of the tracing thread is written
-down and not launched. Launches of other threads go on."""
+"""Triton's launches while a function is traced: each `kernel[grid](...)` of the tracing thread is
+written down and not launched. Launches of other threads go on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 import triton
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ._errors import TraceError
-from ._recording import Launch
 from ._recorder import Recorder
+from ._recording import Descriptor, Launch, View
 
 _tracing = threading.RLock()
 _of_thread = threading.local()
@@ -31,6 +32,10 @@ class Launches:
 
     def launch(self, function: JITFunction, args, grid, options: dict[str, Any]):
         name = self._name(function)
+        if function.is_gluon():
+            raise TraceError(
+                f"{name} is written in Gluon; only kernels of @triton.jit are recorded"
+            )
         for hook in function.pre_run_hooks:
             hook(*args, **options)
         names = set(function.arg_names)
@@ -45,7 +50,9 @@ class Launches:
         grid = [_plain(extent) for extent in grid]
         for extent in grid:
             if not isinstance(extent, (int, torch.SymInt)):
-                raise TraceError(f"{name}: its grid {grid} has {extent!r}, which is no whole number")
+                raise TraceError(
+                    f"{name}: its grid {grid} has {extent!r}, which is no whole number"
+                )
         arguments = {
             parameter.name: self._argument(name, parameter, _plain(value))
             for parameter, value in zip(function.params, bound.arguments.values())
@@ -64,22 +71,35 @@ class Launches:
             if parameter.is_constexpr:
                 raise TraceError(f"{where} is a tensor, and the kernel declares a constexpr")
             return self.recorder.view(value)
-        if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        if isinstance(value, (torch.SymInt, torch.SymFloat)):
             if parameter.is_constexpr:
                 raise TraceError(
-                    f"{where} is a constexpr and depends on the sizes: {value}. The kernel is compiled for one value: make "
+                    f"{where} is a constexpr and depends on the sizes: {value}. The kernel is "
+                    "compiled for one value: make "
                     "it an ordinary parameter, or leave the size out of `shapes`"
                 )
-            if isinstance(value, torch.SymFloat) and self.recorder.symbols.scalar_name(value) is None:
+            if (
+                isinstance(value, torch.SymFloat)
+                and self.recorder.symbols.scalar_name(value) is None
+            ):
                 raise TraceError(
-                    f"{where} is {value}, computed from sizes or scalars; a program passes floats on as they come"
+                    f"{where} is {value}, computed from sizes or scalars; a program passes floats "
+                    "on as they come"
                 )
-            if isinstance(value, torch.SymBool):
-                raise TraceError(f"{where} is {value}, a condition over sizes: pass an integer")
             return value
+        if isinstance(value, TensorDescriptor):
+            return self._descriptor(where, value)
         if value is None or parameter.is_constexpr or isinstance(value, (bool, int, float)):
             return value
         raise TraceError(f"{where} is {type(value).__name__}, which a program has no way to pass")
+
+    def _descriptor(self, where: str, value: TensorDescriptor) -> Descriptor:
+        if value.padding != "zero":
+            raise TraceError(f"{where} is padded with {value.padding}; a program pads with zero")
+        base, recorder = self.recorder.view(value.base), self.recorder
+        shape, strides = recorder.numbers(value.shape), recorder.numbers(value.strides)
+        view = View(base.storage, base.dtype, shape, strides, base.offset)
+        return Descriptor(view, [int(extent) for extent in value.block_shape])
 
     def choose(self, tuner: Autotuner, args, options: dict[str, Any]) -> Any:
         """The configuration that an autotuner has found for such arguments."""
@@ -93,10 +113,13 @@ class Launches:
         found = tuner.configs[0] if len(tuner.configs) == 1 else tuner.cache.get(tuple(key))
         if found is None and self._must_be_tuned:
             raise TraceError(
-                f"{self._name(tuner.base_fn)} was not tuned for {dict(zip(tuner.keys, key))} by the run before"
+                f"{self._name(tuner.base_fn)} was not tuned for {dict(zip(tuner.keys, key))} by "
+                "the run before"
             )
         if found is None:
-            tuner.nargs = {k: self.recorder.symbols.at_example(v) for k, v in zip(tuner.arg_names, args)}
+            tuner.nargs = {
+                k: self.recorder.symbols.at_example(v) for k, v in zip(tuner.arg_names, args)
+            }
             found = tuner.prune_configs(options)[0]
         return found
 
@@ -115,7 +138,15 @@ class Launches:
 
 
 def _plain(value):
-    return value.value if isinstance(value, triton.language.constexpr) else value
+    """Without Triton's wrapping; a condition over sizes as the truth that it is at all of them, or
+    that is found not to be one in the end."""
+    if isinstance(value, triton.language.constexpr):
+        value = value.value
+    if isinstance(value, torch.SymBool):
+        return bool(value)
+    if isinstance(value, torch.SymInt) and value.node.expr.is_Integer:
+        return int(value.node.expr)
+    return value
 
 
 @contextlib.contextmanager

@@ -18,8 +18,8 @@ class Program:
     json: the program, as docs/wrap.md describes it, with file names relative to its folder
     kernels: Triton's metadata and machine code by file name, without the ending
     constants: by name
-    recording: "case/name" of inputs, scalars and outputs of real runs, for `attune wrap --check`; empty where the
-        function could not run
+    recording: "case/name" of inputs, scalars and outputs of real runs, for `attune wrap --check`;
+        empty where the function could not run
     """
 
     json: dict
@@ -32,8 +32,9 @@ class Program:
         return self.json["name"]
 
     def save(self, folder: str | pathlib.Path) -> pathlib.Path:
-        """Writes NAME.json, its kernels, constants and recording into a folder, which is made; returns the
-        path of NAME.json. `attune wrap NAME.json -o DIR --check NAME.recording.safetensors` goes on from there."""
+        """Writes NAME.json, its kernels, constants and recording into a folder, which is made;
+        returns the path of NAME.json. `attune wrap NAME.json -o DIR --check
+        NAME.recording.safetensors` goes on from there."""
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for stem, (metadata, cubin) in self.kernels.items():
@@ -52,7 +53,9 @@ class Program:
         parts = []
         for key, value in self.json.items():
             if isinstance(value, dict) and value:
-                lines = [f"    {json.dumps(name)}: {json.dumps(what)}" for name, what in value.items()]
+                lines = [
+                    f"    {json.dumps(name)}: {json.dumps(what)}" for name, what in value.items()
+                ]
                 parts.append(f"  {json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n  }")
             elif isinstance(value, list) and value:
                 lines = [f"    {json.dumps(what)}" for what in value]

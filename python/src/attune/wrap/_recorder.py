@@ -1,5 +1,5 @@
-"""Watches PyTorch while a function runs on tensors without data: allocations and views are followed,
-copies and fills become steps, and what PyTorch would compute is refused."""
+"""Watches PyTorch while a function runs on tensors without data: allocations and views are
+followed, copies and fills become steps, and what PyTorch would compute is refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Recorder(TorchDispatchMode):
 
     # ---- Tensors ------------------------------------------------------------------------------
 
-    def _numbers(self, values) -> list[sympy.Expr]:
+    def numbers(self, values) -> list[sympy.Expr]:
         # A stride may be Max(1, S); where S is 0 it does not matter.
         return [_without_max(self.symbols.expression(v)) for v in values]
 
@@ -55,10 +55,13 @@ class Recorder(TorchDispatchMode):
 
     def _add(self, tensor: torch.Tensor, role: str, **fields) -> int:
         """A storage, of which this is the first tensor that was seen."""
-        shape, strides = self._numbers(tensor.shape), self._numbers(tensor.stride())
-        order = sorted(range(len(shape)), key=lambda a: -self.symbols.evaluate(strides[a], self.symbols.example))
+        shape, strides = self.numbers(tensor.shape), self.numbers(tensor.stride())
+        order = sorted(
+            range(len(shape)),
+            key=lambda a: -self.symbols.evaluate(strides[a], self.symbols.example),
+        )
         size = sympy.Integer(tensor.element_size())
-        nbytes = self._numbers([tensor.untyped_storage().nbytes()])[0]
+        nbytes = self.numbers([tensor.untyped_storage().nbytes()])[0]
         if role != "input":
             permuted = [shape[a] for a in order]
             whole = sympy.expand(sympy.prod(shape) * size - nbytes) == 0
@@ -75,9 +78,11 @@ class Recorder(TorchDispatchMode):
         return index
 
     def add_input(self, name: str, tensor: torch.Tensor, alignment: int) -> None:
-        shape, strides = self._numbers(tensor.shape), self._numbers(tensor.stride())
+        shape, strides = self.numbers(tensor.shape), self.numbers(tensor.stride())
         plain = is_row_major(shape, strides)
-        self._add(tensor, "input", name=name, alignment=alignment, strides=None if plain else strides)
+        self._add(
+            tensor, "input", name=name, alignment=alignment, strides=None if plain else strides
+        )
 
     def _constant(self, tensor: torch.Tensor) -> int:
         with unset_fake_temporarily():
@@ -98,11 +103,12 @@ class Recorder(TorchDispatchMode):
         dtype = self._dtype(tensor)
         if dtype.itemsize != storage.dtype.itemsize:
             raise TraceError(
-                f"{self.name}: {list(tensor.shape)} is a view as {dtype} of {storage.dtype}, whose elements have "
+                f"{self.name}: {list(tensor.shape)} is a view as {dtype} of {storage.dtype}, "
+                "whose elements have "
                 "another size: a program has no such view"
             )
-        shape, strides = self._numbers(tensor.shape), self._numbers(tensor.stride())
-        return View(index, dtype, shape, strides, self._numbers([tensor.storage_offset()])[0])
+        shape, strides = self.numbers(tensor.shape), self.numbers(tensor.stride())
+        return View(index, dtype, shape, strides, self.numbers([tensor.storage_offset()])[0])
 
     # ---- Steps --------------------------------------------------------------------------------
 
@@ -117,16 +123,23 @@ class Recorder(TorchDispatchMode):
 
     def _fill(self, tensor, value, by: str) -> None:
         if isinstance(value, (torch.SymInt, torch.SymFloat, torch.Tensor)):
-            raise TraceError(f"{self.name}: {by}: {value} depends on the sizes or on tensors; a program fills with numbers")
+            raise TraceError(
+                f"{self.name}: {by}: {value} depends on the sizes or on tensors; a program fills "
+                "with numbers"
+            )
         view = self.writable(self.view(tensor), by)
         if not is_row_major(view.shape, view.strides):
-            raise TraceError(f"{self.name}: {by} fills a tensor with gaps, strides {view.strides}; a program fills whole ones")
+            raise TraceError(
+                f"{self.name}: {by} fills a tensor with gaps, strides {view.strides}; a program "
+                "fills whole ones"
+            )
         self.recording.steps.append(Fill(view, float(value)))
 
     def _copy(self, source, target, by: str) -> None:
         if not isinstance(source, torch.Tensor) or source.dtype != target.dtype:
             raise TraceError(
-                f"{self.name}: {by} converts to {target.dtype}; a program copies without: convert in a kernel"
+                f"{self.name}: {by} converts to {target.dtype}; a program copies without: convert "
+                "in a kernel"
             )
         if source.shape != target.shape:
             source = source.expand(target.shape)
@@ -135,7 +148,8 @@ class Recorder(TorchDispatchMode):
             if view.shape and view.strides[-1] != 1 and view.shape[-1] != 1:
                 raise TraceError(
                     f"{self.name}: {by} copies between strides {list(source.stride())} and "
-                    f"{list(target.stride())}; a program copies rows of neighbours: do it in a kernel"
+                    f"{list(target.stride())}; a program copies rows of neighbours: do it in a "
+                    "kernel"
                 )
         self.recording.steps.append(Copy(a, b))
 
@@ -143,12 +157,20 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if func.namespace == "attune":
             return self._attention(func, args, kwargs)
-        tensors = [t for t in pytree.arg_tree_leaves(*args, **kwargs) if isinstance(t, torch.Tensor)]
+        tensors = [
+            t for t in pytree.arg_tree_leaves(*args, **kwargs) if isinstance(t, torch.Tensor)
+        ]
         packet, name = func.overloadpacket, str(func)
         fresh = packet in _ALLOCATIONS or packet in _ZEROS or packet in _ONES or packet in _FULL
         if packet in _READS_DATA and any(isinstance(t, FakeTensor) for t in tensors):
-            raise TraceError(f"{self.name}: {name} reads a tensor's values, which a program cannot branch on")
-        if not fresh and not any(isinstance(t, FakeTensor) for t in tensors) and func.namespace == "aten":
+            raise TraceError(
+                f"{self.name}: {name} reads a tensor's values, which a program cannot branch on"
+            )
+        if (
+            not fresh
+            and not any(isinstance(t, FakeTensor) for t in tensors)
+            and func.namespace == "aten"
+        ):
             return self._of_constants(func, args, kwargs)
         if packet in (aten.fill_, aten.zero_):
             self._fill(args[0], args[1] if packet is aten.fill_ else 0.0, name)
@@ -181,7 +203,8 @@ class Recorder(TorchDispatchMode):
     def _refused(self, operator: str, tensors) -> TraceError:
         of = ", ".join(f"{DTYPES.get(t.dtype, t.dtype)}{list(t.shape)}" for t in tensors)
         return TraceError(
-            f"{self.name}: PyTorch would compute {operator}({of}), and a program has no PyTorch: compute it in a "
+            f"{self.name}: PyTorch would compute {operator}({of}), and a program has no PyTorch: "
+            "compute it in a "
             "kernel, or before tracing if it depends on no input"
         )
 
@@ -190,17 +213,26 @@ class Recorder(TorchDispatchMode):
         leaves = pytree.arg_tree_leaves(*args, **kwargs)
         if any(isinstance(leaf, (torch.SymInt, torch.SymFloat)) for leaf in leaves):
             raise TraceError(
-                f"{self.name}: {func} makes a tensor whose values or shape depend on the sizes: make it in a kernel, "
+                f"{self.name}: {func} makes a tensor whose values or shape depend on the sizes: "
+                "make it in a kernel, "
                 "or give it as an input"
             )
         if func._schema.is_mutable:
             raise TraceError(f"{self.name}: {func} writes to a constant; do so before tracing")
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise TraceError(
+                f"{self.name}: {func} draws random numbers, which a program would keep: give them "
+                "as an input"
+            )
         with unset_fake_temporarily():
             return func(*args, **kwargs)
 
     def _attention(self, func, args, kwargs):
         if func.overloadpacket not in (torch.ops.attune.attention, torch.ops.attune.attention_out):
-            raise TraceError(f"{self.name}: {func} is recorded by no program: trace the forward pass, without gradients")
+            raise TraceError(
+                f"{self.name}: {func} is recorded by no program: trace the forward pass, without "
+                "gradients"
+            )
         result = func(*args, **kwargs)
         if result is not None:
             for tensor in result:

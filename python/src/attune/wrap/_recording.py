@@ -1,4 +1,5 @@
-"""What a run of the function did: storages, views of them, and steps in order. Plain data; numbers are sympy's."""
+"""What a run of the function did: storages, views of them, and steps in order. Plain data; numbers
+are sympy's."""
 
 from __future__ import annotations
 
@@ -55,9 +56,17 @@ class View:
 
 
 @dataclasses.dataclass
+class Descriptor:
+    """Triton's TensorDescriptor: a tensor that a kernel reads and writes in blocks."""
+
+    view: View
+    block: list[int]
+
+
+@dataclasses.dataclass
 class Launch:
     function: Any  # triton's JITFunction
-    arguments: dict[str, Any]  # View, SymInt, SymFloat, or plain, in order
+    arguments: dict[str, Any]  # View, Descriptor, SymInt, SymFloat, or plain, in order
     options: dict[str, Any]  # num_warps and so on
     grid: list[Any]
     tuned: dict[str, Any]  # the arguments and options that an autotuner chose

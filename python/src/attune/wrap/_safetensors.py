@@ -1,4 +1,5 @@
-"""Writing .safetensors: 8 bytes of length, a header in JSON, data (https://github.com/huggingface/safetensors)."""
+"""Writing .safetensors: 8 bytes of length, a header in JSON, data
+(https://github.com/huggingface/safetensors)."""
 
 from __future__ import annotations
 
@@ -8,10 +9,23 @@ import struct
 
 import torch
 
-_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64", torch.bool: "BOOL",
-          torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64", torch.uint8: "U8",
-          torch.uint16: "U16", torch.uint32: "U32", torch.uint64: "U64", torch.float8_e4m3fn: "F8_E4M3",
-          torch.float8_e5m2: "F8_E5M2"}  # fmt: skip
+_NAMES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float64: "F64",
+    torch.bool: "BOOL",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.uint8: "U8",
+    torch.uint16: "U16",
+    torch.uint32: "U32",
+    torch.uint64: "U64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
 
 
 def write(path: pathlib.Path, tensors: dict[str, torch.Tensor]) -> None:

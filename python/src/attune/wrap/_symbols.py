@@ -1,4 +1,5 @@
-"""Sizes that a program keeps open: PyTorch's symbolic integers inside, `attune wrap`'s expressions outside."""
+"""Sizes that a program keeps open: PyTorch's symbolic integers inside, `attune wrap`'s expressions
+outside."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ _MOST_COMBINATIONS = 1 << 24
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """The values that a size of a program may have: from min to max, and multiples of multiple_of."""
+    """The values that a size of a program may have: from min to max, and multiples of
+    multiple_of."""
 
     min: int = 1
     max: int = 1 << 20
@@ -113,7 +115,10 @@ class Symbols:
 
     def bounds(self, expression: sympy.Expr) -> tuple[int, int]:
         ranges = {
-            symbol: ValueRanges(0, self.sizes[name].most_units)
+            symbol: ValueRanges(
+                -(-self.sizes[name].min // self.sizes[name].multiple_of),
+                self.sizes[name].most_units,
+            )
             for symbol, name in self._names.items()
         }
         found = bound_sympy(expression, ranges)
@@ -153,8 +158,10 @@ class Symbols:
             line = f" ({str(where).strip()})" if where else ""
             sizes = ", ".join(f"{n} = {v}" for n, v in self.example.items())
             raise TraceError(
-                f"{what}: its course depends on the sizes: {held} held at {sizes}{line}, but not at every size "
-                "in their ranges. Narrow them by `sizes` (min, max, multiple_of), or trace a program for each case"
+                f"{what}: its course depends on the sizes: {held} held at {sizes}{line}, but not "
+                "at every size "
+                "in their ranges. Narrow them by `sizes` (min, max, multiple_of), or trace a "
+                "program for each case"
             )
 
     def _always(self, condition) -> bool:
@@ -173,9 +180,7 @@ class Symbols:
             return False
         grids = numpy.meshgrid(*axes, indexing="ij", sparse=True)
         names_of = dict(zip(names, grids))
-        names_of.update(
-            ceildiv=lambda a, b: -(-a // b), min=numpy.minimum, max=numpy.maximum
-        )
+        names_of.update(ceildiv=lambda a, b: -(-a // b), min=numpy.minimum, max=numpy.maximum)
         with numpy.errstate(divide="ignore"):
             return bool(numpy.all(eval(text, {"__builtins__": {}}, names_of)))
 
@@ -242,7 +247,11 @@ class _Printer:
         for term in sorted(terms, key=lambda t: bool(t.as_coeff_Mul()[0] < 0)):
             negative = term.as_coeff_Mul()[0] < 0
             part = self._product(1, [-term]) if negative else self.text(term)
-            text += f"{' - ' if text else '0 - '}{part}" if negative else f"{' + ' if text else ''}{part}"
+            text += (
+                f"{' - ' if text else '0 - '}{part}"
+                if negative
+                else f"{' + ' if text else ''}{part}"
+            )
         return text
 
     def _product(self, coefficient: int, factors: list) -> str:
@@ -265,7 +274,8 @@ class _Printer:
                 coefficient //= unit
                 texts.append(name)
             else:
-                texts.append(f"({name} // {unit})")
+                alone = len(bases) == 1 and coefficient == 1
+                texts.append(f"{name} // {unit}" if alone else f"({name} // {unit})")
         if coefficient != 1 or not texts:
             texts.append(str(coefficient) if coefficient >= 0 else f"(0 - {-coefficient})")
         return " * ".join(texts)

@@ -10,14 +10,16 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from . import _compare
+from ._configurations import Run
 from ._errors import TraceError
+from ._example import Example
 from ._kernels import identifier
 from ._launches import Launches, taking
 from ._program import Program
 from ._recorder import Recorder
 from ._recording import Launch
 from ._symbols import Size, Symbols
-from ._writer import Run, Writer
+from ._writer import Writer
 
 
 def trace(
@@ -32,36 +34,44 @@ def trace(
 ) -> Program:
     """Records what `function(**inputs, **constants)` launches as a program for `attune wrap`.
 
-    The function launches Triton kernels (`kernel[grid](...)`, also autotuned or with heuristics), calls
-    attune.attention or attune.compat, allocates with torch.empty and its like, and takes views; copies and fills become
-    steps too. Whatever else PyTorch would compute is refused by name, unless it depends on no input. It returns
-    a tensor, or a tuple or dict of them: the program's outputs, "out", "out0", "out1" ... or the dict's keys.
+    The function launches Triton kernels (`kernel[grid](...)`, also autotuned or with heuristics),
+    calls attune.attention or attune.compat, allocates with torch.empty and its like, and takes
+    views; copies and fills become steps too. Whatever else PyTorch would compute is refused by
+    name, unless it depends on no input. It returns a tensor, or a tuple or dict of them: the
+    program's outputs, "out", "out0", "out1" ... or the dict's keys.
 
-    On a GPU the function first runs as it is: autotuners tune, and what comes out is kept for `attune wrap --check`
-    (on the CPU too, where it launches no kernel). Then it
-    runs on tensors without data whose sizes are symbols; grids and integer arguments become expressions
-    over them. At last it runs at other sizes, the least and the largest among them, as plain numbers, and every launch has to be what
-    the program says. A course that depends on the sizes is an error.
+    On a GPU the function first runs as it is: autotuners tune, and what comes out is kept for
+    `attune wrap --check` (on the CPU too, where it launches no kernel). Then it runs on tensors
+    without data whose sizes are symbols; grids and integer arguments become expressions over them.
+    At last it runs at other sizes, the least and the largest among them, as plain numbers, and
+    every launch has to be what the program says. A course that depends on the sizes is an error.
 
     Arguments:
-        inputs: the program's inputs with an example of each: a tensor, or an int or float that calls bring. Several
-            examples, in a list, make the program choose between what was tuned or specialised for each
-        shapes: which sizes are open, by input: {"x": ("B", "S", None)}, None where the example's size is fixed
+        inputs: the program's inputs with an example of each: a tensor, or an int or float that
+            calls bring. Several examples, in a list, make the program choose between what was
+            tuned or specialised for each
+        shapes: which sizes are open, by input: {"x": ("B", "S", None)}, None where the
+            example's size is fixed
         sizes: their ranges: {"S": Size(max=8192)}; else 1 to 2^20. Also of integer inputs
-        constants: the other arguments. Tensors that are no inputs become constants of the program, these with their
-            names, those of a torch.nn.Module with theirs
+        constants: the other arguments. Tensors that are no inputs become constants of the program,
+            these with their names, those of a torch.nn.Module with theirs
         name: of the program; else the function's
-        archs: what kernels are compiled for, ["sm_80", "sm_90"]; else the GPU that is here. Where there is none, autotuned
-            kernels get their first configuration
+        archs: what kernels are compiled for, ["sm_80", "sm_90"]; else the GPU that is here. Where
+            there is none, autotuned kernels get their first configuration
 
-    Errors: TraceError, which names the kernel and the argument, or PyTorch's operator; ValueError (inputs, shapes,
-    sizes). Other threads may launch meanwhile; one trace runs at a time.
+    Errors: TraceError, which names the kernel and the argument, or PyTorch's operator; ValueError
+    (inputs, shapes, sizes). Other threads may launch meanwhile; one trace runs at a time.
     """
-    examples = [Example(given, shapes or {}, sizes or {}) for given in (inputs if isinstance(inputs, list) else [inputs])]
+    examples = [
+        Example(given, shapes or {}, sizes or {})
+        for given in (inputs if isinstance(inputs, list) else [inputs])
+    ]
     name = identifier(name or getattr(function, "__name__", type(function).__name__))
     for example in examples[1:]:
         if example.kinds() != examples[0].kinds():
-            raise ValueError(f"the examples are of unlike inputs: {examples[0].kinds()} and {example.kinds()}")
+            raise ValueError(
+                f"the examples are of unlike inputs: {examples[0].kinds()} and {example.kinds()}"
+            )
     tracer = _Tracer(function, name, constants or {}, examples)
     on_gpu = torch.cuda.is_available() and examples[0].on_gpu()
     if on_gpu:
@@ -73,7 +83,9 @@ def trace(
         tracer.verify(run, example)
     if not on_gpu and not any(isinstance(step, Launch) for step in runs[0].recording.steps):
         tracer.run_for_real()
-    writer = Writer(name, runs, examples[0].scalars(), lambda: _numbers(archs), tracer.constant_names())
+    writer = Writer(
+        name, runs, examples[0].scalars(), lambda: _numbers(archs), tracer.constant_names()
+    )
     program = writer.write()
     program.recording = tracer.recording
     return program
@@ -88,57 +100,14 @@ def _numbers(archs: list[str] | None) -> list[int]:
     return [major * 10 + minor]
 
 
-class Example:
-    """Inputs of a call, and the sizes that they have."""
-
-    def __init__(self, inputs: dict[str, Any], shapes: dict[str, tuple], sizes: dict[str, Size]):
-        self.inputs, self.shapes = inputs, shapes
-        self.values: dict[str, int] = {}
-        self.sizes: dict[str, Size] = {}
-        for name in shapes:
-            if not isinstance(inputs.get(name), torch.Tensor):
-                raise ValueError(f"shapes has {name!r}, which is no tensor among the inputs {list(inputs)}")
-        for name, value in inputs.items():
-            if isinstance(value, bool) or not isinstance(value, (torch.Tensor, int, float)):
-                raise ValueError(f"the input {name} is {value!r}; tensors, ints and floats are inputs, all else goes into constants")
-            if isinstance(value, int):
-                self._size(name, value, f"the input {name}", sizes)
-            if not isinstance(value, torch.Tensor):
-                continue
-            shape = shapes.get(name, (None,) * value.dim())
-            if len(shape) != value.dim():
-                raise ValueError(f"shapes[{name!r}] = {shape} is of {len(shape)} dimensions, and the example has {list(value.shape)}")
-            for axis, (word, extent) in enumerate(zip(shape, value.shape)):
-                if isinstance(word, int) and word != extent:
-                    raise ValueError(f"shapes[{name!r}][{axis}] is {word}, and the example has {extent}")
-                if isinstance(word, str):
-                    self._size(word, extent, f"{name}'s dimension {axis}", sizes)
-        for name in sizes:
-            if name not in self.sizes:
-                raise ValueError(f"sizes has {name!r}, which is in no input's shape; known: {list(self.sizes)}")
-
-    def _size(self, name: str, value: int, what: str, sizes: dict[str, Size]) -> None:
-        if not name.isidentifier():
-            raise ValueError(f"{what}: {name!r} is no name of a size")
-        size = self.sizes.setdefault(name, sizes.get(name, Size()))
-        if self.values.setdefault(name, value) != value:
-            raise ValueError(f"{what} is {value}, and {name} is {self.values[name]} elsewhere")
-        if not size.holds(value):
-            raise ValueError(f"{what} is {value}, which is not in {name}'s range, {size}")
-
-    def kinds(self) -> dict[str, str]:
-        return {n: f"{v.dtype}[{v.dim()}]" if isinstance(v, torch.Tensor) else type(v).__name__ for n, v in self.inputs.items()}
-
-    def scalars(self) -> dict[str, Any]:
-        return {n: v for n, v in self.inputs.items() if not isinstance(v, torch.Tensor)}
-
-    def on_gpu(self) -> bool:
-        return all(v.is_cuda for v in self.inputs.values() if isinstance(v, torch.Tensor))
-
-
 class _Tracer:
     def __init__(self, function, name: str, constants: dict[str, Any], examples: list[Example]):
-        self.function, self.name, self.constants, self.examples = function, name, constants, examples
+        self.function, self.name, self.constants, self.examples = (
+            function,
+            name,
+            constants,
+            examples,
+        )
         self.recording: dict[str, torch.Tensor] = {}
         self.ran = False
 
@@ -158,25 +127,39 @@ class _Tracer:
             returned = {"out": returned}
         elif isinstance(returned, (tuple, list)):
             returned = {f"out{i}": tensor for i, tensor in enumerate(returned)}
-        if not isinstance(returned, dict) or not returned or not all(isinstance(t, torch.Tensor) for t in returned.values()):
-            raise TraceError(f"{self.name} returned {returned!r}; a tensor, or a tuple or dict of them, was expected")
+        if (
+            not isinstance(returned, dict)
+            or not returned
+            or not all(isinstance(t, torch.Tensor) for t in returned.values())
+        ):
+            raise TraceError(
+                f"{self.name} returned {returned!r}; a tensor, or a tuple or dict of them, was "
+                "expected"
+            )
         taken = set(self.examples[0].inputs) | set(self.examples[0].sizes)
         if both := taken & set(returned):
-            raise TraceError(f"{self.name}: {both.pop()} is the name of an output and of an input or a size")
+            raise TraceError(
+                f"{self.name}: {both.pop()} is the name of an output and of an input or a size"
+            )
         return returned
 
     def run_for_real(self) -> None:
         """At each example, so that autotuners have tuned; with what came out for --check."""
         for number, example in enumerate(self.examples):
             case = f"example{number}"
-            given = {**self._named(), **{n: v for n, v in example.inputs.items() if isinstance(v, torch.Tensor)}}
+            given = {
+                **self._named(),
+                **{n: v for n, v in example.inputs.items() if isinstance(v, torch.Tensor)},
+            }
             before = {name: tensor.detach().clone() for name, tensor in given.items()}
             with torch.no_grad():
                 outputs = self._outputs(self.function(**example.inputs, **self.constants))
             for name, tensor in given.items():
                 if not torch.equal(_bytes(tensor), _bytes(before[name])):
                     what = "input" if name in example.inputs else "constant"
-                    raise TraceError(f"{self.name} writes to its {what} {name}; a program leaves those alone")
+                    raise TraceError(
+                        f"{self.name} writes to its {what} {name}; a program leaves those alone"
+                    )
             for name, value in example.inputs.items():
                 if not isinstance(value, torch.Tensor):
                     dtype = torch.float32 if isinstance(value, float) else torch.int64
@@ -202,7 +185,8 @@ class _Tracer:
             except Exception as error:
                 where = _line(error, self.function)
                 raise TraceError(
-                    f"{self.name} fails{where} on tensors without data, sizes {values}: {type(error).__name__}: {error}"
+                    f"{self.name} fails{where} on tensors without data, sizes {values}: "
+                    f"{type(error).__name__}: {error}"
                 ) from error
             for name, tensor in self._outputs(returned).items():
                 recorder.recording.outputs[name] = recorder.view(tensor)
@@ -216,14 +200,20 @@ class _Tracer:
         if isinstance(value, float):
             return symbols.scalar(name, value)
         words = example.shapes.get(name, (None,) * value.dim())
-        shape = [symbols.number(w) if isinstance(w, str) else extent for w, extent in zip(words, value.shape)]
+        shape = [
+            symbols.number(w) if isinstance(w, str) else extent
+            for w, extent in zip(words, value.shape)
+        ]
         order = sorted(range(value.dim()), key=lambda axis: (-value.stride(axis), axis))
         strides, step = [0] * value.dim(), 1
         for axis in reversed(order):
             strides[axis] = step
             step = step * shape[axis]
         if not _dense(value, order):
-            raise ValueError(f"the input {name} has gaps, strides {list(value.stride())}; give a contiguous example")
+            raise ValueError(
+                f"the input {name} has gaps, strides {list(value.stride())}; give a contiguous "
+                "example"
+            )
         tensor = torch.empty_strided(shape, strides, dtype=value.dtype, device=value.device)
         address = value.data_ptr()
         recorder.add_input(name, tensor, min(16, address & -address) if address else 16)
@@ -231,24 +221,32 @@ class _Tracer:
 
     def verify(self, run: Run, example: Example) -> None:
         """The program says, at other sizes, what the function does there."""
-        tuned = [step.tuned for step in run.recording.steps if isinstance(step, Launch) and step.tuned]
+        tuned = [
+            step.tuned for step in run.recording.steps if isinstance(step, Launch) and step.tuned
+        ]
         for values in _others(example):
             plain = self.run(example, values, symbolic=False, tuned=tuned)
             _compare.at_sizes(self.name, run, plain, values)
 
 
 def _others(example: Example) -> list[dict[str, int]]:
-    """Sizes that are not the example's: least, largest, odd ones between, and each one least by itself."""
-    def value(size: Size, part: float) -> int:
-        m = size.multiple_of
-        least = max(size.min, m)
-        return min(max(int(least + (size.max - least) * part) // m * m, -(-least // m) * m), size.max // m * m)
+    """Sizes that are not the example's: least, largest, odd ones between, and each one least by
+    itself."""
 
-    found = [{name: value(size, part) for name, size in example.sizes.items()} for part in (0, 1, 0.37, 0.0137)]
-    found += [{**example.values, name: value(size, 0)} for name, size in example.sizes.items()]
-    found += [{name: min(v + size.multiple_of, value(size, 1)) for (name, size), v in
-               zip(example.sizes.items(), example.values.values())}, example.values]  # fmt: skip
-    return [dict(items) for items in dict.fromkeys(tuple(sizes.items()) for sizes in found)]
+    def value(name: str, part: float) -> int:
+        size = example.sizes[name]
+        # PyTorch's views of tensors without elements are ambiguous; numbers may well be 0.
+        least = size.min if name in example.inputs else max(size.min, 1)
+        lowest, highest = -(-least // size.multiple_of), size.most_units
+        return int(lowest + (highest - lowest) * part) * size.multiple_of
+
+    found = [{name: value(name, part) for name in example.sizes} for part in (0, 1, 0.37, 0.0137)]
+    found += [{**example.values, name: value(name, 0)} for name in example.sizes]
+    found.append(
+        {n: min(v + example.sizes[n].multiple_of, value(n, 1)) for n, v in example.values.items()}
+    )
+    found.append(example.values)
+    return [dict(items) for items in dict.fromkeys(tuple(sorted(sizes.items())) for sizes in found)]
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:

@@ -2,74 +2,80 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from ._configurations import Configurations, Run
 from ._errors import TraceError
-from ._kernels import Specialization, Variant, compile_variant, identifier
+from ._kernels import identifier
 from ._program import Program
 from ._recording import (
     DTYPES,
     Attention,
     Copy,
+    Descriptor,
     Fill,
     Launch,
-    Recording,
     View,
     is_row_major,
     row_major,
     same,
 )
-from ._symbols import Symbols
-
-
-@dataclasses.dataclass
-class Run:
-    """One run of the function and its sizes."""
-
-    recording: Recording
-    symbols: Symbols
 
 
 class Writer:
-    """Runs at several examples make one program: they have the same steps, and each brings the configurations of
-    kernels that its sizes ask for."""
+    """Runs at several examples make one program: they have the same steps, and each brings the
+    configurations of kernels that its sizes ask for."""
 
-    def __init__(self, name: str, runs: list[Run], scalars: dict[str, Any], archs: Callable[[], list[int]],
-                 names: dict[int, str]):  # fmt: skip
-        self.name, self.runs, self.scalars, self.archs = name, runs, scalars, archs  # asked for where kernels are
+    def __init__(
+        self,
+        name: str,
+        runs: list[Run],
+        scalars: dict[str, Any],
+        archs: Callable[[], list[int]],
+        names: dict[int, str],
+    ):
+        self.name, self.scalars = name, scalars
+        self.kernels = Configurations(name, runs, archs)
         self.main = runs[0].recording
         self.symbols = runs[0].symbols
         self.names = names  # of constants, by address
         self.program: dict[str, Any] = {"attune_program": 1, "name": name}
-        self.kernels: dict[str, dict] = {}
-        self.files: dict[str, tuple[str, bytes]] = {}
         self.constants: dict[str, torch.Tensor] = {}
         self._taken = set(self.symbols.sizes) | set(scalars)
         self._declared: dict[int, str] = {}  # names of storages
         self._views: dict[tuple, str] = {}
         self._steps: list[dict] = []
-        self._entries: dict[tuple, str] = {}  # kernels by what is compiled
-        self._compiled: dict[tuple, str] = {}
 
     def write(self) -> Program:
         symbols, main = self.symbols, self.main
         self.program["sizes"] = {
-            name: {"min": size.min, "max": size.max, **({"multiple_of": size.multiple_of} if size.multiple_of > 1 else {})}
+            name: {
+                "min": size.min,
+                "max": size.max,
+                **({"multiple_of": size.multiple_of} if size.multiple_of > 1 else {}),
+            }
             for name, size in symbols.sizes.items()
             if name not in self.scalars
         }
         self._prefer_returned_shapes()
         inputs = {s.name: self._tensor(s) for s in main.storages if s.role == "input"}
         self._taken |= set(inputs) | set(main.outputs)
-        for name, value in self.scalars.items():
+        for name in self.scalars:
             size = symbols.sizes.get(name)
-            inputs[name] = {"dtype": "f32"} if size is None else {
-                "dtype": "i64", "min": size.min, "max": size.max, "multiple_of": size.multiple_of}  # fmt: skip
+            inputs[name] = (
+                {"dtype": "f32"}
+                if size is None
+                else {
+                    "dtype": "i64",
+                    "min": size.min,
+                    "max": size.max,
+                    "multiple_of": size.multiple_of,
+                }
+            )
         for index, storage in enumerate(main.storages):
             if storage.role == "input":
                 self._declared[index] = storage.name
@@ -83,18 +89,20 @@ class Writer:
             self._steps.append({"copy": {"from": self._reference(source, shape), "to": name}})
         self.program["inputs"], self.program["outputs"] = inputs, outputs
         if self.constants:
-            self.program["constants"] = {n: {"file": f"{self.name}.safetensors"} for n in self.constants}
+            self.program["constants"] = {
+                n: {"file": f"{self.name}.safetensors"} for n in self.constants
+            }
         self.program["temporaries"] = self._temporaries
-        self.program["kernels"], self.program["steps"] = self.kernels, self._steps
-        named = {b["triton"].removesuffix(".json") for k in self.kernels.values() for c in k["configurations"]
-                 for b in c["binaries"]}  # fmt: skip
-        files = {stem: file for stem, file in self.files.items() if stem in named}
-        return Program(self.program, files, self.constants, {})
+        self.program["kernels"], self.program["steps"] = self.kernels.entries, self._steps
+        return Program(self.program, self.kernels.used_files(), self.constants, {})
 
     # ---- Tensors ------------------------------------------------------------------------------
 
     def _tensor(self, storage) -> dict:
-        entry = {"dtype": DTYPES[storage.dtype], "shape": [self.symbols.text(e) for e in storage.shape]}
+        entry = {
+            "dtype": DTYPES[storage.dtype],
+            "shape": [self.symbols.text(e) for e in storage.shape],
+        }
         if storage.strides is not None:
             entry["strides"] = [self.symbols.text(e) for e in storage.strides]
         if storage.role == "input" and storage.alignment != 16:
@@ -116,20 +124,31 @@ class Writer:
         self._returned: dict[int, str] = {}
         for name, view in self.main.outputs.items():
             storage = self.main.storages[view.storage]
-            if storage.role == "temporary" and self._whole(view) and view.storage not in self._returned:
+            if (
+                storage.role == "temporary"
+                and self._whole(view)
+                and view.storage not in self._returned
+            ):
                 self._returned[view.storage] = name
                 storage.shape, storage.dtype = view.shape, view.dtype
 
     def _outputs(self):
-        """Their declarations, and those that have to be copied out: parts of something, inputs, things returned twice."""
+        """Their declarations, and those that have to be copied out: parts of something, inputs,
+        things returned twice."""
         outputs, copies = {}, []
         for name, view in self.main.outputs.items():
-            outputs[name] = {"dtype": DTYPES[view.dtype], "shape": [self.symbols.text(e) for e in view.shape]}
+            outputs[name] = {
+                "dtype": DTYPES[view.dtype],
+                "shape": [self.symbols.text(e) for e in view.shape],
+            }
             if self._returned.get(view.storage) == name:
                 self._declared[view.storage] = name
                 continue
             if view.shape and view.strides[-1] != 1 and view.shape[-1] != 1:
-                raise TraceError(f"{self.name}: the output {name} has strides {view.strides}; return it contiguous")
+                raise TraceError(
+                    f"{self.name}: the output {name} has strides {view.strides}; return it "
+                    "contiguous"
+                )
             copies.append((view, name, view))
         return outputs, copies
 
@@ -148,7 +167,10 @@ class Writer:
         self._lse_read = set()
         for step in self.main.steps:
             if isinstance(step, Launch):
-                views = [(f"{step.function.__name__}_{k}", v) for k, v in step.arguments.items()]
+                views = [
+                    (f"{step.function.__name__}_{k}", v.view if isinstance(v, Descriptor) else v)
+                    for k, v in step.arguments.items()
+                ]
             elif isinstance(step, Attention):
                 views = [(f"attention_{k}", v) for k, v in step.tensors.items() if k != "lse"]
             elif isinstance(step, Copy):
@@ -177,7 +199,8 @@ class Writer:
             self._declared[index] = name
 
     def _reference(self, view: View, shape=None) -> str:
-        """The name of a tensor, or of a view of it that is declared now. Without `shape` only its address counts."""
+        """The name of a tensor, or of a view of it that is declared now. Without `shape` only its
+        address counts."""
         storage = self.main.storages[view.storage]
         base = self._declared[view.storage]
         if shape is None:
@@ -237,139 +260,24 @@ class Writer:
         return value
 
     def _launch(self, at: int, step: Launch) -> None:
-        kernel = self._kernel(at, step)
+        kernel = self.kernels.entry(at, step)
         constants = {p.name for p in step.function.params if p.is_constexpr}
         arguments = {}
         for name, value in step.arguments.items():
             if name in constants or value is None:
                 continue
             if isinstance(value, float) and not math.isfinite(value):
-                raise TraceError(f"{self.name}: kernel {step.function.__name__}: argument {name} is {value}: make it a constexpr")
-            arguments[name] = self._reference(value) if isinstance(value, View) else self._value(value)
+                raise TraceError(
+                    f"{self.name}: kernel {step.function.__name__}: argument {name} is {value}: "
+                    "make it a constexpr"
+                )
+            if isinstance(value, Descriptor):
+                arguments[name] = self._shaped(value.view)
+            else:
+                arguments[name] = (
+                    self._reference(value) if isinstance(value, View) else self._value(value)
+                )
         entry: dict[str, Any] = {"kernel": kernel, "arguments": arguments}
-        if "grid" not in self.kernels[kernel]["configurations"][0]:
-            entry["grid"] = self._grid(step, self.symbols)
+        if "grid" not in self.kernels.entries[kernel]["configurations"][0]:
+            entry["grid"] = self.kernels.grid(step, self.symbols)
         self._steps.append(entry)
-
-    def _grid(self, step: Launch, symbols: Symbols) -> list:
-        texts = []
-        for extent in step.grid:
-            try:
-                texts.append(symbols.text(symbols.expression(extent)))
-            except TraceError as error:
-                raise TraceError(f"{self.name}: kernel {step.function.__name__}: its grid: {error}") from None
-        while len(texts) > 1 and texts[-1] == 1:
-            texts.pop()
-        return texts
-
-    # ---- Kernels ------------------------------------------------------------------------------
-
-    def _kernel(self, at: int, step: Launch) -> str:
-        """The name of the entry that a launch's configurations are in."""
-        choices = self._choices(at, step)
-        types = dict(Specialization(step, self.main, self.symbols, self.name).general()[0].types)
-        parameters = [{"name": p.name, "type": self._type(p, step, types)} for p in step.function.params]
-        several = len(choices) > 1
-        key = (
-            id(step.function),
-            str([(p["name"], p["type"]) for p in parameters if p["type"][0] != "i"]),
-            str([(when, sorted(launch.tuned.items()), sorted(launch.options.items()), self._constexprs(launch),
-                  self._grid(launch, run.symbols) if several else None) for when, launch, run in choices]),
-        )  # fmt: skip
-        if key not in self._entries:
-            base = identifier(step.function.__name__)
-            name = next(n for n in (base, *(f"{base}_{i}" for i in range(2, 1000))) if n not in self.kernels)
-            self._entries[key] = name
-            self.kernels[name] = {"parameters": parameters, "configurations": []}
-        name = self._entries[key]
-        configurations = self.kernels[name]["configurations"]
-        for when, launch, run in choices:
-            special = [Specialization(launch, r.recording, r.symbols, self.name).example()
-                       for r in (self.runs if not several else [run])]  # fmt: skip
-            general = Specialization(launch, run.recording, run.symbols, self.name).general()
-            for variant in dict.fromkeys([*special, *general]):
-                entry = self._configuration(name, launch, variant, parameters)
-                if when is not None:
-                    entry["when"] = when
-                if several:
-                    entry["grid"] = self._grid(launch, run.symbols)
-                if entry not in configurations:
-                    configurations.append(entry)
-        self._drop_special(configurations)
-        configurations.sort(key=lambda c: (-len(c.get("constants", {})), -len(c.get("divisible_by", {}))) if not several else 0)
-        return name
-
-    def _drop_special(self, configurations: list[dict]) -> None:
-        """A configuration that asks for more than another, and is the same machine code."""
-
-        def code(entry):
-            return [self.files[b["triton"].removesuffix(".json")] for b in entry["binaries"]]
-
-        def rest(entry):
-            return {k: v for k, v in entry.items() if k not in ("divisible_by", "binaries")}
-
-        for entry in list(configurations):
-            asks = entry.get("divisible_by", {})
-            if any(rest(o) == rest(entry) and o.get("divisible_by", {}).items() < asks.items() and code(o) == code(entry)
-                   for o in configurations):  # fmt: skip
-                configurations.remove(entry)
-
-    def _choices(self, at: int, step: Launch):
-        """What autotuners chose at the examples, as (condition, launch, run): the first whose condition holds counts."""
-        launches = [(run.recording.steps[at], run) for run in self.runs]
-        distinct = {str(sorted(launch.tuned.items())): (launch, run) for launch, run in reversed(launches)}
-        varying = [k for k in step.keys if isinstance(step.arguments.get(k), torch.SymInt)]
-        if len(distinct) == 1 or len(varying) != 1:
-            return [(None, *launches[0])]
-        # By size: what was chosen at one example holds up to the next.
-        at_value = {}
-        for launch, run in launches:
-            at_value[run.symbols.at_example(launch.arguments[varying[0]])] = (launch, run)
-        values = sorted(at_value, reverse=True)
-        chosen = [(f"{varying[0]} >= {v}", *at_value[v]) for v in values]
-        chosen[-1] = (None, *at_value[values[-1]])
-        return chosen
-
-    def _constexprs(self, launch: Launch) -> str:
-        return str([(p.name, repr(launch.arguments[p.name])) for p in launch.function.params
-                    if p.is_constexpr or launch.arguments[p.name] is None])  # fmt: skip
-
-    def _type(self, parameter, step: Launch, types: dict[str, str]) -> str:
-        if parameter.is_constexpr:
-            return "constexpr"
-        if step.arguments[parameter.name] is None:
-            return "*"
-        kind = types[parameter.name]
-        return "i32" if kind == "constexpr" else kind
-
-    def _configuration(self, kernel: str, launch: Launch, variant: Variant, parameters) -> dict:
-        entry: dict[str, Any] = {}
-        constants = {}
-        for name, value in variant.constants:
-            plain = isinstance(value, (bool, int, str)) or value is None
-            constants[name] = value if plain else str(value)
-        if constants:
-            entry["constants"] = constants
-        if variant.divisible:
-            entry["divisible_by"] = {name: 16 for name, _ in variant.types if name in variant.divisible}
-        declared = {p["name"]: p["type"] for p in parameters}
-        types = {n: t for n, t in variant.types if t not in ("constexpr", declared[n]) and not t.startswith("*")}
-        if types:
-            entry["types"] = types
-        entry["binaries"] = [{"triton": f"{self._binary(kernel, launch, variant, arch)}.json"} for arch in self.archs()]
-        return entry
-
-    def _binary(self, kernel: str, launch: Launch, variant: Variant, arch: int) -> str:
-        key = (id(launch.function), variant, arch)
-        try:
-            found = self._compiled.get(key)
-        except TypeError:  # a constant that has no hash
-            key = (id(launch.function), repr(variant), arch)
-            found = self._compiled.get(key)
-        if found is None:
-            compiled = compile_variant(self.name, launch.function, variant, arch)
-            number = sum(1 for stem in self.files if stem.startswith(f"{kernel}.") and stem.endswith(f".sm_{arch}"))
-            found = f"{kernel}.{number}.sm_{arch}"
-            self.files[found] = (compiled.metadata, compiled.cubin)
-            self._compiled[key] = found
-        return found
