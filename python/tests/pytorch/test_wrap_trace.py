@@ -1,6 +1,7 @@
 """attune.wrap.trace: recording, generalising over sizes, compiling for a GPU that is not here, refusing."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -678,3 +680,21 @@ def test_a_program_of_attention_is_checked_on_the_cpu(tmp_path):
                    tmp_path / "attend.recording.safetensors")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("ok  ") == 6 and "example1 o" in done.stdout
+
+
+def test_the_documentation_works(tmp_path, monkeypatch):
+    text = (pathlib.Path(__file__).parents[3] / "docs" / "wrap.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    kernels = types.ModuleType("kernels")
+    kernels.scale = scale
+    monkeypatch.setitem(sys.modules, "kernels", kernels)
+    monkeypatch.chdir(tmp_path)
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(wrap, "trace", functools.partial(wrap.trace, archs=ARCHS))
+        code = code.replace(', device="cuda"', "")
+    exec(code, {})
+    program = json.loads((tmp_path / "traced" / "scaling.json").read_text())
+    by_hand = json.loads(text.split("```json\n")[1].split("```")[0])
+    assert program["inputs"] == by_hand["inputs"] and program["outputs"] == by_hand["outputs"]
+    done = command("wrap", tmp_path / "traced" / "scaling.json", "-o", tmp_path / "scaling")
+    assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ class Run:
 
 
 class Configurations:
-    """`entries` and `files` grow as entry() is asked for launches. `archs` is only asked where there are any."""
+    """`entries` and `files` grow as entry() is asked for launches; `archs` is asked first then."""
 
     def __init__(self, name: str, runs: list[Run], archs: Callable[[], list[int]]):
         self.name, self.runs, self.archs = name, runs, archs
