@@ -1,68 +1,31 @@
-"""attune.wrap.trace: recording, generalising over sizes, compiling for a GPU that is not here, refusing."""
+"""attune.wrap.trace: recording, generalising over sizes, compiling for a GPU that is not here."""
 
 import dataclasses
-import functools
 import json
-import os
 import pathlib
-import shutil
 import struct
-import subprocess
 import sys
-import types
 
 import pytest
 import torch
+from triton.runtime.jit import create_function_from_signature
 
 import attune
-
-triton = pytest.importorskip("triton", reason="Triton is not installed, whose kernels are traced")
-wrap = pytest.importorskip("attune.wrap")
-tl = triton.language
-
-from triton.runtime.jit import create_function_from_signature  # noqa: E402
-from triton.tools.tensor_descriptor import TensorDescriptor  # noqa: E402
-
-from attune.wrap import _kernels, _recording, _symbols, _trace  # noqa: E402
-from attune.wrap._launches import Launches  # noqa: E402
-
-ARCHS = ["sm_90"]
-
-
-@triton.jit
-def scale(x, out, n, factor, BLOCK: tl.constexpr):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(out + i, tl.load(x + i, mask=i < n) * factor, mask=i < n)
-
-
-@triton.jit
-def rows(x, out, stride, columns, BLOCK: tl.constexpr):
-    i = tl.arange(0, BLOCK)
-    at = tl.program_id(0) * stride + i
-    tl.store(out + at, tl.load(x + at, mask=i < columns), mask=i < columns)
-
-
-tuned = triton.autotune(
-    [triton.Config({"BLOCK": 256}), triton.Config({"BLOCK": 1024}, num_warps=8)], key=["n"]
-)(scale)
-
-
-def scaled(x, factor=2.0):
-    out = torch.empty_like(x)
-    n = x.numel()
-    scale[lambda meta: (triton.cdiv(n, meta["BLOCK"]),)](x, out, n, factor, BLOCK=256)
-    return out
-
-
-def of(program, kind):
-    return [
-        step[kind] if kind != "kernel" else step for step in program.json["steps"] if kind in step
-    ]
-
-
-def trace(function, shape=(64,), words=("N",), **options):
-    options.setdefault("archs", ARCHS)
-    return wrap.trace(function, {"x": torch.zeros(shape)}, shapes={"x": words}, **options)
+from attune.wrap import _kernels, _recording, _symbols, _trace
+from attune.wrap._launches import Launches
+from traced_kernels import (
+    ARCHS,
+    half_of,
+    of,
+    rows,
+    scale,
+    scaled,
+    tl,
+    trace,
+    triton,
+    tuned,
+    wrap,
+)
 
 
 def test_a_launch():
@@ -385,19 +348,6 @@ def test_specialisation_is_tritons():
             assert (name in ours.divisible) == (their_mark == "D"), (n, name)
 
 
-@triton.jit
-def blocks(source, target, ROWS: tl.constexpr):
-    row = tl.program_id(0) * ROWS
-    target.store([row, 0], source.load([row, 0]))
-
-
-def half_of(x):
-    out = torch.empty_like(x)
-    half = TensorDescriptor.from_tensor(x[:, 32:], [16, 32])
-    blocks[(triton.cdiv(x.shape[0], 16),)](half, TensorDescriptor.from_tensor(out, [16, 32]), 16)
-    return out
-
-
 def test_descriptors():
     program = trace(half_of, (8, 64), ("N", None))
     kernel = program.json["kernels"]["blocks"]
@@ -430,167 +380,6 @@ def test_heuristics():
         trace(function)
 
 
-def _branches(x):
-    out = torch.empty_like(x)
-    scale[(2 if x.shape[0] > 100 else 1,)](x, out, 1, 1.0, BLOCK=64)
-    return out
-
-
-def _converts(x):
-    return scaled(x + 1)
-
-
-def _constexpr(x):
-    out = torch.empty_like(x)
-    scale[(1,)](x, out, 1, 1.0, BLOCK=x.shape[0])
-    return out
-
-
-def _in_place(x):
-    x.zero_()
-    return scaled(x)
-
-
-def _casts(x):
-    return scaled(x.to(torch.float16))
-
-
-def _reads(x):
-    return scaled(x, factor=x[0].item())
-
-
-def _fixed(x):
-    out = torch.empty_like(x)
-    scale[(1,)](x, out, int(x.shape[0]), 1.0, BLOCK=64)
-    return out
-
-
-def _computes(x, factor=0.5):
-    return scaled(x, factor=factor * 2)
-
-
-def _power(x):
-    out = torch.empty_like(x)
-    scale[(triton.next_power_of_2(x.shape[0]),)](x, out, 1, 1.0, BLOCK=64)
-    return out
-
-
-def _unknown_option(x):
-    out = torch.empty_like(x)
-    scale[(1,)](x, out, 1, 1.0, BLOCK=64, num_wraps=4)
-    return out
-
-
-def _wrong_arguments(x):
-    scale[(1,)](x, x)
-    return x
-
-
-def _does_not_compile(x):
-    out = torch.empty_like(x)
-    scale[(1,)](x, out, 1, 1.0, BLOCK=65)
-    return out
-
-
-def _loops(x):
-    out = torch.empty_like(x)
-    for _ in range(x.shape[0] // 64):
-        scale[(1,)](x, out, 1, 1.0, BLOCK=64)
-    return out
-
-
-def _scaled_attention(x):
-    q = x.view(1, -1, 1, 1)
-    return attune.attention(q, q, q, window=(x.shape[0] // 2, 0))
-
-
-_seen = []
-
-
-def _remembers(x):
-    """A number that a list brings past the symbols."""
-    _seen.append(x.shape[0])
-    out = torch.empty_like(x)
-    scale[(_seen[0] if isinstance(_seen[0], int) else 1,)](x, out, len(_seen), 1.0, BLOCK=64)
-    return out
-
-
-@pytest.mark.parametrize(
-    "function, says",
-    [
-        (
-            _branches,
-            [
-                "branches: its course depends on the sizes: N <= 100 held at N = 64",
-                "not at every size",
-            ],
-        ),
-        (_converts, ["aten.add.Tensor(f32[", "compute it in a kernel"]),
-        (_constexpr, ["kernel scale: argument BLOCK is a constexpr and depends on the sizes"]),
-        (_in_place, ["aten.zero_.default writes to the input x"]),
-        (_casts, ["aten._to_copy.default converts to torch.float16"]),
-        (_reads, ["aten._local_scalar_dense.default reads a tensor's values"]),
-        (_fixed, ["its course depends on the sizes: N == 64"]),
-        (_power, ["kernel scale: its grid", "is no expression of"]),
-        (_unknown_option, ["kernel scale", "num_wraps"]),
-        (_wrong_arguments, ["kernel scale: missing a required argument: 'n'"]),
-        (_does_not_compile, ["kernel scale does not compile for sm_90"]),
-        (_loops, ["its course depends on the sizes"]),
-        (lambda x: scaled(torch.rand(64)), ["aten.rand.default draws random numbers"]),
-        (_scaled_attention, ["attention: left = ", "depends on the sizes"]),
-        (_remembers, ["argument n is"]),
-        (lambda x: 3, ["a tensor, or a tuple or dict of them, was expected"]),
-        (lambda x: {"x": scaled(x)}, ["x is the name of an output and of an input"]),
-        (lambda x: scaled(torch.arange(x.shape[0])), ["whose values or shape depend on the sizes"]),
-        (lambda x: scaled(x.missing), ["tensors without data", "AttributeError"]),
-    ],
-)
-def test_refusals(function, says):
-    with pytest.raises(wrap.TraceError) as error:
-        trace(function)
-    for words in says:
-        assert words in str(error.value)
-
-
-def test_a_float_that_is_computed():
-    with pytest.raises(
-        wrap.TraceError, match="argument factor is .*computed from sizes or scalars"
-    ):
-        wrap.trace(
-            _computes, {"x": torch.zeros(64), "factor": 0.5}, shapes={"x": ("N",)}, archs=ARCHS
-        )
-
-
-@pytest.mark.parametrize(
-    "arguments, says",
-    [
-        ({"shapes": {"y": ("N",)}}, "shapes has 'y', which is no tensor among the inputs"),
-        ({"shapes": {"x": ("N", "M")}}, "of 2 dimensions"),
-        ({"shapes": {"x": (65,)}}, "is 65, and the example has 64"),
-        ({"shapes": {"x": ("N",)}, "sizes": {"M": wrap.Size()}}, "sizes has 'M'"),
-        ({"shapes": {"x": ("N",)}, "sizes": {"N": wrap.Size(max=32)}}, "not in N's range"),
-        ({"shapes": {"x": ("a b",)}}, "'a b' is no name of a size"),
-        ({"inputs": {"x": torch.zeros(64), "flag": True}}, "the input flag is True"),
-        ({"inputs": {"x": torch.zeros(64, 2)[:, 0]}}, "has gaps"),
-        (
-            {"inputs": [{"x": torch.zeros(64)}, {"x": torch.zeros(64).half()}]},
-            "the examples are of unlike inputs",
-        ),
-        ({"archs": None}, "there is no GPU here"),
-    ],
-)
-def test_bad_arguments(arguments, says):
-    if says.startswith("there is no GPU") and torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
-    with pytest.raises(ValueError, match=says.replace("(", r"\(")):
-        wrap.trace(scaled, **{"inputs": {"x": torch.zeros(64)}, "archs": ARCHS, **arguments})
-
-
-def test_a_size_of_few_values_is_refused():
-    with pytest.raises(ValueError, match="fewer than two values"):
-        wrap.Size(min=1, max=1)
-
-
 def test_narrowed_sizes_settle_a_branch():
     program = trace(_branches, sizes={"N": wrap.Size(max=100)})
     assert program.json["steps"][0]["grid"] == [1]
@@ -619,82 +408,3 @@ def test_the_example():
     assert steps == ["kernel"] * 3 + ["attention"] + ["kernel"] * 5
     assert set(program.constants) == {"attention_norm", "wqkv", "wo", "mlp_norm", "wup", "wdown"}
     assert dataclasses.is_dataclass(program)
-
-
-def command(*words):
-    """The attune command on PATH."""
-    found = shutil.which("attune")
-    if not found:
-        pytest.skip("there is no attune command on PATH")
-    return subprocess.run([found, *map(str, words)], capture_output=True, text=True)
-
-
-def several(x):
-    b, s, _ = x.shape
-    both = torch.zeros(b * s, 2, 64)
-    rows[(b * s,)](x, both, 128, 64, BLOCK=64)
-    tuned[lambda meta: (triton.cdiv(b * s, meta["BLOCK"]),)](x, both, b * s, 1.0)
-    scaled(both, 3)
-    return both[:, 1].clone(), both, half_of(x.view(b * s, 64))
-
-
-def test_a_traced_program_is_wrapped(tmp_path):
-    examples = [{"x": torch.zeros(2, s, 64)} for s in (1, 16, 100)]
-    program = wrap.trace(several, examples, shapes={"x": ("B", "S", None)}, archs=["sm_90"])
-    done = command("wrap", program.save(tmp_path), "-o", tmp_path / "package")
-    assert done.returncode == 0, done.stderr
-    if compiler := shutil.which("g++"):
-        words = [compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-c", "several.cpp"]
-        assert subprocess.run([*words, "-o", os.devnull], cwd=tmp_path / "package").returncode == 0
-
-
-def test_a_program_of_attention_is_checked_on_the_cpu(tmp_path):
-    weight = torch.randn(2, 2, 9, 16)
-
-    def function(q, sink):
-        mixed = torch.empty(q.shape[0], 2, q.shape[1], 16)
-        mixed.copy_(q.transpose(1, 2))
-        o, lse = attune.attention(
-            mixed.transpose(1, 2),
-            weight.transpose(1, 2),
-            weight.transpose(1, 2),
-            sink=sink,
-            lse=True,
-        )
-        again = attune.attention(o, q, q, mask="causal", window=(3, 0))
-        return {"o": again, "lse": lse, "q_again": q[:, :, 1]}
-
-    q = torch.randn(2, 5, 2, 16)
-    inputs = [
-        {"q": q, "sink": torch.randn(2)},
-        {"q": torch.randn(2, 1, 2, 16), "sink": torch.zeros(2)},
-    ]
-    program = wrap.trace(function, inputs, shapes={"q": (None, "S", None, None)}, name="attend")
-    assert set(program.recording) == {
-        f"example{i}/{n}" for i in (0, 1) for n in ("q", "sink", "o", "lse", "q_again")
-    }
-    if not shutil.which("cmake"):
-        pytest.skip("there is no CMake, with which --check builds")
-    path = program.save(tmp_path)
-    done = command("wrap", path, "-o", tmp_path / "package", "--device", "cpu", "--check",
-                   tmp_path / "attend.recording.safetensors")  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("ok  ") == 6 and "example1 o" in done.stdout
-
-
-def test_the_documentation_works(tmp_path, monkeypatch):
-    text = (pathlib.Path(__file__).parents[3] / "docs" / "wrap.md").read_text()
-    code = text.split("```python\n")[1].split("```")[0]
-    kernels = types.ModuleType("kernels")
-    kernels.scale = scale
-    monkeypatch.setitem(sys.modules, "kernels", kernels)
-    monkeypatch.chdir(tmp_path)
-    if not torch.cuda.is_available():
-        monkeypatch.setattr(wrap, "trace", functools.partial(wrap.trace, archs=ARCHS))
-        code = code.replace(', device="cuda"', "")
-    exec(code, {})
-    program = json.loads((tmp_path / "traced" / "scaling.json").read_text())
-    by_hand = json.loads(text.split("```json\n")[1].split("```")[0])
-    assert program["inputs"] == by_hand["inputs"] and program["outputs"] == by_hand["outputs"]
-    done = command("wrap", tmp_path / "traced" / "scaling.json", "-o", tmp_path / "scaling")
-    assert done.returncode == 0, done.stderr

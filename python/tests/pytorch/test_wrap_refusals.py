@@ -1,0 +1,168 @@
+"""What attune.wrap.trace refuses, by name."""
+
+import pytest
+import torch
+
+import attune
+from traced_kernels import ARCHS, scale, scaled, trace, triton, wrap
+
+
+def _branches(x):
+    out = torch.empty_like(x)
+    scale[(2 if x.shape[0] > 100 else 1,)](x, out, 1, 1.0, BLOCK=64)
+    return out
+
+
+def _converts(x):
+    return scaled(x + 1)
+
+
+def _constexpr(x):
+    out = torch.empty_like(x)
+    scale[(1,)](x, out, 1, 1.0, BLOCK=x.shape[0])
+    return out
+
+
+def _in_place(x):
+    x.zero_()
+    return scaled(x)
+
+
+def _casts(x):
+    return scaled(x.to(torch.float16))
+
+
+def _reads(x):
+    return scaled(x, factor=x[0].item())
+
+
+def _fixed(x):
+    out = torch.empty_like(x)
+    scale[(1,)](x, out, int(x.shape[0]), 1.0, BLOCK=64)
+    return out
+
+
+def _computes(x, factor=0.5):
+    return scaled(x, factor=factor * 2)
+
+
+def _power(x):
+    out = torch.empty_like(x)
+    scale[(triton.next_power_of_2(x.shape[0]),)](x, out, 1, 1.0, BLOCK=64)
+    return out
+
+
+def _unknown_option(x):
+    out = torch.empty_like(x)
+    scale[(1,)](x, out, 1, 1.0, BLOCK=64, num_wraps=4)
+    return out
+
+
+def _wrong_arguments(x):
+    scale[(1,)](x, x)
+    return x
+
+
+def _does_not_compile(x):
+    out = torch.empty_like(x)
+    scale[(1,)](x, out, 1, 1.0, BLOCK=65)
+    return out
+
+
+def _loops(x):
+    out = torch.empty_like(x)
+    for _ in range(x.shape[0] // 64):
+        scale[(1,)](x, out, 1, 1.0, BLOCK=64)
+    return out
+
+
+def _scaled_attention(x):
+    q = x.view(1, -1, 1, 1)
+    return attune.attention(q, q, q, window=(x.shape[0] // 2, 0))
+
+
+_seen = []
+
+
+def _remembers(x):
+    """A number that a list brings past the symbols."""
+    _seen.append(x.shape[0])
+    out = torch.empty_like(x)
+    scale[(_seen[0] if isinstance(_seen[0], int) else 1,)](x, out, len(_seen), 1.0, BLOCK=64)
+    return out
+
+
+@pytest.mark.parametrize(
+    "function, says",
+    [
+        (
+            _branches,
+            [
+                "branches: its course depends on the sizes: N <= 100 held at N = 64",
+                "not at every size",
+            ],
+        ),
+        (_converts, ["aten.add.Tensor(f32[", "compute it in a kernel"]),
+        (_constexpr, ["kernel scale: argument BLOCK is a constexpr and depends on the sizes"]),
+        (_in_place, ["aten.zero_.default writes to the input x"]),
+        (_casts, ["aten._to_copy.default converts to torch.float16"]),
+        (_reads, ["aten._local_scalar_dense.default reads a tensor's values"]),
+        (_fixed, ["its course depends on the sizes: N == 64"]),
+        (_power, ["kernel scale: its grid", "is no expression of"]),
+        (_unknown_option, ["kernel scale", "num_wraps"]),
+        (_wrong_arguments, ["kernel scale: missing a required argument: 'n'"]),
+        (_does_not_compile, ["kernel scale does not compile for sm_90"]),
+        (_loops, ["its course depends on the sizes"]),
+        (lambda x: scaled(torch.rand(64)), ["aten.rand.default draws random numbers"]),
+        (_scaled_attention, ["attention: left = ", "depends on the sizes"]),
+        (_remembers, ["argument n is"]),
+        (lambda x: 3, ["a tensor, or a tuple or dict of them, was expected"]),
+        (lambda x: {"x": scaled(x)}, ["x is the name of an output and of an input"]),
+        (lambda x: scaled(torch.arange(x.shape[0])), ["whose values or shape depend on the sizes"]),
+        (lambda x: scaled(x.missing), ["tensors without data", "AttributeError"]),
+    ],
+)
+def test_refusals(function, says):
+    with pytest.raises(wrap.TraceError) as error:
+        trace(function)
+    for words in says:
+        assert words in str(error.value)
+
+
+def test_a_float_that_is_computed():
+    with pytest.raises(
+        wrap.TraceError, match="argument factor is .*computed from sizes or scalars"
+    ):
+        wrap.trace(
+            _computes, {"x": torch.zeros(64), "factor": 0.5}, shapes={"x": ("N",)}, archs=ARCHS
+        )
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ({"shapes": {"y": ("N",)}}, "shapes has 'y', which is no tensor among the inputs"),
+        ({"shapes": {"x": ("N", "M")}}, "of 2 dimensions"),
+        ({"shapes": {"x": (65,)}}, "is 65, and the example has 64"),
+        ({"shapes": {"x": ("N",)}, "sizes": {"M": wrap.Size()}}, "sizes has 'M'"),
+        ({"shapes": {"x": ("N",)}, "sizes": {"N": wrap.Size(max=32)}}, "not in N's range"),
+        ({"shapes": {"x": ("a b",)}}, "'a b' is no name of a size"),
+        ({"inputs": {"x": torch.zeros(64), "flag": True}}, "the input flag is True"),
+        ({"inputs": {"x": torch.zeros(64, 2)[:, 0]}}, "has gaps"),
+        (
+            {"inputs": [{"x": torch.zeros(64)}, {"x": torch.zeros(64).half()}]},
+            "the examples are of unlike inputs",
+        ),
+        ({"archs": None}, "there is no GPU here"),
+    ],
+)
+def test_bad_arguments(arguments, says):
+    if says.startswith("there is no GPU") and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(ValueError, match=says.replace("(", r"\(")):
+        wrap.trace(scaled, **{"inputs": {"x": torch.zeros(64)}, "archs": ARCHS, **arguments})
+
+
+def test_a_size_of_few_values_is_refused():
+    with pytest.raises(ValueError, match="fewer than two values"):
+        wrap.Size(min=1, max=1)
