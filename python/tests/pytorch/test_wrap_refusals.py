@@ -166,3 +166,19 @@ def test_bad_arguments(arguments, says):
 def test_a_size_of_few_values_is_refused():
     with pytest.raises(ValueError, match="fewer than two values"):
         wrap.Size(min=1, max=1)
+
+
+def test_narrowed_sizes_settle_a_branch():
+    program = trace(_branches, sizes={"N": wrap.Size(max=100)})
+    assert program.json["steps"][0]["grid"] == [1]
+
+
+def test_triton_is_left_as_it_was():
+    run, tune = triton.runtime.jit.JITFunction.run, triton.runtime.autotuner.Autotuner.run
+    with pytest.raises(wrap.TraceError):
+        trace(_converts)
+    trace(scaled)
+    assert (run, tune) == (
+        triton.runtime.jit.JITFunction.run,
+        triton.runtime.autotuner.Autotuner.run,
+    )
