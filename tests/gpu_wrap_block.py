@@ -164,7 +164,10 @@ def main():
             torch.cuda.synchronize()
         (cubin,) = folder.glob("block.rms_norm.*.cubin")
         variables = {"ATTUNE_CUDA_DRIVER": str(options.stand_in)} if options.stand_in else {}
-        done = run(work / "run", folder, cubin, triton_block.HIDDEN, *arguments, **variables)
+        name = program.json["kernels"]["rms_norm"]["configurations"][0]["binaries"][0]["triton"]
+        metadata = json.loads((path.parent / name).read_text())
+        launch = (cubin, 32 * metadata["num_warps"], metadata["shared"])
+        done = run(work / "run", folder, *launch, triton_block.HIDDEN, *arguments, **variables)
         found = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if " " in line)
         said = found.get("failed", done.stderr[-400:])
         if report.check("runs from C++", done.returncode == 0 and found.get("done") == "1", said):

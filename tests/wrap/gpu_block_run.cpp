@@ -1,9 +1,10 @@
 // Runs the package of examples/triton_block.py: plainly, in a CUDA graph, on several threads and streams, and
 // beside cuLaunchKernel with a clock. Built and started by tests/gpu_wrap_block.py.
 //
-// usage: gpu_block_run FOLDER CUBIN HIDDEN (BATCH LENGTH INPUT OUTPUT)...
+// usage: gpu_block_run FOLDER CUBIN THREADS SHARED HIDDEN (BATCH LENGTH INPUT OUTPUT)...
 //
-// Each INPUT, bfloat16 [BATCH, LENGTH, HIDDEN], is run and written to OUTPUT. CUBIN is the package's kernel rms_norm.
+// Each INPUT, bfloat16 [BATCH, LENGTH, HIDDEN], is run and written to OUTPUT. CUBIN is the package's kernel rms_norm, which runs on THREADS
+// threads a block with SHARED bytes of shared memory.
 // What it finds is printed as lines "name value"; the last one is "done 1".
 #include <dlfcn.h>
 
@@ -40,7 +41,8 @@ struct Driver {
   int (*allocate)(unsigned long long*, std::size_t);
   int (*to_device)(unsigned long long, const void*, std::size_t);
   int (*to_host)(void*, unsigned long long, std::size_t);
-  int (*fill)(unsigned long long, unsigned char, std::size_t);
+  int (*fill)(unsigned long long, unsigned char, std::size_t, void*);
+  int (*synchronize_all)();
   int (*stream_create)(void**, unsigned);
   int (*synchronize)(void*);
   int (*begin_capture)(void*, int);
@@ -64,7 +66,8 @@ struct Driver {
     take(allocate, "cuMemAlloc_v2");
     take(to_device, "cuMemcpyHtoD_v2");
     take(to_host, "cuMemcpyDtoH_v2");
-    take(fill, "cuMemsetD8_v2");
+    take(fill, "cuMemsetD8Async");
+    take(synchronize_all, "cuCtxSynchronize");
     take(stream_create, "cuStreamCreate");
     take(synchronize, "cuStreamSynchronize");
     take(begin_capture, "cuStreamBeginCapture_v2");
@@ -116,6 +119,7 @@ struct Call {
     arguments.x = attune_wrapped_contiguous(device_memory(bytes), ATTUNE_WRAPPED_BF16, 3, shape);
     arguments.out = attune_wrapped_contiguous(device_memory(bytes), ATTUNE_WRAPPED_BF16, 3, shape);
     check(driver().to_device(number(arguments.x.data), x.data(), bytes), "cuMemcpyHtoD");
+    check(driver().synchronize_all(), "cuCtxSynchronize");  // other streams do not wait for it
     check(driver().stream_create(&arguments.stream, 1), "cuStreamCreate");
     if (!own_workspace) return;
     const block_sizes sizes = {b, s};
@@ -123,7 +127,8 @@ struct Call {
     arguments.workspace = device_memory(arguments.workspace_bytes);
   }
   void clear() const {
-    check(driver().fill(number(arguments.out.data), 0xff, bytes), "cuMemsetD8");
+    check(driver().fill(number(arguments.out.data), 0xff, bytes, arguments.stream),
+          "cuMemsetD8Async");
   }
   Bytes result() const {
     check(driver().synchronize(arguments.stream), "cuStreamSynchronize");
@@ -206,9 +211,9 @@ double host_time(void* stream, int each, const F& work) {
 }
 
 // Of a run with and without a workspace, and of cuLaunchKernel with the first kernel and its arguments.
-void measure(Block& block, const char* cubin, int64_t hidden) {
+void measure(Block& block, char** kernel, int64_t hidden) {
   constexpr int kRuns = 10;
-  const int64_t s = 16;
+  constexpr unsigned s = 16;
   const Bytes x(static_cast<std::size_t>(2 * s * hidden));
   const Call call(1, s, hidden, x, true), allocating(1, s, hidden, x, false);
   run(block, call);
@@ -217,7 +222,9 @@ void measure(Block& block, const char* cubin, int64_t hidden) {
   std::printf("run_allocating_us %.4f\n",
               host_time(allocating.arguments.stream, kRuns, [&] { run(block, allocating); }));
   if (driver().launch == nullptr) return;
-  const Bytes code = read(cubin);
+  const Bytes code = read(kernel[0]);
+  const auto threads = static_cast<unsigned>(std::atoi(kernel[1]));
+  const auto shared = static_cast<unsigned>(std::atoi(kernel[2]));
   void *module = nullptr, *function = nullptr;
   check(driver().module_load(&module, code.data()), "cuModuleLoadData");
   check(driver().module_function(&function, module, "rms_norm"), "cuModuleGetFunction");
@@ -226,9 +233,9 @@ void measure(Block& block, const char* cubin, int64_t hidden) {
   void *in = call.arguments.x.data, *out = call.arguments.out.data;
   void* arguments[] = {&in, &weight, &out, &epsilon, &scratch, &scratch};
   const auto launch = [&] {
-    check(
-        driver().launch(function, s, 1, 1, 128, 1, 1, 0, call.arguments.stream, arguments, nullptr),
-        "cuLaunchKernel");
+    check(driver().launch(function, s, 1, 1, threads, 1, 1, shared, call.arguments.stream,
+                          arguments, nullptr),
+          "cuLaunchKernel");
   };
   std::printf("launch_us %.4f\n", host_time(call.arguments.stream, 9 * kRuns, launch));
 }
@@ -236,10 +243,10 @@ void measure(Block& block, const char* cubin, int64_t hidden) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 8 || (argc - 4) % 4 != 0) return 2;
+  if (argc < 10 || (argc - 6) % 4 != 0) return 2;
   const Driver& d = driver();
   const char* folder = argv[1];
-  const int64_t hidden = std::atoll(argv[3]);
+  const int64_t hidden = std::atoll(argv[5]);
   int device = 0;
   void* context = nullptr;
   check(d.init(0), "cuInit");
@@ -249,7 +256,7 @@ int main(int argc, char** argv) {
   Block block(folder);
   if (block.status() != ATTUNE_WRAPPED_OK) fail(Block::last_error());
   std::vector<Case> cases;
-  for (int i = 4; i < argc; i += 4) {
+  for (int i = 6; i < argc; i += 4) {
     Case one{std::atoll(argv[i]), std::atoll(argv[i + 1]), read(argv[i + 2]), {}};
     const Call call(one.b, one.s, hidden, one.x, true);
     call.clear();
@@ -265,7 +272,7 @@ int main(int argc, char** argv) {
   }
   std::printf("graph_same_bits %d\n", captured ? 1 : 0);
   std::printf("threads_same_bits %d\n", on_threads(folder, cases, hidden, context) ? 1 : 0);
-  measure(block, argv[2], hidden);
+  measure(block, argv + 2, hidden);
   std::printf("done 1\n");
   return 0;
 }

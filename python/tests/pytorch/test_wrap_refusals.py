@@ -7,6 +7,16 @@ import attune
 from traced_kernels import ARCHS, scale, scaled, trace, triton, wrap
 
 
+def _address(x):
+    out = torch.empty(64)
+    scale[(1,)](x, out, out.data_ptr(), 1.0, BLOCK=64)
+    return out
+
+
+def _transposed(x):
+    return torch.zeros(4, x.shape[0]).t()
+
+
 def _branches(x):
     out = torch.empty_like(x)
     scale[(2 if x.shape[0] > 100 else 1,)](x, out, 1, 1.0, BLOCK=64)
@@ -102,7 +112,7 @@ def _remembers(x):
                 "not at every size",
             ],
         ),
-        (_converts, ["aten.add.Tensor(f32[", "compute it in a kernel"]),
+        (_converts, ["aten.add.Tensor(f32[N])", "compute it in a kernel"]),
         (_constexpr, ["kernel scale: argument BLOCK is a constexpr and depends on the sizes"]),
         (_in_place, ["aten.zero_.default writes to the input x"]),
         (_casts, ["aten._to_copy.default converts to torch.float16"]),
@@ -114,6 +124,8 @@ def _remembers(x):
         (_does_not_compile, ["kernel scale does not compile for sm_90"]),
         (_loops, ["its course depends on the sizes"]),
         (lambda x: scaled(torch.rand(64)), ["aten.rand.default draws random numbers"]),
+        (_address, ["fails in line", "on tensors without data", "data"]),
+        (_transposed, ["the output out has strides [1, 'N']; return it contiguous"]),
         (_scaled_attention, ["attention: left = ", "depends on the sizes"]),
         (_remembers, ["argument n is"]),
         (lambda x: 3, ["a tensor, or a tuple or dict of them, was expected"]),

@@ -46,6 +46,8 @@ class Recorder(TorchDispatchMode):
     def _key(self, tensor: torch.Tensor) -> int:
         storage = tensor.untyped_storage()
         self._alive.append(tensor)
+        if isinstance(tensor, FakeTensor):  # it has no address that anybody could ask for
+            torch._C._set_throw_on_mutable_data_ptr(tensor)
         return storage._cdata if isinstance(tensor, FakeTensor) else -storage.data_ptr()
 
     def _dtype(self, tensor) -> torch.dtype:
@@ -201,7 +203,11 @@ class Recorder(TorchDispatchMode):
         return result
 
     def _refused(self, operator: str, tensors) -> TraceError:
-        of = ", ".join(f"{DTYPES.get(t.dtype, t.dtype)}{list(t.shape)}" for t in tensors)
+        def text(tensor):
+            shape = (str(self.symbols.text(e)) for e in self.numbers(tensor.shape))
+            return f"{DTYPES.get(tensor.dtype, tensor.dtype)}[{', '.join(shape)}]"
+
+        of = ", ".join(text(tensor) for tensor in tensors)
         return TraceError(
             f"{self.name}: PyTorch would compute {operator}({of}), and a program has no PyTorch: "
             "compute it in a "

@@ -183,10 +183,10 @@ class _Tracer:
             except TraceError:
                 raise
             except Exception as error:
-                where = _line(error, self.function)
+                where, said = _line(error, self.function), str(error).partition("\nException raised")[0]
                 raise TraceError(
                     f"{self.name} fails{where} on tensors without data, sizes {values}: "
-                    f"{type(error).__name__}: {error}"
+                    f"{type(error).__name__}: {said}"
                 ) from error
             for name, tensor in self._outputs(returned).items():
                 recorder.recording.outputs[name] = recorder.view(tensor)

@@ -146,8 +146,8 @@ class Writer:
                 continue
             if view.shape and view.strides[-1] != 1 and view.shape[-1] != 1:
                 raise TraceError(
-                    f"{self.name}: the output {name} has strides {view.strides}; return it "
-                    "contiguous"
+                    f"{self.name}: the output {name} has strides "
+                    f"{[self.symbols.text(e) for e in view.strides]}; return it contiguous"
                 )
             copies.append((view, name, view))
         return outputs, copies
