@@ -93,10 +93,12 @@ def wrap(report, options, program, folder, work):
     report.check(f"compiles in {MOST_SECONDS:.0f} s", done.returncode == 0 and seconds <= MOST_SECONDS,
                  f"{seconds:.2f} s {done.stderr[-400:]}".strip())  # fmt: skip
     report.values["compile_seconds"], report.values["lines"] = seconds, lines
+    done = run(options.cxx, "-std=c++17", folder / "main.cpp", work / "block.o", "-o", work / "example", "-ldl")
+    report.check("the package's example links libdl alone", done.returncode == 0, done.stderr[-400:])
     source = options.source / "tests" / "wrap" / "gpu_block_run.cpp"
     done = run(options.cxx, "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-I", folder, source, work / "block.o",
                "-o", work / "run", "-ldl", "-lpthread")  # fmt: skip
-    return report.check("links with libdl alone", done.returncode == 0, done.stderr[-400:])
+    return report.check("the program of this test builds", done.returncode == 0, done.stderr[-400:])
 
 
 def compare(report, name, got, want):

@@ -94,7 +94,7 @@ class Configurations:
                 for r in (self.runs if not several else [run])
             ]
             general = Specialization(launch, run.recording, run.symbols, self.name).general()
-            for variant in dict.fromkeys([*special, *general]):
+            for variant in [*special, *general]:
                 entry = self._configuration(name, launch, variant, parameters)
                 if when is not None:
                     entry["when"] = when

@@ -183,7 +183,10 @@ class _Tracer:
             except TraceError:
                 raise
             except Exception as error:
-                where, said = _line(error, self.function), str(error).partition("\nException raised")[0]
+                where, said = (
+                    _line(error, self.function),
+                    str(error).partition("\nException raised")[0],
+                )
                 raise TraceError(
                     f"{self.name} fails{where} on tensors without data, sizes {values}: "
                     f"{type(error).__name__}: {said}"
@@ -235,9 +238,7 @@ def _others(example: Example) -> list[dict[str, int]]:
 
     def value(name: str, part: float) -> int:
         size = example.sizes[name]
-        # PyTorch's views of tensors without elements are ambiguous; numbers may well be 0.
-        least = size.min if name in example.inputs else max(size.min, 1)
-        lowest, highest = -(-least // size.multiple_of), size.most_units
+        lowest, highest = -(-size.min // size.multiple_of), size.most_units
         return int(lowest + (highest - lowest) * part) * size.multiple_of
 
     found = [{name: value(name, part) for name in example.sizes} for part in (0, 1, 0.37, 0.0137)]
