@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import attune
-from traced_kernels import ARCHS, scale, scaled, trace, triton, wrap
+from traced_kernels import ARCHS, TensorDescriptor, blocks, scale, scaled, tl, trace, triton, wrap
 
 
 def _address(x):
@@ -15,6 +15,53 @@ def _address(x):
 
 def _transposed(x):
     return torch.zeros(4, x.shape[0]).t()
+
+
+@triton.jit
+def adds_in_a_loop(x, total, other, steps, BLOCK: tl.constexpr):
+    at = x + tl.arange(0, BLOCK)
+    place, read = total + tl.arange(0, BLOCK), other + tl.arange(0, BLOCK)
+    for i in range(steps):
+        if i % 2 == 0:
+            tl.atomic_add(place, tl.load(at) + tl.load(read))
+        at += BLOCK
+        place += BLOCK
+        read += BLOCK
+
+
+def _kernel_writes(which):
+    def function(x):
+        tensors = [torch.zeros(64), torch.zeros(64), torch.zeros(64)]
+        tensors[which] = x
+        adds_in_a_loop[(1,)](*tensors, x.shape[0] // 64, BLOCK=64)
+        return tensors[1] if which != 1 else tensors[0]
+
+    return function
+
+
+def test_what_a_kernel_writes_to():
+    for which in (0, 2):
+        trace(_kernel_writes(which), shape=(640,))
+    says = "kernel adds_in_a_loop: it writes to its argument total, which is the input x"
+    with pytest.raises(wrap.TraceError, match=says):
+        trace(_kernel_writes(1), shape=(640,))
+    weight = torch.zeros(64)
+    with pytest.raises(
+        wrap.TraceError, match="kernel scale: it writes to its argument out, which is a constant"
+    ):
+        trace(lambda x: (scale[(1,)](x, weight, 64, 1.0, BLOCK=64), x.clone())[1])
+    with pytest.raises(wrap.TraceError, match="kernel blocks: it writes to its argument target"):
+        trace(_into_its_input, shape=(16, 32), words=("N", None))
+
+
+def _into_its_input(x):
+    out = torch.zeros(16, 32)
+    blocks[(1,)](
+        TensorDescriptor(out, out.shape, out.stride(), [16, 32]),
+        TensorDescriptor.from_tensor(x, [16, 32]),
+        16,
+    )
+    return out
 
 
 def _branches(x):

@@ -3,7 +3,7 @@ stands alone.
 
 trace() runs a function once and writes down what it launches, with every size that you name kept
 as a symbol. Program.save() writes what `attune wrap` reads (docs/wrap.md of the repository). Needs
-PyTorch and Triton."""
+PyTorch, Triton and NumPy."""
 
 from ._errors import TraceError
 from ._program import Program

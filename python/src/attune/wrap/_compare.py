@@ -21,6 +21,8 @@ def runs(name: str, a, b) -> None:
             return run.symbols.text(value.node.expr)
         if isinstance(value, torch.SymFloat):
             return run.symbols.scalar_name(value)
+        if hasattr(value, "free_symbols"):
+            return run.symbols.text(value)
         return value
 
     _steps(name, "two examples", (a, b), plain)

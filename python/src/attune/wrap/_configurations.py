@@ -10,7 +10,7 @@ import torch
 
 from ._errors import TraceError
 from ._kernels import Specialization, Variant, compile_variant, identifier
-from ._recording import Launch, Recording
+from ._recording import Descriptor, Launch, Recording
 from ._symbols import Symbols
 
 
@@ -31,6 +31,7 @@ class Configurations:
         self.files: dict[str, tuple[str, bytes]] = {}  # metadata and machine code
         self._names: dict[tuple, str] = {}  # of entries, by what is compiled
         self._compiled: dict[tuple, str] = {}
+        self._writes: dict[str, set[str]] = {}
 
     def grid(self, step: Launch, symbols: Symbols) -> list:
         texts = []
@@ -211,4 +212,19 @@ class Configurations:
             found = f"{kernel}.{number}.sm_{arch}"
             self.files[found] = (compiled.metadata, compiled.cubin)
             self._compiled[key] = found
+            self._writes[found] = compiled.writes
+        self._check_writes(launch, self._writes[found])
         return found
+
+    def _check_writes(self, launch: Launch, writes: set[str]) -> None:
+        for name in sorted(writes):
+            value = launch.arguments[name]
+            view = value.view if isinstance(value, Descriptor) else value
+            storage = self.runs[0].recording.storages[view.storage]
+            if storage.role != "temporary":
+                which = f"the input {storage.name}" if storage.role == "input" else "a constant"
+                raise TraceError(
+                    f"{self.name}: kernel {launch.function.__name__}: it writes to its argument "
+                    f"{name}, which is {which}; "
+                    "a program only writes to what it allocates"
+                )

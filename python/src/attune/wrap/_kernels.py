@@ -16,6 +16,7 @@ from triton.compiler import ASTSource
 from ._errors import TraceError
 from ._recording import DTYPES, Descriptor, Launch, Recording, View
 from ._symbols import Symbols
+from ._writes import written
 
 _MOST_I32 = (1 << 31) - 1
 # As Triton spells them.
@@ -113,10 +114,11 @@ class Specialization:
 
 @dataclasses.dataclass
 class Compiled:
-    """A variant for one architecture: Triton's metadata and machine code."""
+    """A variant for one architecture: metadata, machine code, parameters that it writes to."""
 
     metadata: str
     cubin: bytes
+    writes: set[str]
 
 
 def compile_variant(name: str, function, variant: Variant, arch: int) -> Compiled:
@@ -152,7 +154,7 @@ def compile_variant(name: str, function, variant: Variant, arch: int) -> Compile
     for key in ("extern_libs", "hash", "ir_override", "instrumentation_mode"):
         metadata.pop(key, None)
     text = json.dumps(metadata, sort_keys=True, default=str)
-    return Compiled(text + "\n", kernel.asm["cubin"])
+    return Compiled(text + "\n", kernel.asm["cubin"], written(kernel.asm.get("ttir", "")))
 
 
 def identifier(text: str) -> str:
