@@ -1,7 +1,7 @@
 """A transformer block of Triton kernels and Attune's attention, which `attune wrap` makes a C++ program of.
 
-RMSNorm, the projection of q, k and v, RoPE, causal attention with grouped heads, the output projection with its residual,
-and a SwiGLU MLP; x and the weights are bfloat16, sums are float32. block() is what a model calls; main() traces it:
+RMSNorm, the projection of q, k and v, RoPE, causal attention with grouped heads, the output projection with its
+residual, and a SwiGLU MLP; x and the weights are bfloat16, sums are float32. block() is what a model calls; main() traces it:
 
     python examples/triton_block.py FOLDER            # on a GPU; else with --arch sm_90
     attune wrap FOLDER/block.json -o FOLDER/package --check FOLDER/block.recording.safetensors
@@ -124,6 +124,34 @@ def block(x, attention_norm, wqkv, wo, mlp_norm, wup, wdown):
     hidden = torch.empty(rows, MLP, dtype=x.dtype, device=x.device)
     swiglu[(triton.cdiv(rows * MLP, 1024),)](both, hidden, rows, MLP, 1024)
     return projected(hidden, wdown, residual=x).view(b, s, HIDDEN)
+
+
+def reference(x, attention_norm, wqkv, wo, mlp_norm, wup, wdown):
+    """The block in float64, by PyTorch alone."""
+    x, *weights = (t.double() for t in (x, attention_norm, wqkv, wo, mlp_norm, wup, wdown))
+    attention_norm, wqkv, wo, mlp_norm, wup, wdown = weights
+    b, s, _ = x.shape
+
+    def normalized(x, weight):
+        return x / (x.square().mean(-1, keepdim=True) + EPSILON).sqrt() * weight
+
+    def rotated(heads):
+        first, second = heads.chunk(2, dim=-1)
+        rates = BASE ** (-torch.arange(HEAD_DIM // 2, device=x.device).double() * 2 / HEAD_DIM)
+        angles = torch.arange(s, device=x.device).double()[:, None, None] * rates
+        cosine, sine = angles.cos(), angles.sin()
+        return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+
+    heads = (normalized(x, attention_norm) @ wqkv.T).view(b, s, -1, HEAD_DIM)
+    q, k, v = heads.split([HEADS, KV_HEADS, KV_HEADS], dim=2)
+    q, k, v = (t.transpose(1, 2) for t in (rotated(q), rotated(k), v))
+    k, v = (t.repeat_interleave(HEADS // KV_HEADS, dim=1) for t in (k, v))
+    scores = (q @ k.transpose(-1, -2) / HEAD_DIM**0.5).masked_fill(
+        torch.ones(s, s, dtype=torch.bool, device=x.device).triu(1), float("-inf"))  # fmt: skip
+    attended = scores.softmax(-1) @ v
+    x = x + attended.transpose(1, 2).reshape(b, s, -1) @ wo.T
+    gate, up = (normalized(x, mlp_norm) @ wup.T).chunk(2, dim=-1)
+    return x + (torch.nn.functional.silu(gate) * up) @ wdown.T
 
 
 def make_weights(device, seed=0):

@@ -25,6 +25,8 @@ SKIPPED = 77
 # None of them traced; the traced one is (2, 256).
 SIZES = [(1, 77), (3, 500), (2, 1333)]
 MOST_LINES, MOST_SECONDS, MOST_STEP_US = 1500, 5.0, 3.0
+# Of the root mean square: a handful of roundings to bfloat16, each of 0.2%.
+MOST_OFF = 0.01
 # Of the output's largest value: two units in the last place of bfloat16, as `attune wrap --check` allows.
 TOLERANCE = 2 * 2.0**-7
 
@@ -101,16 +103,19 @@ def wrap(report, options, program, folder, work):
     return report.check("the program of this test builds", done.returncode == 0, done.stderr[-400:])
 
 
-def compare(report, name, got, want):
+def compare(report, name, got, want, exact):
+    """Beside Python's numbers, and both beside float64."""
     import torch
 
-    got, want = got.to("cpu"), want.to("cpu")
+    got, want, exact = got.to("cpu"), want.to("cpu"), exact.to("cpu")
     same = torch.equal(got.view(torch.int16), want.view(torch.int16))
     error = (got.double() - want.double()).abs().max().item()
     largest = want.double().abs().max().item()
     said = "the same bits" if same else f"largest error {error:.3g} of values up to {largest:.3g}"
     report.check(name, same or error <= TOLERANCE * largest, said)
     report.values[name].update(same_bits=same, error=error, largest=largest)
+    off, theirs = (((y.double() - exact).square().mean() / exact.square().mean()).sqrt().item() for y in (got, want))
+    report.check(f"{name}, and beside float64", off <= MOST_OFF, f"off by {off:.2%} of its size, Python's by {theirs:.2%}")
 
 
 def finish(report, options):
@@ -158,7 +163,7 @@ def main():
             x = torch.randn(b, s, triton_block.HIDDEN, device=device).to(torch.bfloat16)
             if device == "cuda":
                 with torch.no_grad():
-                    wanted.append(triton_block.block(x, **weights).clone())
+                    wanted.append((triton_block.block(x, **weights).clone(), triton_block.reference(x, **weights)))
             given, made = work / f"x_{s}.bin", work / f"y_{s}.bin"
             given.write_bytes(x.cpu().view(torch.int16).numpy().tobytes())
             arguments += [b, s, given, made]
@@ -173,9 +178,9 @@ def main():
         found = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if " " in line)
         said = found.get("failed", done.stderr[-400:])
         if report.check("runs from C++", done.returncode == 0 and found.get("done") == "1", said):
-            for (b, s), want in zip(SIZES, wanted):
+            for (b, s), (want, exact) in zip(SIZES, wanted):
                 raw = torch.frombuffer(bytearray((work / f"y_{s}.bin").read_bytes()), dtype=torch.bfloat16)
-                compare(report, f"B = {b}, S = {s}: as in Python", raw.reshape(b, s, -1), want)
+                compare(report, f"B = {b}, S = {s}: as in Python", raw.reshape(b, s, -1), want, exact)
             report.check("in a CUDA graph: the same bits", found["graph_same_bits"] == "1")
             report.check("4 threads on 4 streams: the same bits", found["threads_same_bits"] == "1")
             if options.stand_in:
