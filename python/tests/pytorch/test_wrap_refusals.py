@@ -1,5 +1,7 @@
 """What attune.wrap.trace refuses, by name."""
 
+import threading
+
 import pytest
 import torch
 
@@ -241,3 +243,20 @@ def test_triton_is_left_as_it_was():
         triton.runtime.jit.JITFunction.run,
         triton.runtime.autotuner.Autotuner.run,
     )
+
+
+def test_other_threads_launch_meanwhile(monkeypatch):
+    launched = []
+    run = lambda self, *args, grid, warmup, **options: launched.append(self.__name__)  # noqa: E731
+    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", run)
+    x = torch.zeros(64)
+
+    def function(y):
+        other = threading.Thread(target=lambda: scale[(1,)](x, x, 64, 1.0, BLOCK=64))
+        other.start()
+        other.join()
+        return scaled(y)
+
+    program = wrap.trace(function, {"y": x}, archs=ARCHS)
+    assert len(program.json["steps"]) == 1
+    assert launched and set(launched) == {"scale"}
