@@ -396,3 +396,31 @@ def test_the_example():
     assert steps == ["kernel"] * 3 + ["attention"] + ["kernel"] * 5
     assert set(program.constants) == {"attention_norm", "wqkv", "wo", "mlp_norm", "wup", "wdown"}
     assert dataclasses.is_dataclass(program)
+
+
+def test_copies_that_one_row_has_no_need_of():
+    def function(x):
+        heads = x.view(x.shape[0], x.shape[1], 4, 16).transpose(1, 2)
+        q = heads.contiguous()
+        both = torch.empty_like(q)
+        scale[(1,)](q, both, q.numel(), 1.0, BLOCK=64)
+        rows = heads.reshape(-1, 16)
+        scale[(1,)](rows, both, rows.shape[0], 1.0, BLOCK=64)
+        return both, heads.contiguous()
+
+    program = trace(function, (2, 8, 64), ("B", "S", None))
+    assert len(of(program, "copy")) == 3
+    least = wrap.trace(
+        function, {"x": torch.zeros(2, 1, 64)}, shapes={"x": ("B", "S", None)}, archs=ARCHS
+    )
+    assert least.json["steps"] == program.json["steps"]
+
+
+def test_a_copy_that_is_asked_for_is_made_at_every_size():
+    def function(x):
+        made = torch.empty(2, 4, x.shape[1], 16)
+        made.copy_(x.view(2, x.shape[1], 4, 16).transpose(1, 2))
+        return made
+
+    program = trace(function, (2, 8, 64), (None, "S", None))
+    assert len(of(program, "copy")) == 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import sympy
 import torch
 
 from ._errors import TraceError
-from ._recording import DTYPES, Attention, Copy, Descriptor, Launch, View
+from ._recording import DTYPES, Attention, Copy, Descriptor, Launch, View, row_major
 
 
 def runs(name: str, a, b) -> None:
@@ -30,38 +32,87 @@ def runs(name: str, a, b) -> None:
 
 def at_sizes(name: str, symbolic, concrete, sizes: dict[str, int]) -> None:
     """What a symbolic run says of these sizes, and what a run at them did."""
+    where = ", ".join(f"{n} = {v}" for n, v in sizes.items()) or "a second run"
+    _AtSizes(name, where, symbolic, concrete, sizes).compare()
 
-    def plain(run, value):
-        is_symbolic = run is symbolic
 
-        def number(e):
-            return symbolic.symbols.evaluate(e, sizes) if is_symbolic else int(e)
+class _AtSizes:
+    """Storages of the two runs are counted as they are met: their own numbers differ where one run
+    copies what the other has no need to."""
 
+    def __init__(self, name: str, where: str, symbolic, concrete, sizes: dict[str, int]):
+        self.name, self.where, self.sizes = name, where, sizes
+        self.symbolic, self.concrete = symbolic, concrete
+        self._met: dict[bool, dict[int, int]] = {True: {}, False: {}}  # by whether it is symbolic
+        self._same_as: dict[int, View] = {}  # copies that were spared
+
+    def compare(self) -> None:
+        steps = []
+        theirs = iter(self.concrete.recording.steps)
+        their = next(theirs, None)
+        for step in self.symbolic.recording.steps:
+            if not isinstance(their, Copy) and self._is_spared(step):
+                self._same_as[step.target.storage] = step.source
+                continue
+            steps.append(step)
+            their = next(theirs, None)
+        recording = dataclasses.replace(self.symbolic.recording, steps=steps)
+        pair = (dataclasses.replace(self.symbolic, recording=recording), self.concrete)
+        _steps(self.name, self.where, pair, lambda run, value: self._plain(run is pair[0], value))
+
+    def _is_spared(self, step) -> bool:
+        if not (isinstance(step, Copy) and step.spared):
+            return False
+        shape = [self._number(True, e) for e in step.source.shape]
+        strides = [self._number(True, e) for e in step.source.strides]
+        wanted = row_major([sympy.Integer(extent) for extent in shape])
+        return all(n <= 1 or stride == want for n, stride, want in zip(shape, strides, wanted))
+
+    def _number(self, symbolic: bool, expression) -> int:
+        if symbolic:
+            return self.symbolic.symbols.evaluate(expression, self.sizes)
+        return int(expression)
+
+    def _plain(self, symbolic: bool, value):
         if isinstance(value, View):
-            shape, strides = [number(e) for e in value.shape], [number(e) for e in value.strides]
-            strides = [0 if extent <= 1 else stride for extent, stride in zip(shape, strides)]
-            return (value.storage, value.dtype, *shape, *strides, number(value.offset))
+            return self._view(symbolic, value)
         if isinstance(value, torch.SymInt):
-            return symbolic.symbols.evaluate(value.node.expr, sizes)
+            return self.symbolic.symbols.evaluate(value.node.expr, self.sizes)
         if isinstance(value, torch.SymFloat):
             return value.node.hint
         if hasattr(value, "free_symbols"):
-            return number(value)
+            return self._number(symbolic, value)
         return value
 
-    where = ", ".join(f"{n} = {v}" for n, v in sizes.items()) or "a second run"
-    _steps(name, where, (symbolic, concrete), plain)
-    for index, (a, b) in enumerate(zip(symbolic.recording.storages, concrete.recording.storages)):
-        said, found = symbolic.symbols.evaluate(a.nbytes, sizes), int(b.nbytes)
-        if (
-            (a.role, a.dtype) != (b.role, b.dtype)
-            or said != found
-            or (a.data is not None and a.data.shape != b.data.shape)
-        ):
+    def _view(self, symbolic: bool, view: View):
+        shape = [self._number(symbolic, e) for e in view.shape]
+        strides = [self._number(symbolic, e) for e in view.strides]
+        strides = [0 if extent <= 1 else stride for extent, stride in zip(shape, strides)]
+        storage, offset = view.storage, self._number(symbolic, view.offset)
+        while symbolic and storage in self._same_as:
+            source = self._same_as[storage]
+            storage, offset = source.storage, offset + self._number(True, source.offset)
+        return (self._paired(symbolic, storage), view.dtype, *shape, *strides, offset)
+
+    def _paired(self, symbolic: bool, storage: int) -> int:
+        """Storages in the order in which either run meets them."""
+        met = self._met[symbolic]
+        if storage not in met:
+            met[storage] = len(met)
+            if len(self._met[0]) == len(self._met[1]):
+                self._same_memory(list(self._met[True])[-1], list(self._met[False])[-1])
+        return met[storage]
+
+    def _same_memory(self, ours: int, theirs: int) -> None:
+        a = self.symbolic.recording.storages[ours]
+        b = self.concrete.recording.storages[theirs]
+        said, found = self._number(True, a.nbytes), int(b.nbytes)
+        same_data = a.data is None or (b.data is not None and a.data.shape == b.data.shape)
+        if (a.role, a.dtype, said) != (b.role, b.dtype, found) or not same_data:
             raise TraceError(
-                f"{name}: at {where} tensor {index} is {b.role} {DTYPES[b.dtype]} of {found} "
-                "bytes, and the program says "
-                f"{a.role} {DTYPES[a.dtype]} of {said}"
+                f"{self.name}: at {self.where} a tensor is {b.role} {DTYPES[b.dtype]} of {found} "
+                "bytes, and the program "
+                f"says {a.role} {DTYPES[a.dtype]} of {said}"
             )
 
 

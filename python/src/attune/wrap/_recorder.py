@@ -184,6 +184,7 @@ class Recorder(TorchDispatchMode):
             result = func(*args, **kwargs)
             self._add(result, "temporary")
             self._copy(args[0], result, name)
+            self.recording.steps[-1].spared = packet is aten.clone
             return result
         if fresh:
             result = func(*args, **kwargs)

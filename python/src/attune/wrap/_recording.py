@@ -84,6 +84,8 @@ class Attention:
 class Copy:
     source: View
     target: View
+    # By contiguous() or reshape(), which copy nothing where the source is contiguous already.
+    spared: bool = False
 
 
 @dataclasses.dataclass
