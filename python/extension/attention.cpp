@@ -64,6 +64,18 @@ std::optional<T> optional(nb::handle options, int index) {
   return object.is_none() ? std::nullopt : std::optional<T>(value<T>(options, index));
 }
 
+// Whose number of threads counts on the CPU where a call says none: PyTorch's, as attune._torch_ops
+// says. Both live as long as the process.
+PyTypeObject* counted_type = nullptr;
+PyObject* count_threads = nullptr;
+
+int threads_for(nb::handle q) {
+  if (counted_type == nullptr || PyType_IsSubtype(Py_TYPE(q.ptr()), counted_type) == 0) return 0;
+  const nb::object count = nb::steal<nb::object>(PyObject_CallNoArgs(count_threads));
+  if (!count.is_valid()) throw nb::python_error();
+  return nb::cast<int>(count);
+}
+
 class Call {
  public:
   Call(nb::handle q, nb::handle options)
@@ -90,6 +102,7 @@ class Call {
     o.mask.right = value<std::int64_t>(options, kRight);
     o.deterministic = value<bool>(options, kDeterministic);
     o.threads = value<int>(options, kThreads);
+    if (o.threads == 0 && !arrays_.on_cuda()) o.threads = threads_for(q);
     o.device = arrays_.on_cuda() ? Device::cuda : Device::cpu;
     o.device_index = arrays_.on_cuda() ? arrays_.device_index() : -1;
     o.stream = arrays_.stream();
@@ -103,10 +116,12 @@ class Call {
     }
   }
 
-  // q, k, v, o and their gradients.
+  // Without a batch, packed or not.
+  [[nodiscard]] bool three_dimensions() const { return arrays_.first().rank == 3; }
+  [[nodiscard]] TensorView q() const { return rows_of(arrays_.first()); }
+  // k, v, o and gradients.
   TensorView rows(nb::handle object, const char* name, bool writes = false) {
-    const TensorView view = with_batch(arrays_.read(object, name, writes));
-    return heads_first_ ? exchange_axes(view) : view;
+    return rows_of(arrays_.read(object, name, writes));
   }
   // Pages have no heads-first form.
   TensorView keys(nb::handle object, const char* name) {
@@ -153,6 +168,10 @@ class Call {
   AttentionOptions& options() { return options_; }
 
  private:
+  [[nodiscard]] TensorView rows_of(const TensorView& view) const {
+    return heads_first_ ? exchange_axes(with_batch(view)) : with_batch(view);
+  }
+
   static std::int64_t stream_of(nb::handle options) {
     if (PyTuple_Check(options.ptr()) == 0 || PyTuple_Size(options.ptr()) != kOptionCount) {
       throw nb::type_error("the options of a call are a tuple of 24");
@@ -190,13 +209,11 @@ void check_rank(const TensorView& view, const char* name) {
                             .c_str());
 }
 
-int rank_of(const TensorView& read) { return read.rank; }
-
 nb::object forward(nb::handle q_array, nb::handle k_array, nb::handle v_array, nb::handle out,
                    nb::handle lse, nb::handle options) {
   Call call(q_array, options);
-  const bool three = rank_of(call.read(q_array, "q")) == 3;
-  const TensorView q = call.rows(q_array, "q");
+  const bool three = call.three_dimensions();
+  const TensorView q = call.q();
   const TensorView k = call.keys(k_array, "k");
   const TensorView v = call.keys(v_array, "v");
   check_rank(q, "q");
@@ -218,15 +235,26 @@ nb::object forward(nb::handle q_array, nb::handle k_array, nb::handle v_array, n
   return nb::make_tuple(o.object, written.object);
 }
 
+// Whether all are [B, H, S, D] on a CPU or a CUDA GPU; `equal_heads`: and of as many heads.
+bool is_bhsd(nb::handle q, nb::handle k, nb::handle v, bool equal_heads) {
+  dlpack::Tensor tensors[3];
+  const std::array arrays = {q, k, v};
+  for (std::size_t n = 0; n < arrays.size(); ++n) {
+    if (!peek(arrays[n], &tensors[n]) || tensors[n].rank != 4) return false;
+  }
+  return !equal_heads || (tensors[0].shape[1] == tensors[1].shape[1] &&
+                          tensors[1].shape[1] == tensors[2].shape[1]);
+}
+
 // grads: (grad_q, grad_k, grad_v, grad_bias, grad_alibi_slopes, grad_sink), each an array to write,
 // True to have it allocated, or False. The first three are always computed.
 nb::object backward(nb::handle grad_o, nb::handle grad_lse, nb::handle q_array, nb::handle k_array,
                     nb::handle v_array, nb::handle o_array, nb::handle lse, nb::tuple grads,
                     nb::handle options) {
   Call call(q_array, options);
-  const bool three = rank_of(call.read(q_array, "q")) == 3;
+  const bool three = call.three_dimensions();
   BackwardTensors t;
-  t.q = call.rows(q_array, "q");
+  t.q = call.q();
   t.k = call.keys(k_array, "k");
   t.v = call.keys(v_array, "v");
   t.o = call.rows(o_array, "o");
@@ -236,7 +264,7 @@ nb::object backward(nb::handle grad_o, nb::handle grad_lse, nb::handle q_array, 
   check_rank(t.q, "q");
   check_rank(t.k, "k");
   check_rank(t.v, "v");
-  const bool k_three = rank_of(call.read(k_array, "k")) == 3;
+  const bool k_three = call.read(k_array, "k").rank == 3;
   const bool first = call.heads_first();
   nb::list results;
 
@@ -285,7 +313,7 @@ nb::object backward(nb::handle grad_o, nb::handle grad_lse, nb::handle q_array, 
 std::string problem(nb::handle q_array, nb::handle k_array, nb::handle v_array, nb::handle out,
                     bool lse, nb::handle backward, nb::handle options) {
   Call call(q_array, options);
-  const TensorView q = call.rows(q_array, "q");
+  const TensorView q = call.q();
   const TensorView k = call.keys(k_array, "k");
   const TensorView v = call.keys(v_array, "v");
   const TensorView o = call.rows(out, "out");
@@ -309,8 +337,14 @@ void bind_attention(nb::module_& module) {
   module.def("backward", &backward, nb::arg("grad_o"), nb::arg("grad_lse").none(), nb::arg("q"),
              nb::arg("k"), nb::arg("v"), nb::arg("o"), nb::arg("lse"), nb::arg("grads"),
              nb::arg("options"));
+  module.def("is_bhsd", &is_bhsd, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("equal_heads"));
   module.def("problem", &problem, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("out").none(),
              nb::arg("lse"), nb::arg("backward").none(), nb::arg("options"));
+  module.def("take_thread_count", [](nb::handle type, nb::handle count) {
+    if (PyType_Check(type.ptr()) == 0) throw nb::type_error("type is no type");
+    counted_type = reinterpret_cast<PyTypeObject*>(nb::borrow(type).release().ptr());
+    count_threads = nb::borrow(count).release().ptr();
+  });
   module.def(
       "can_allocate",
       [](nb::handle array) { return nb::hasattr(array.type(), "__dlpack_c_exchange_api__"); },

@@ -231,20 +231,25 @@ void ask_for_gradients(const WantedGradients& wanted, Problem& p) {
 Status run(Call& call, const AttentionOptions& options) {
   // The CPU's kernels take any alignment.
   if (call.problem.device == Device::cuda) call.problem.alignment = alignment_of(call.arguments);
-
-  // Before the plan, so that shapes that disagree are named, and nothing is planned for them.
-  if (Status status = check(call.problem, call.arguments); !status.ok()) return status;
-  const Expected<std::shared_ptr<const Plan>> plan =
-      cached_plan(call.problem, options.threads, options.device_index);
-  if (!plan.ok()) return plan.status();
-  const std::size_t bytes = (*plan)->workspace_bytes();
-  if (!options.allocate_workspace || bytes == 0) return (*plan)->run(call.arguments);
+  std::shared_ptr<const Plan> plan =
+      kept_plan(call.problem, options.threads, options.device_index);
+  if (plan == nullptr) {
+    // Before the plan, so that shapes that disagree are named, and nothing is planned for them. A plan
+    // that is there checks them itself.
+    if (Status status = check(call.problem, call.arguments); !status.ok()) return status;
+    Expected<std::shared_ptr<const Plan>> made =
+        cached_plan(call.problem, options.threads, options.device_index);
+    if (!made.ok()) return made.status();
+    plan = std::move(made).value();
+  }
+  const std::size_t bytes = plan->workspace_bytes();
+  if (!options.allocate_workspace || bytes == 0) return plan->run(call.arguments);
   void* workspace = options.allocate_workspace(bytes);
   if (workspace == nullptr) {
     return {Code::out_of_memory, fmt::format("{}: allocate_workspace gave no memory for {} bytes",
-                                             (*plan)->kernel(), bytes)};
+                                             plan->kernel(), bytes)};
   }
-  return (*plan)->run(call.arguments, {static_cast<std::byte*>(workspace), bytes});
+  return plan->run(call.arguments, {static_cast<std::byte*>(workspace), bytes});
 }
 
 // No exception leaves the API.

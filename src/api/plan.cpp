@@ -68,18 +68,15 @@ Status Plan::run(const Arguments& arguments, std::span<std::byte> workspace) con
             fmt::format("{}: the workspace has {} bytes, the plan needs {}", impl_->kernel,
                         workspace.size(), workspace_bytes())};
   }
-  if (impl_->cuda) {
-    if (Status status = check_views(impl_->problem, arguments); !status.ok()) return status;
-    return impl_->cuda->run(arguments, align(workspace.data(), kDeviceAlignment));
-  }
-  if (Status status = check(impl_->problem, arguments); !status.ok()) return status;
+  if (Status status = check_arguments(impl_->problem, arguments); !status.ok()) return status;
+  if (impl_->cuda) return impl_->cuda->run(arguments, align(workspace.data(), kDeviceAlignment));
   impl_->cpu->run(arguments, align(workspace.data(), kHostAlignment), impl_->executor);
   return {};
 }
 
 Status Plan::run(const Arguments& arguments) const {
   if (impl_->cuda) {
-    if (Status status = check_views(impl_->problem, arguments); !status.ok()) return status;
+    if (Status status = check_arguments(impl_->problem, arguments); !status.ok()) return status;
     return impl_->cuda->run(arguments, nullptr);
   }
   const std::size_t bytes = workspace_bytes();

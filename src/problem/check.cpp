@@ -280,6 +280,7 @@ Status check_page_table(const Problem& p, const Arguments& a) {
 }
 
 Status check_contents(const Problem& p, const Arguments& a) {
+  if (p.device == Device::cuda) return {};  // nothing behind a pointer is read
   if (p.packed_q) {
     const Packed packed{"cu_seqlens_q", "sq", "total_q", p.sq, p.total_q};
     if (Status status = check_cu_seqlens(a.cu_seqlens_q, p.b, packed); !status.ok()) return status;
@@ -297,7 +298,7 @@ Status check_contents(const Problem& p, const Arguments& a) {
 
 }  // namespace
 
-Status check_views(const Problem& problem, const Arguments& arguments) {
+Status check_arguments(const Problem& problem, const Arguments& arguments) {
   const auto specs = tensors_of(problem);
   for (const TensorSpec& spec : specs) {
     const TensorView& view = arguments.*spec.view;
@@ -306,14 +307,15 @@ Status check_views(const Problem& problem, const Arguments& arguments) {
     if (Status status = check_alignment(problem, spec, view); !status.ok()) return status;
   }
   if (Status status = check_aliases(specs, arguments); !status.ok()) return status;
-  return check_dropout_state(problem, arguments.dropout_state);
+  if (Status status = check_dropout_state(problem, arguments.dropout_state); !status.ok()) {
+    return status;
+  }
+  return check_contents(problem, arguments);
 }
 
 Status check(const Problem& problem, const Arguments& arguments) {
   if (Status status = validate(problem); !status.ok()) return status;
-  if (Status status = check_views(problem, arguments); !status.ok()) return status;
-  if (problem.device == Device::cuda) return {};
-  return check_contents(problem, arguments);
+  return check_arguments(problem, arguments);
 }
 
 }  // namespace attune

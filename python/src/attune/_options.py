@@ -17,7 +17,7 @@ LAYOUTS = {"bshd": False, "bhsd": True}
 BIAS, ALIBI_SLOPES, SINK = 0, 1, 2
 DROPOUT = 12
 CU_SEQLENS_Q, CU_SEQLENS_K, PAGE_TABLE, DROPOUT_STATE = 4, 5, 6, 7
-HEADS_FIRST, THREADS, STREAM = 21, 22, 23
+HEADS_FIRST, STREAM = 21, 23
 
 
 def one_of(what: str, value: Any, known: dict) -> Any:
@@ -153,7 +153,3 @@ def of_call(
         0,
         -1,
     )
-
-
-def with_threads(packed: tuple, threads: int) -> tuple:
-    return (*packed[:THREADS], threads, packed[STREAM])

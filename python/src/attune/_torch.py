@@ -10,9 +10,10 @@ from . import _core, _options, _torch_ops
 _Tensor = torch.Tensor
 _is_compiling = torch.compiler.is_compiling
 _is_grad_enabled = torch.is_grad_enabled
+_is_autocast_enabled = torch._C._is_any_autocast_enabled
 _modes = torch._C._len_torch_dispatch_stack
 _transforms = torch._C._functorch.peek_interpreter_stack
-_get_num_threads = torch.get_num_threads
+_PLAIN = _options.pack()
 
 
 def dropout_state(device: torch.device) -> torch.Tensor:
@@ -47,15 +48,15 @@ def is_eager(q, k, v) -> bool:
     )
 
 
-def threads(q) -> int:
-    """PyTorch's number of threads, for tensors on the CPU."""
-    return 0 if q.is_cuda else _get_num_threads()
-
-
 def attention(q, k, v, *, out=None, lse=False, **options):
     """attune.attention() on tensors."""
-    if _is_compiling() or torch._C._is_any_autocast_enabled():
+    if _is_compiling() or _is_autocast_enabled():
         q, k, v = autocast((q, k, v), q.device)
+    return run(q, k, v, _pack(q, options) if options else _PLAIN, out, lse)
+
+
+def _pack(q, options: dict) -> tuple:
+    """Packed, with the arrays of other frameworks among them as tensors."""
     if (
         options.get("dropout", 0.0) > 0
         and options.get("dropout_state") is None
@@ -66,9 +67,8 @@ def attention(q, k, v, *, out=None, lse=False, **options):
     for array in packed[: _torch_ops.TENSORS]:
         if array is not None and not isinstance(array, _Tensor):
             arrays = (a if a is None else torch.as_tensor(a) for a in packed[: _torch_ops.TENSORS])
-            packed = (*arrays, *packed[_torch_ops.TENSORS :])
-            break
-    return run(q, k, v, packed, out, lse)
+            return (*arrays, *packed[_torch_ops.TENSORS :])
+    return packed
 
 
 def run(q, k, v, packed: tuple, out=None, lse=False):
@@ -80,24 +80,26 @@ def run(q, k, v, packed: tuple, out=None, lse=False):
         and (slopes is None or isinstance(slopes, _Tensor))
         and (sink is None or isinstance(sink, _Tensor))
     ):
-        if packed[_options.THREADS] == 0 and not q.is_cuda:
-            packed = _options.with_threads(packed, _get_num_threads())
         return run_eager(q, k, v, packed, out, lse)
     return _torch_ops.call(q, k, v, packed, out, lse)
 
 
 def run_eager(q, k, v, packed: tuple, out=None, lse=False):
-    """The same where is_eager(), with the number of threads set."""
+    """The same where is_eager()."""
     if not _is_grad_enabled():
         return _core.forward(q, k, v, out, lse, packed)
+    wants = q.requires_grad or k.requires_grad or v.requires_grad
     bias, slopes, sink = packed[:3]
-    if not (
-        q.requires_grad
-        or k.requires_grad
-        or v.requires_grad
-        or (bias is not None and bias.requires_grad)
-        or (slopes is not None and slopes.requires_grad)
-        or (sink is not None and sink.requires_grad)
-    ):
+    if bias is None and slopes is None and sink is None:
+        if wants and out is None and lse is False:
+            return _torch_ops.apply_eagerly(q, k, v, packed)
+    else:
+        wants = (
+            wants
+            or (bias is not None and bias.requires_grad)
+            or (slopes is not None and slopes.requires_grad)
+            or (sink is not None and sink.requires_grad)
+        )
+    if not wants:
         return _core.forward(q, k, v, out, lse, packed)
     return _torch_ops.call_eager(q, k, v, packed, out, lse)

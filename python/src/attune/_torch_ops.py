@@ -36,30 +36,28 @@ _library.define(
 # Since PyTorch 2.10 tensors come and results are made by DLPack's exchange API; before, tensors come
 # by __dlpack__, which takes none that requires grad.
 EXCHANGES = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
+_core.take_thread_count(torch.Tensor, torch.get_num_threads)
 
 
 def _concrete(tensors: tuple, options: tuple) -> tuple:
-    """Both for attune._core: with PyTorch's number of threads and, before 2.10, its stream."""
-    device = tensors[0].device
-    threads, stream = options[_options.THREADS], options[_options.STREAM]
-    if device.type == "cpu" and threads == 0:
-        threads = torch.get_num_threads()
-    if not EXCHANGES:
-        tensors, options = (
-            tuple(t.detach() if isinstance(t, torch.Tensor) else t for t in some)
-            for some in (tensors, options)
-        )
-        if device.type == "cuda" and stream < 0:
-            stream = torch.cuda.current_stream(device).cuda_stream
-    return tensors, (*options[: _options.THREADS], threads, stream)
+    """Both for attune._core: before PyTorch 2.10, detached and with its stream."""
+    if EXCHANGES:
+        return tensors, options
+    device, stream = tensors[0].device, options[_options.STREAM]
+    tensors, options = (
+        tuple(t.detach() if isinstance(t, torch.Tensor) else t for t in some)
+        for some in (tensors, options)
+    )
+    if device.type == "cuda" and stream < 0:
+        stream = torch.cuda.current_stream(device).cuda_stream
+    return tensors, (*options[: _options.STREAM], stream)
 
 
 def _attention(q, k, v, *options):
-    if EXCHANGES and (options[_options.THREADS] > 0 or q.is_cuda):
+    if EXCHANGES:
         return _core.forward(q, k, v, None, True, options)
-    out, lse = (None, True) if EXCHANGES else _empty_results(q, v, options)
-    tensors, options = _concrete((q, k, v), options)
-    return _core.forward(*tensors, out, lse, options)
+    tensors, concrete = _concrete((q, k, v), options)
+    return _core.forward(*tensors, *_empty_results(q, v, options), concrete)
 
 
 def _attention_out(q, k, v, out, lse, *options):
@@ -168,17 +166,17 @@ def _save(ctx, inputs, output):
 
 def _differentiate(ctx, grad_o, grad_lse):
     saved = ctx.saved_tensors
-    grads = _gradients(ctx, grad_o, grad_lse, saved[:5], (*saved[5:], *ctx.rest))
+    needed = ctx.needs_input_grad[:6]
+    grads = _gradients(needed, grad_o, grad_lse, saved[:5], (*saved[5:], *ctx.rest))
     return grads + (None,) * (TENSORS - 3 + len(ctx.rest))
 
 
-def _gradients(ctx, grad_o, grad_lse, rows: tuple, options: tuple) -> tuple:
+def _gradients(needed: tuple, grad_o, grad_lse, rows: tuple, options: tuple) -> tuple:
     """Of q, k, v, bias, slopes and sink; None where not needed. rows: q, k, v, o, lse."""
     if grad_o is None:
         if grad_lse is None:
             return (None,) * 6
         grad_o = torch.zeros_like(rows[3])
-    needed = ctx.needs_input_grad[:6]
     wants = [
         need and tensor is not None and tensor.is_floating_point()
         for need, tensor in zip(needed[3:], options[:3])
@@ -223,25 +221,35 @@ torch.library.register_autograd("attune::attention_backward", _refuse_second, li
 
 class EagerAttention(torch.autograd.Function):
     """The same where nobody records operators: in eager mode an operator with so many arguments costs
-    half a millisecond. The tensors that may want gradients come one by one, all options in a tuple."""
+    half a millisecond. Each argument costs, so that what may want gradients beside q, k and v comes
+    only where it is there."""
 
     @staticmethod
-    def forward(ctx, q, k, v, bias, alibi_slopes, sink, options, wants_lse):
-        o, lse = _attention(q, k, v, *options)
+    def forward(ctx, q, k, v, options, wants_lse=False, *learned):
+        # A call of _attention() would unpack the options and pack them again.
+        o, lse = (_core.forward(q, k, v, None, True, options) if EXCHANGES
+                  else _attention(q, k, v, *options))  # fmt: skip
+        ctx.save_for_backward(q, k, v, o, lse, *learned)
+        # What is saved is not kept here, too: hooks of saved tensors may move it elsewhere.
+        ctx.options = (None, None, None, *options[3:]) if learned else options
+        if not wants_lse:
+            return o
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(q, k, v, o, lse, bias, alibi_slopes, sink)
-        ctx.options = options[3:]
-        return (o, lse) if wants_lse else o
+        return o, lse
 
     @staticmethod
     def backward(ctx, grad_o, grad_lse=None):
-        saved = ctx.saved_tensors
-        grads = _gradients(ctx, grad_o, grad_lse, saved[:5], saved[5:] + ctx.options)
-        return (*grads, None, None)
+        saved, needed, options = ctx.saved_tensors, ctx.needs_input_grad, ctx.options
+        if len(saved) > 5:
+            needed, options = needed[:3] + needed[5:], saved[5:] + options[3:]
+        else:
+            needed = needed[:3] + (False,) * 3
+        grads = _gradients(needed, grad_o, grad_lse, saved[:5], options)
+        return (*grads[:3], None, None, *grads[3:])
 
 
 # Without what Function.apply() looks for first, which is_eager() has seen not to be there.
-_apply_eagerly = super(torch.autograd.Function, EagerAttention).apply
+apply_eagerly = super(torch.autograd.Function, EagerAttention).apply
 
 
 class Attention(torch.autograd.Function):
@@ -296,7 +304,10 @@ def call(q, k, v, options: tuple, out, lse):
 def call_eager(q, k, v, options: tuple, out, lse):
     """Past it, with autograd."""
     if out is None and not isinstance(lse, torch.Tensor):
-        return _apply_eagerly(q, k, v, *options[:3], options, lse)
+        learned = options[:3]
+        if learned[0] is None and learned[1] is None and learned[2] is None:
+            return apply_eagerly(q, k, v, options, lse)
+        return apply_eagerly(q, k, v, options, lse, *learned)
     return _write(q, k, v, options, out, lse)
 
 
