@@ -64,18 +64,6 @@ std::optional<T> optional(nb::handle options, int index) {
   return object.is_none() ? std::nullopt : std::optional<T>(value<T>(options, index));
 }
 
-// Whose number of threads counts on the CPU where a call says none: PyTorch's, as attune._torch_ops
-// says. Both live as long as the process.
-PyTypeObject* counted_type = nullptr;
-PyObject* count_threads = nullptr;
-
-int threads_for(nb::handle q) {
-  if (counted_type == nullptr || PyType_IsSubtype(Py_TYPE(q.ptr()), counted_type) == 0) return 0;
-  const nb::object count = nb::steal<nb::object>(PyObject_CallNoArgs(count_threads));
-  if (!count.is_valid()) throw nb::python_error();
-  return nb::cast<int>(count);
-}
-
 class Call {
  public:
   Call(nb::handle q, nb::handle options)
@@ -209,6 +197,8 @@ void check_rank(const TensorView& view, const char* name) {
                             .c_str());
 }
 
+}  // namespace
+
 nb::object forward(nb::handle q_array, nb::handle k_array, nb::handle v_array, nb::handle out,
                    nb::handle lse, nb::handle options) {
   Call call(q_array, options);
@@ -235,16 +225,7 @@ nb::object forward(nb::handle q_array, nb::handle k_array, nb::handle v_array, n
   return nb::make_tuple(o.object, written.object);
 }
 
-// Whether all are [B, H, S, D] on a CPU or a CUDA GPU; `equal_heads`: and of as many heads.
-bool is_bhsd(nb::handle q, nb::handle k, nb::handle v, bool equal_heads) {
-  dlpack::Tensor tensors[3];
-  const std::array arrays = {q, k, v};
-  for (std::size_t n = 0; n < arrays.size(); ++n) {
-    if (!peek(arrays[n], &tensors[n]) || tensors[n].rank != 4) return false;
-  }
-  return !equal_heads || (tensors[0].shape[1] == tensors[1].shape[1] &&
-                          tensors[1].shape[1] == tensors[2].shape[1]);
-}
+namespace {
 
 // grads: (grad_q, grad_k, grad_v, grad_bias, grad_alibi_slopes, grad_sink), each an array to write,
 // True to have it allocated, or False. The first three are always computed.
@@ -337,14 +318,8 @@ void bind_attention(nb::module_& module) {
   module.def("backward", &backward, nb::arg("grad_o"), nb::arg("grad_lse").none(), nb::arg("q"),
              nb::arg("k"), nb::arg("v"), nb::arg("o"), nb::arg("lse"), nb::arg("grads"),
              nb::arg("options"));
-  module.def("is_bhsd", &is_bhsd, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("equal_heads"));
   module.def("problem", &problem, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("out").none(),
              nb::arg("lse"), nb::arg("backward").none(), nb::arg("options"));
-  module.def("take_thread_count", [](nb::handle type, nb::handle count) {
-    if (PyType_Check(type.ptr()) == 0) throw nb::type_error("type is no type");
-    counted_type = reinterpret_cast<PyTypeObject*>(nb::borrow(type).release().ptr());
-    count_threads = nb::borrow(count).release().ptr();
-  });
   module.def(
       "can_allocate",
       [](nb::handle array) { return nb::hasattr(array.type(), "__dlpack_c_exchange_api__"); },

@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 
 #include <attune/plan.hpp>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <new>
 #include <utility>
 
@@ -23,6 +25,39 @@ std::byte* align(std::byte* p, std::size_t alignment) {
   const auto address = reinterpret_cast<std::uintptr_t>(p);
   return p + (alignment - address % alignment) % alignment;
 }
+
+// Memory of one run. Each thread keeps what its last one had, if that was little, for a next one that
+// needs as much: the allocator's care for blocks of this size takes longer than a small kernel.
+class OwnWorkspace {
+ public:
+  explicit OwnWorkspace(std::size_t bytes) : bytes_(bytes) {
+    Kept& kept = this_threads();
+    // Taken out meanwhile, for an executor may run another plan on this thread.
+    if (kept.bytes == bytes) data_ = std::move(kept.data);
+    if (data_ == nullptr) data_.reset(new (std::nothrow) std::byte[bytes]);
+  }
+  ~OwnWorkspace() {
+    constexpr std::size_t kMostKept = std::size_t{256} << 10;
+    if (data_ != nullptr && bytes_ <= kMostKept) this_threads() = {bytes_, std::move(data_)};
+  }
+  OwnWorkspace(const OwnWorkspace&) = delete;
+  OwnWorkspace& operator=(const OwnWorkspace&) = delete;
+
+  [[nodiscard]] std::byte* data() const { return data_.get(); }
+
+ private:
+  struct Kept {
+    std::size_t bytes = 0;
+    std::unique_ptr<std::byte[]> data;
+  };
+  static Kept& this_threads() {
+    thread_local Kept kept;
+    return kept;
+  }
+
+  std::size_t bytes_;
+  std::unique_ptr<std::byte[]> data_;
+};
 
 }  // namespace
 
@@ -80,12 +115,12 @@ Status Plan::run(const Arguments& arguments) const {
     return impl_->cuda->run(arguments, nullptr);
   }
   const std::size_t bytes = workspace_bytes();
-  const std::unique_ptr<std::byte[]> workspace(new (std::nothrow) std::byte[bytes]);
-  if (workspace == nullptr) {
+  const OwnWorkspace workspace(bytes);
+  if (workspace.data() == nullptr) {
     return {Code::out_of_memory,
             fmt::format("{}: {} bytes of workspace are not to be had", impl_->kernel, bytes)};
   }
-  return run(arguments, {workspace.get(), bytes});
+  return run(arguments, {workspace.data(), bytes});
 }
 
 namespace {

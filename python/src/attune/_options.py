@@ -28,8 +28,8 @@ def one_of(what: str, value: Any, known: dict) -> Any:
         raise ValueError(f"{what} = {value!r} is none of {names}") from None
 
 
+# Arguments are called by name; a `*` in front would have Python look up each default in a dictionary.
 def pack(
-    *,
     mask=None,
     window=(-1, -1),
     diagonal="bottom-right",
@@ -104,7 +104,6 @@ def pack(
 
 
 def of_call(
-    *,
     bias=None,
     alibi_slopes=None,
     sink=None,

@@ -9,10 +9,7 @@ from . import _core, _options, _torch_ops
 
 _Tensor = torch.Tensor
 _is_compiling = torch.compiler.is_compiling
-_is_grad_enabled = torch.is_grad_enabled
 _is_autocast_enabled = torch._C._is_any_autocast_enabled
-_modes = torch._C._len_torch_dispatch_stack
-_transforms = torch._C._functorch.peek_interpreter_stack
 _PLAIN = _options.pack()
 
 
@@ -33,22 +30,7 @@ def autocast(tensors: tuple, device: torch.device) -> tuple:
     )
 
 
-def is_eager(q, k, v) -> bool:
-    """Whether nobody but autograd looks on, so that a call may go past PyTorch's dispatcher.
-    (Subclasses, such as parameters and fake tensors, go through it.)"""
-    return (
-        not _is_compiling()
-        and type(q) is _Tensor
-        and type(k) is _Tensor
-        and type(v) is _Tensor
-        and _modes() == 0
-        and _transforms() is None
-        and not q.is_meta
-        and _torch_ops.EXCHANGES
-    )
-
-
-def attention(q, k, v, *, out=None, lse=False, **options):
+def attention(q, k, v, out, lse, options: dict):
     """attune.attention() on tensors."""
     if _is_compiling() or _is_autocast_enabled():
         q, k, v = autocast((q, k, v), q.device)
@@ -73,33 +55,16 @@ def _pack(q, options: dict) -> tuple:
 
 def run(q, k, v, packed: tuple, out=None, lse=False):
     """A call whose options are packed. `lse`: True, False or a tensor."""
-    bias, slopes, sink = packed[:3]
-    if (
-        is_eager(q, k, v)
-        and (bias is None or type(bias) is _Tensor)
-        and (slopes is None or isinstance(slopes, _Tensor))
-        and (sink is None or isinstance(sink, _Tensor))
-    ):
-        return run_eager(q, k, v, packed, out, lse)
+    if not _is_compiling() and _torch_ops.EXCHANGES:
+        result = _core.attend(q, k, v, out, lse, packed, 0)
+        if result is not NotImplemented:
+            return result
     return _torch_ops.call(q, k, v, packed, out, lse)
 
 
-def run_eager(q, k, v, packed: tuple, out=None, lse=False):
-    """The same where is_eager()."""
-    if not _is_grad_enabled():
-        return _core.forward(q, k, v, out, lse, packed)
-    wants = q.requires_grad or k.requires_grad or v.requires_grad
-    bias, slopes, sink = packed[:3]
-    if bias is None and slopes is None and sink is None:
-        if wants and out is None and lse is False:
-            return _torch_ops.apply_eagerly(q, k, v, packed)
-    else:
-        wants = (
-            wants
-            or (bias is not None and bias.requires_grad)
-            or (slopes is not None and slopes.requires_grad)
-            or (sink is not None and sink.requires_grad)
-        )
-    if not wants:
-        return _core.forward(q, k, v, out, lse, packed)
-    return _torch_ops.call_eager(q, k, v, packed, out, lse)
+def run_bhsd(q, k, v, packed: tuple, equal_heads: bool):
+    """The same for what is [B, H, S, D] and of as many heads in all (or not) in eager mode; else
+    NotImplemented."""
+    if _is_compiling() or not _torch_ops.EXCHANGES:
+        return NotImplemented
+    return _core.attend(q, k, v, None, False, packed, 2 if equal_heads else 1)

@@ -36,7 +36,6 @@ _library.define(
 # Since PyTorch 2.10 tensors come and results are made by DLPack's exchange API; before, tensors come
 # by __dlpack__, which takes none that requires grad.
 EXCHANGES = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
-_core.take_thread_count(torch.Tensor, torch.get_num_threads)
 
 
 def _concrete(tensors: tuple, options: tuple) -> tuple:
@@ -221,35 +220,46 @@ torch.library.register_autograd("attune::attention_backward", _refuse_second, li
 
 class EagerAttention(torch.autograd.Function):
     """The same where nobody records operators: in eager mode an operator with so many arguments costs
-    half a millisecond. Each argument costs, so that what may want gradients beside q, k and v comes
-    only where it is there."""
+    half a millisecond. Arguments: q, k, v and options without bias, slopes and sink."""
+
+    forward = staticmethod(_core.record)
 
     @staticmethod
-    def forward(ctx, q, k, v, options, wants_lse=False, *learned):
-        # A call of _attention() would unpack the options and pack them again.
-        o, lse = (_core.forward(q, k, v, None, True, options) if EXCHANGES
-                  else _attention(q, k, v, *options))  # fmt: skip
-        ctx.save_for_backward(q, k, v, o, lse, *learned)
-        # What is saved is not kept here, too: hooks of saved tensors may move it elsewhere.
-        ctx.options = (None, None, None, *options[3:]) if learned else options
-        if not wants_lse:
-            return o
+    def backward(ctx, grad_o):
+        needed = (*ctx.needs_input_grad[:3], False, False, False)
+        grads = _gradients(needed, grad_o, None, ctx.saved_tensors, ctx.options)
+        return (*grads[:3], None)
+
+
+class EagerAttentionInFull(torch.autograd.Function):
+    """The same with bias, slopes, sink and the LSE. What may want gradients comes one by one."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, bias, alibi_slopes, sink, options, wants_lse):
+        o, lse = _attention(q, k, v, *options)
         ctx.set_materialize_grads(False)
-        return o, lse
+        ctx.save_for_backward(q, k, v, o, lse, bias, alibi_slopes, sink)
+        ctx.options = options[3:]
+        return (o, lse) if wants_lse else o
 
     @staticmethod
     def backward(ctx, grad_o, grad_lse=None):
-        saved, needed, options = ctx.saved_tensors, ctx.needs_input_grad, ctx.options
-        if len(saved) > 5:
-            needed, options = needed[:3] + needed[5:], saved[5:] + options[3:]
-        else:
-            needed = needed[:3] + (False,) * 3
-        grads = _gradients(needed, grad_o, grad_lse, saved[:5], options)
-        return (*grads[:3], None, None, *grads[3:])
+        saved = ctx.saved_tensors
+        needed = ctx.needs_input_grad[:6]
+        grads = _gradients(needed, grad_o, grad_lse, saved[:5], saved[5:] + ctx.options)
+        return (*grads, None, None)
 
 
-# Without what Function.apply() looks for first, which is_eager() has seen not to be there.
-apply_eagerly = super(torch.autograd.Function, EagerAttention).apply
+# Without what Function.apply() looks for first, which attend() has seen not to be there.
+_apply_eagerly = super(torch.autograd.Function, EagerAttention).apply
+_core.take_torch(
+    torch.Tensor,
+    torch.get_num_threads,
+    torch.is_grad_enabled,
+    torch._C._len_torch_dispatch_stack,
+    torch._C._functorch.peek_interpreter_stack,
+    _apply_eagerly,
+)
 
 
 class Attention(torch.autograd.Function):
@@ -288,27 +298,17 @@ class AttentionBackward(torch.autograd.Function):
 
 
 def call(q, k, v, options: tuple, out, lse):
-    """Through the dispatcher. `lse`: True, False or a tensor to write to."""
+    """Through the dispatcher, or past it with autograd. `lse`: True, False or a tensor to write to."""
+    if out is not None or isinstance(lse, torch.Tensor):
+        return _write(q, k, v, options, out, lse)
     if _needs_operators() or q.is_meta:
         operator = torch.ops.attune.attention
     elif _is_transformed():
         operator = Attention.apply
     else:
-        return call_eager(q, k, v, options, out, lse)
-    if out is None and not isinstance(lse, torch.Tensor):
-        o, both = operator(q, k, v, *options)
-        return (o, both) if lse else o
-    return _write(q, k, v, options, out, lse)
-
-
-def call_eager(q, k, v, options: tuple, out, lse):
-    """Past it, with autograd."""
-    if out is None and not isinstance(lse, torch.Tensor):
-        learned = options[:3]
-        if learned[0] is None and learned[1] is None and learned[2] is None:
-            return apply_eagerly(q, k, v, options, lse)
-        return apply_eagerly(q, k, v, options, lse, *learned)
-    return _write(q, k, v, options, out, lse)
+        return EagerAttentionInFull.apply(q, k, v, *options[:3], options, lse)
+    o, both = operator(q, k, v, *options)
+    return (o, both) if lse else o
 
 
 def _write(q, k, v, options: tuple, out, lse):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn.attention.bias import CausalBias, CausalVariant
 
-from .. import _core, _options, _torch
+from .. import _options, _torch
 
 __all__ = ["scaled_dot_product_attention"]
 
@@ -41,20 +41,19 @@ def scaled_dot_product_attention(
     """
     if (
         dropout_p == 0
-        and _torch.is_eager(query, key, value)
         and (attn_mask is None or (not is_causal and type(attn_mask) is torch.Tensor))
         and not _torch._is_autocast_enabled()
-        and _core.is_bhsd(query, key, value, not enable_gqa)
     ):
-        # Nobody but autograd looks on, and nothing needs broadcasting.
         options = (
             attn_mask, None, None, None, None, None, None, None, None, None, scale, 0.0, 0.0, 0, 0,
             is_causal, True, 0, -1, -1, False, True, 0, -1,
         )  # fmt: skip
         try:
-            return _torch.run_eager(query, key, value, options)
+            result = _torch.run_bhsd(query, key, value, options, not enable_gqa)
         except ValueError:
-            pass  # batches that broadcast; else the same error comes again below
+            result = NotImplemented  # batches that broadcast; else the same error comes again below
+        if result is not NotImplemented:
+            return result
     query, key, value = _torch.autocast((query, key, value), query.device)
     top_left = True
     if attn_mask is not None:

@@ -9,13 +9,14 @@ def run(
     q,
     k,
     v,
-    *,
     dropout_p=0.0,
     softmax_scale=None,
     causal=False,
     window_size=(-1, -1),
     softcap=0.0,
     returns_lse=False,
+    alibi_slopes=None,
+    deterministic=False,
     **rest,
 ):
     """o, and the LSE behind it with returns_lse; `rest` are options of Attune's."""
@@ -28,6 +29,8 @@ def run(
         causal=causal,
         left=-1 if left < 0 else left,
         right=-1 if right < 0 else right,
+        alibi_slopes=alibi_slopes,
+        deterministic=deterministic,
         **rest,
     )
     return _torch.run(q, k, v, options, lse=returns_lse)
