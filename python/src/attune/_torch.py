@@ -22,7 +22,7 @@ def dropout_state(device: torch.device) -> torch.Tensor:
 def autocast(tensors: tuple, device: torch.device) -> tuple:
     """q, k, v in autocast's dtype, where it is on: as PyTorch's own attention."""
     kind = device.type
-    if not torch.is_autocast_enabled(kind):
+    if kind == "meta" or not torch.is_autocast_enabled(kind):  # which knows no meta
         return tensors
     dtype = torch.get_autocast_dtype(kind)
     return tuple(
