@@ -26,6 +26,8 @@ def _prepare(query, key, value, attn_bias, p: float, scale) -> tuple:
             f"query has shape {tuple(query.shape)}, key {tuple(key.shape)}, value "
             f"{tuple(value.shape)}; all take [B, M, K], [B, M, H, K] or [B, M, G, H, K]"
         )
+    if rank == 4 and attn_bias is None and p == 0:
+        return query, key, value, _options.simple(scale, False, False, -1, -1), None
     shape = None if rank == 4 else (*query.shape[:-1], value.shape[-1])
     if attn_bias is None:
         options = {}
