@@ -236,7 +236,10 @@ class EagerAttentionInFull(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v, bias, alibi_slopes, sink, options, wants_lse):
-        o, lse = _attention(q, k, v, *options)
+        if EXCHANGES:  # without taking the options apart
+            o, lse = _core.forward(q, k, v, None, True, options)
+        else:
+            o, lse = _attention(q, k, v, *options)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(q, k, v, o, lse, bias, alibi_slopes, sink)
         ctx.options = options[3:]
@@ -250,8 +253,9 @@ class EagerAttentionInFull(torch.autograd.Function):
         return (*grads, None, None)
 
 
-# Without what Function.apply() looks for first, which attend() has seen not to be there.
+# Without what Function.apply() looks for first, which attend() and call() have seen not to be there.
 _apply_eagerly = super(torch.autograd.Function, EagerAttention).apply
+_apply_in_full = super(torch.autograd.Function, EagerAttentionInFull).apply
 _core.take_torch(
     torch.Tensor,
     torch.get_num_threads,
@@ -306,7 +310,7 @@ def call(q, k, v, options: tuple, out, lse):
     elif _is_transformed():
         operator = Attention.apply
     else:
-        return EagerAttentionInFull.apply(q, k, v, *options[:3], options, lse)
+        return _apply_in_full(q, k, v, *options[:3], options, lse)
     o, both = operator(q, k, v, *options)
     return (o, both) if lse else o
 
