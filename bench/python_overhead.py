@@ -30,7 +30,10 @@ REFERENCE = "torch.nn.functional.scaled_dot_product_attention"
 
 def calls_of(shape, dtype, device, grads):
     heads_first = [torch.randn(shape, dtype=dtype, device=device) for _ in range(3)]
-    sequence_first = [t.transpose(1, 2).contiguous() for t in heads_first]
+    # Copies, for autograd takes longer over views, which contiguous() may give.
+    sequence_first = [
+        t.transpose(1, 2).clone(memory_format=torch.contiguous_format) for t in heads_first
+    ]
     for t in heads_first + sequence_first:
         t.requires_grad_(grads)
     calls = {

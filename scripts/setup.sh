@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs the Debian or Ubuntu packages that Attune needs and this machine lacks; says which and
-# why. What builds and tests the Python package comes from PyPI, into build/python. Where GPU kernels are to be compiled (for tests always, else where there is a GPU) and no CUDA
-# toolkit is found, NVIDIA's run-time compiler comes from PyPI, into build/python. Prints and does
-# nothing when all are there.
+# why. What builds and tests the Python package comes from PyPI, into build/python; so does NVIDIA's
+# run-time compiler where GPU kernels are to be compiled (for tests always, else where there is a GPU)
+# and no CUDA toolkit is found. Prints and does nothing when all are there.
 #
 # usage: scripts/setup.sh [build|test]    test (default: build) adds what scripts/test.sh needs
 set -euo pipefail

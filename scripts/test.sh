@@ -59,18 +59,30 @@ check_format() {
   git ls-files -z -- '*.c' '*.cpp' '*.h' '*.hpp' '*.cuh' | xargs -0 -r clang-format --dry-run -Werror
 }
 
-check_lint() {
-  step "clang-tidy"
-  # The kernels of src/cpu/kernel are compiled five times and made of intrinsics: five readings of
-  # the same advice. Compilers' warnings and sanitizers watch over them.
+quietly() { # COMMAND...: what clang-tidy finds, or else everything, if it fails
   local log
   log=$(mktemp)
-  if ! run-clang-tidy -quiet -p build -j "$jobs" "$PWD/src/(?!cpu/kernel/).*\.cpp$" >"$log" 2>&1; then
+  if ! "$@" >"$log" 2>&1; then
     grep -E '(warning|error):' -A 6 "$log" >&2 || cat "$log" >&2
     rm -f "$log"
     return 1
   fi
   rm -f "$log"
+}
+
+check_lint() {
+  step "clang-tidy"
+  # The kernels of src/cpu/kernel are compiled five times and made of intrinsics: five readings of
+  # the same advice. Compilers' warnings and sanitizers watch over them.
+  quietly run-clang-tidy -quiet -p build -j "$jobs" "$PWD/src/(?!cpu/kernel/).*\.cpp$"
+  local python=$PWD/build/python/bin/python
+  if ! "$python" -c 'import nanobind' 2>/dev/null; then
+    echo "skipped: the Python package's extension, whose nanobind is not in build/python"
+    return
+  fi
+  # Configured for its compile commands; the test of the package builds it.
+  quietly cmake -S python -B build/python-lint -DPython_EXECUTABLE="$python" -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+  quietly run-clang-tidy -quiet -p build/python-lint -j "$jobs" "$PWD/python/extension/.*\.cpp$"
 }
 
 fuzz_one() { # NAME

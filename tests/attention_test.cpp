@@ -329,6 +329,8 @@ TEST(PlanCache, KeepsTheLatestPlans) {
   Problem p;
   const auto first = cached_plan(p, 1);
   ASSERT_TRUE(first.ok()) << first.status().message();
+  EXPECT_EQ(kept_plan(p, 1), *first);
+  EXPECT_EQ(kept_plan(p, 3), nullptr);
   EXPECT_EQ(cached_plan(p, 1)->get(), first->get());
   EXPECT_NE(cached_plan(p, 2)->get(), first->get());  // another thread count, another plan
   for (int n = 0; n < 2 * kCachedPlans; ++n) {

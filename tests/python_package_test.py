@@ -63,6 +63,9 @@ def main():
     )
     environment = dict(os.environ, PYTHONPATH=str(site), PYTHONDONTWRITEBYTECODE="1")
     environment.pop("ATTUNE_CPU_ISA", None)
+    # What attune.wrap writes goes through `attune wrap`.
+    environment["PATH"] = os.pathsep.join([str(prefix / "bin"), environment.get("PATH", os.defpath)])
+    environment["CMAKE_PREFIX_PATH"] = str(prefix)
     return subprocess.run(
         [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", source / "python" / "tests"],
         cwd=work, env=environment, check=False,

@@ -244,6 +244,41 @@ class Wrap(unittest.TestCase):
         self.assertIn("parameter 2, n, has 4 bytes in the signature and 8 in the file",
                       self.wrap(self.folder / "program.json", code=1))
 
+    def test_a_fatbin_of_several_architectures(self):
+        tool = shutil.which("fatbinary") or next(
+            (str(p) for p in sorted(pathlib.Path("/usr/local").glob("cuda*/bin/fatbinary"))), None)
+        if tool is None:
+            self.skipTest("there is no fatbinary, which the CUDA toolkit has")
+        images = [f"--image3=kind=elf,sm={arch},file={HERE / 'data' / f'scale_any.sm{arch[:2]}.cubin'}"
+                  for arch in ("80", "90a")]
+        self.execute(tool, "-64", f"--create={self.folder / 'scale.fatbin'}", *images)
+        program = json.loads((SOURCE / "docs" / "wrap.md").read_text().split("```json\n")[1].split("```")[0])
+        kernel = program["kernels"]["scale"]
+        kernel["binaries"] = [{"file": "scale.fatbin", "entry": "scale", "block": [128, 1, 1]}]
+        path = self.folder / "program.json"
+        path.write_text(json.dumps(program))
+        self.wrap(path)
+        out = self.folder / "out"
+        (out / "user.cpp").write_text(ON_THE_STAND_IN)
+        # Its parameters are seen when it is loaded: Triton's two for scratch memory are not declared.
+        run = self.compile("run", *STRICT, *INSTRUMENT, out / "user.cpp", out / "scaling.cpp")
+        self.assertIn("scaling: step 0, scale: kernel scale", self.execute(run, STAND_IN, out, "80", code=1))
+        kernel["parameters"] += [{"name": "scratch", "type": "*"}, {"name": "profile", "type": "*"}]
+        program["steps"][0]["arguments"].update(scratch=None, profile=None)
+        path.write_text(json.dumps(program))
+        for options in ((), ("--embed",)):
+            self.wrap(path, *options)
+            sources = [out / "user.cpp", out / "scaling.cpp", *([out / "scaling_embedded.cpp"] if options else [])]
+            run = self.compile("run", *STRICT, *INSTRUMENT, *sources)
+            for arch in ("80", "90"):
+                said = self.execute(run, STAND_IN, out, arch)
+                self.assertIn("scale grid 4 1 1 block 128 1 1 shared 0 |", said)
+                self.assertIn("fatbin", said)
+        (self.folder / "scale.fatbin").write_bytes(b"\x50\xed\x55\xba")
+        del kernel["binaries"][0]["entry"]
+        path.write_text(json.dumps(program))
+        self.assertIn('is a fatbin: which kernel of it is meant? say "entry"', self.wrap(path, code=1))
+
     def test_mistakes_name_their_line(self):
         text = (HERE / "kernels.json").read_text()
         shutil.copytree(HERE / "data", self.folder / "data")

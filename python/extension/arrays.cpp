@@ -166,7 +166,7 @@ dlpack::ManagedVersioned* exchange(dlpack::ManagedVersioned* inner) {
 Arrays::Arrays(nb::handle first, std::int64_t stream)
     : api_(exchange_api_of(Py_TYPE(first.ptr()))), type_(Py_TYPE(first.ptr())) {
   if (stream > 0) stream_ = std::bit_cast<void*>(stream);
-  (void)read(first, "q");  // names the device; a second look at it costs little
+  first_ = read(first, "q");
   if (stream >= 0 || api_ == nullptr || !on_cuda()) return;
   if (api_->current_stream(device_.type, device_.index, &stream_) != 0) throw nb::python_error();
 }
@@ -336,6 +336,17 @@ void* Arrays::workspace(std::size_t bytes) {
   }
   scratch_.push_back(managed);
   return static_cast<char*>(managed->tensor.data) + managed->tensor.byte_offset;
+}
+
+bool peek(nb::handle array, dlpack::Tensor* out) {
+  const dlpack::ExchangeApi* api = exchange_api_of(Py_TYPE(array.ptr()));
+  if (api == nullptr) return false;
+  if (api->view_of_object(array.ptr(), out) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  const dlpack::Device device = plain_device(out->device);
+  return device.type == dlpack::kCpu || device.type == dlpack::kCuda;
 }
 
 TensorView exchange_axes(TensorView view) {

@@ -28,6 +28,8 @@ class Arrays {
   Arrays(const Arrays&) = delete;
   Arrays& operator=(const Arrays&) = delete;
 
+  // The array that the constructor was given.
+  [[nodiscard]] const TensorView& first() const { return first_; }
   [[nodiscard]] bool on_cuda() const { return device_.type == dlpack::kCuda; }
   [[nodiscard]] int device_index() const { return device_.index; }
   [[nodiscard]] void* stream() const { return stream_; }
@@ -61,11 +63,15 @@ class Arrays {
   bool has_device_ = false;
   dlpack::Device device_{dlpack::kCpu, 0};
   void* stream_ = nullptr;
+  TensorView first_;
   std::vector<nb::object> held_;
   std::vector<Py_buffer> buffers_;
   std::vector<dlpack::ManagedVersioned*> scratch_;
 };
 
+// The array as DLPack's exchange API shows it, while it lives; false where its type has none, or where
+// it is on neither a CPU nor a CUDA GPU.
+[[nodiscard]] bool peek(nb::handle array, dlpack::Tensor* out);
 // [B, S, H, D], or [tokens, H, D] as [1, tokens, H, D].
 [[nodiscard]] TensorView with_batch(TensorView view);
 [[nodiscard]] TensorView exchange_axes(TensorView view);

@@ -90,6 +90,7 @@ class Call {
     o.mask.right = value<std::int64_t>(options, kRight);
     o.deterministic = value<bool>(options, kDeterministic);
     o.threads = value<int>(options, kThreads);
+    if (o.threads == 0 && !arrays_.on_cuda()) o.threads = threads_for(q);
     o.device = arrays_.on_cuda() ? Device::cuda : Device::cpu;
     o.device_index = arrays_.on_cuda() ? arrays_.device_index() : -1;
     o.stream = arrays_.stream();
@@ -103,10 +104,12 @@ class Call {
     }
   }
 
-  // q, k, v, o and their gradients.
+  // Without a batch, packed or not.
+  [[nodiscard]] bool three_dimensions() const { return arrays_.first().rank == 3; }
+  [[nodiscard]] TensorView q() const { return rows_of(arrays_.first()); }
+  // k, v, o and gradients.
   TensorView rows(nb::handle object, const char* name, bool writes = false) {
-    const TensorView view = with_batch(arrays_.read(object, name, writes));
-    return heads_first_ ? exchange_axes(view) : view;
+    return rows_of(arrays_.read(object, name, writes));
   }
   // Pages have no heads-first form.
   TensorView keys(nb::handle object, const char* name) {
@@ -153,6 +156,10 @@ class Call {
   AttentionOptions& options() { return options_; }
 
  private:
+  [[nodiscard]] TensorView rows_of(const TensorView& view) const {
+    return heads_first_ ? exchange_axes(with_batch(view)) : with_batch(view);
+  }
+
   static std::int64_t stream_of(nb::handle options) {
     if (PyTuple_Check(options.ptr()) == 0 || PyTuple_Size(options.ptr()) != kOptionCount) {
       throw nb::type_error("the options of a call are a tuple of 24");
@@ -190,13 +197,13 @@ void check_rank(const TensorView& view, const char* name) {
                             .c_str());
 }
 
-int rank_of(const TensorView& read) { return read.rank; }
+}  // namespace
 
 nb::object forward(nb::handle q_array, nb::handle k_array, nb::handle v_array, nb::handle out,
                    nb::handle lse, nb::handle options) {
   Call call(q_array, options);
-  const bool three = rank_of(call.read(q_array, "q")) == 3;
-  const TensorView q = call.rows(q_array, "q");
+  const bool three = call.three_dimensions();
+  const TensorView q = call.q();
   const TensorView k = call.keys(k_array, "k");
   const TensorView v = call.keys(v_array, "v");
   check_rank(q, "q");
@@ -218,15 +225,17 @@ nb::object forward(nb::handle q_array, nb::handle k_array, nb::handle v_array, n
   return nb::make_tuple(o.object, written.object);
 }
 
+namespace {
+
 // grads: (grad_q, grad_k, grad_v, grad_bias, grad_alibi_slopes, grad_sink), each an array to write,
 // True to have it allocated, or False. The first three are always computed.
 nb::object backward(nb::handle grad_o, nb::handle grad_lse, nb::handle q_array, nb::handle k_array,
                     nb::handle v_array, nb::handle o_array, nb::handle lse, nb::tuple grads,
                     nb::handle options) {
   Call call(q_array, options);
-  const bool three = rank_of(call.read(q_array, "q")) == 3;
+  const bool three = call.three_dimensions();
   BackwardTensors t;
-  t.q = call.rows(q_array, "q");
+  t.q = call.q();
   t.k = call.keys(k_array, "k");
   t.v = call.keys(v_array, "v");
   t.o = call.rows(o_array, "o");
@@ -236,7 +245,7 @@ nb::object backward(nb::handle grad_o, nb::handle grad_lse, nb::handle q_array, 
   check_rank(t.q, "q");
   check_rank(t.k, "k");
   check_rank(t.v, "v");
-  const bool k_three = rank_of(call.read(k_array, "k")) == 3;
+  const bool k_three = call.read(k_array, "k").rank == 3;
   const bool first = call.heads_first();
   nb::list results;
 
@@ -285,7 +294,7 @@ nb::object backward(nb::handle grad_o, nb::handle grad_lse, nb::handle q_array, 
 std::string problem(nb::handle q_array, nb::handle k_array, nb::handle v_array, nb::handle out,
                     bool lse, nb::handle backward, nb::handle options) {
   Call call(q_array, options);
-  const TensorView q = call.rows(q_array, "q");
+  const TensorView q = call.q();
   const TensorView k = call.keys(k_array, "k");
   const TensorView v = call.keys(v_array, "v");
   const TensorView o = call.rows(out, "out");

@@ -7,5 +7,6 @@ NB_MODULE(_core, module) {
   module.attr("version") = attune_version();
   attune::python::bind_errors(module);
   attune::python::bind_attention(module);
+  attune::python::bind_eager(module);
   attune::python::bind_plans(module);
 }

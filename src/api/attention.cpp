@@ -164,14 +164,14 @@ void take_options(const AttentionOptions& options, Call& call) {
   a.lse = options.lse;
 }
 
-Expected<Call> build(const TensorView& q, const TensorView& k, const TensorView& v,
-                     const TensorView& o, const AttentionOptions& options) {
+// Into a Call without anything: two kilobytes that are better not moved about.
+Status build(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
+             const AttentionOptions& options, Call& call) {
   for (const auto& [name, view] : {std::pair{"q", &q}, {"k", &k}, {"v", &v}, {"o", &o}}) {
     if (view->empty()) return refuse(fmt::format("{} is missing", name));
     if (view->rank == 4) continue;
     return refuse(fmt::format("{} has {} dimensions; it takes 4, [B, S, H, D]", name, view->rank));
   }
-  Call call;
   take_options(options, call);
   call.arguments.q = q;
   call.arguments.k = k;
@@ -200,7 +200,7 @@ Expected<Call> build(const TensorView& q, const TensorView& k, const TensorView&
   p.k_strides = canonical(k);
   p.v_strides = canonical(v);
   p.o_strides = canonical(o);
-  return call;
+  return {};
 }
 
 // The largest power of two up to 16 that all of q, k, v, o and their gradients start at a multiple of:
@@ -231,20 +231,24 @@ void ask_for_gradients(const WantedGradients& wanted, Problem& p) {
 Status run(Call& call, const AttentionOptions& options) {
   // The CPU's kernels take any alignment.
   if (call.problem.device == Device::cuda) call.problem.alignment = alignment_of(call.arguments);
-
-  // Before the plan, so that shapes that disagree are named, and nothing is planned for them.
-  if (Status status = check(call.problem, call.arguments); !status.ok()) return status;
-  const Expected<std::shared_ptr<const Plan>> plan =
-      cached_plan(call.problem, options.threads, options.device_index);
-  if (!plan.ok()) return plan.status();
-  const std::size_t bytes = (*plan)->workspace_bytes();
-  if (!options.allocate_workspace || bytes == 0) return (*plan)->run(call.arguments);
+  std::shared_ptr<const Plan> plan = kept_plan(call.problem, options.threads, options.device_index);
+  if (plan == nullptr) {
+    // Before the plan, so that shapes that disagree are named, and nothing is planned for them. A plan
+    // that is there checks them itself.
+    if (Status status = check(call.problem, call.arguments); !status.ok()) return status;
+    Expected<std::shared_ptr<const Plan>> made =
+        cached_plan(call.problem, options.threads, options.device_index);
+    if (!made.ok()) return made.status();
+    plan = std::move(made).value();
+  }
+  const std::size_t bytes = plan->workspace_bytes();
+  if (!options.allocate_workspace || bytes == 0) return plan->run(call.arguments);
   void* workspace = options.allocate_workspace(bytes);
   if (workspace == nullptr) {
     return {Code::out_of_memory, fmt::format("{}: allocate_workspace gave no memory for {} bytes",
-                                             (*plan)->kernel(), bytes)};
+                                             plan->kernel(), bytes)};
   }
-  return (*plan)->run(call.arguments, {static_cast<std::byte*>(workspace), bytes});
+  return plan->run(call.arguments, {static_cast<std::byte*>(workspace), bytes});
 }
 
 // No exception leaves the API.
@@ -264,8 +268,9 @@ Status fenced(const F& body) {
 Status attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
                  const AttentionOptions& options) {
   return fenced([&]() -> Status {
-    Expected<Call> call = build(q, k, v, o, options);
-    return call.ok() ? run(*call, options) : call.status();
+    Call call;
+    if (Status status = build(q, k, v, o, options, call); !status.ok()) return status;
+    return run(call, options);
   });
 }
 
@@ -279,10 +284,10 @@ Expected<Problem> problem_of(const TensorView& q, const TensorView& k, const Ten
       result = TensorView::contiguous(nullptr, q.dtype,
                                       {q.shape[0], q.shape[1], q.shape[2], v.shape[3]});
     }
-    const Expected<Call> call = build(q, k, v, result, options);
-    if (!call.ok()) return call.status();
-    problem = call->problem;
-    if (problem.device == Device::cuda) problem.alignment = alignment_of(call->arguments);
+    Call call;
+    if (Status built = build(q, k, v, result, options, call); !built.ok()) return built;
+    problem = call.problem;
+    if (problem.device == Device::cuda) problem.alignment = alignment_of(call.arguments);
     if (backward) {
       ask_for_gradients(*backward, problem);
       if (problem.lse == LseLayout::none) problem.lse = options.lse_layout;
@@ -297,15 +302,18 @@ Status attention_backward(const BackwardTensors& tensors, const AttentionOptions
     if (options.lse.empty()) {
       return refuse("lse is missing: the backward pass reads the LSE that the forward pass wrote");
     }
-    Expected<Call> call = build(tensors.q, tensors.k, tensors.v, tensors.o, options);
-    if (!call.ok()) return call.status();
-    Problem& p = call->problem;
+    Call call;
+    if (Status status = build(tensors.q, tensors.k, tensors.v, tensors.o, options, call);
+        !status.ok()) {
+      return status;
+    }
+    Problem& p = call.problem;
     ask_for_gradients({.lse = !tensors.grad_lse.empty(),
                        .bias = !tensors.grad_bias.empty(),
                        .sink = !tensors.grad_sink.empty(),
                        .alibi_slopes = !tensors.grad_alibi_slopes.empty()},
                       p);
-    Arguments& a = call->arguments;
+    Arguments& a = call.arguments;
     a.grad_o = tensors.grad_o;
     a.grad_lse = tensors.grad_lse;
     a.grad_q = tensors.grad_q;
@@ -314,7 +322,7 @@ Status attention_backward(const BackwardTensors& tensors, const AttentionOptions
     a.grad_bias = tensors.grad_bias;
     a.grad_sink = tensors.grad_sink;
     a.grad_alibi_slopes = tensors.grad_alibi_slopes;
-    return run(*call, options);
+    return run(call, options);
   });
 }
 

@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 
 #include <attune/plan.hpp>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <new>
 #include <utility>
 
@@ -25,20 +27,54 @@ std::byte* align(std::byte* p, std::size_t alignment) {
   return p + (alignment - address % alignment) % alignment;
 }
 
+// Memory of one run. Each thread keeps what its last one had, if that was little, for a next one that
+// needs as much: the allocator's care for blocks of this size takes longer than a small kernel.
+class OwnWorkspace {
+ public:
+  explicit OwnWorkspace(std::size_t bytes) : bytes_(bytes) {
+    Kept& kept = this_threads();
+    // Taken out meanwhile, for an executor may run another plan on this thread.
+    if (kept.bytes == bytes) data_ = std::move(kept.data);
+    if (data_ == nullptr) data_.reset(new (std::nothrow) std::byte[bytes]);
+  }
+  ~OwnWorkspace() {
+    constexpr std::size_t kMostKept = std::size_t{256} << 10;
+    if (data_ != nullptr && bytes_ <= kMostKept) this_threads() = {bytes_, std::move(data_)};
+  }
+  OwnWorkspace(const OwnWorkspace&) = delete;
+  OwnWorkspace& operator=(const OwnWorkspace&) = delete;
+
+  [[nodiscard]] std::byte* data() const { return data_.get(); }
+
+ private:
+  struct Kept {
+    std::size_t bytes = 0;
+    std::unique_ptr<std::byte[]> data;
+  };
+  static Kept& this_threads() {
+    thread_local Kept kept;
+    return kept;
+  }
+
+  std::size_t bytes_;
+  std::unique_ptr<std::byte[]> data_;
+};
+
 }  // namespace
 
 // Either `cpu` or `cuda` is there.
 struct Plan::Impl {
-  Problem problem;
+  Choice choice;  // put into words when they are asked for, which takes longer than all else here
   std::string kernel;
-  std::string explanation;
   int threads = 0;
   Executor executor;
   std::unique_ptr<cpu::Execution> cpu;
   std::unique_ptr<cuda::Execution> cuda;
 
+  [[nodiscard]] const Problem& problem() const { return choice.problem; }
+
   [[nodiscard]] std::string explain() const {
-    return fmt::format("{}\n{}kernel {}\n{}", print(problem), explanation, kernel,
+    return fmt::format("{}\n{}kernel {}\n{}", print(problem()), choice.describe(), kernel,
                        cpu ? cpu->describe() : cuda->describe());
   }
 };
@@ -48,7 +84,7 @@ Plan::Plan(Plan&&) noexcept = default;
 Plan& Plan::operator=(Plan&&) noexcept = default;
 Plan::~Plan() = default;
 
-const Problem& Plan::problem() const { return impl_->problem; }
+const Problem& Plan::problem() const { return impl_->problem(); }
 std::string_view Plan::kernel() const { return impl_->kernel; }
 int Plan::threads() const { return impl_->threads; }
 int Plan::device_index() const { return impl_->cuda ? impl_->cuda->device() : -1; }
@@ -69,50 +105,47 @@ Status Plan::run(const Arguments& arguments, std::span<std::byte> workspace) con
             fmt::format("{}: the workspace has {} bytes, the plan needs {}", impl_->kernel,
                         workspace.size(), workspace_bytes())};
   }
-  if (impl_->cuda) {
-    if (Status status = check_views(impl_->problem, arguments); !status.ok()) return status;
-    return impl_->cuda->run(arguments, align(workspace.data(), kDeviceAlignment));
-  }
-  if (Status status = check(impl_->problem, arguments); !status.ok()) return status;
+  if (Status status = check_arguments(impl_->problem(), arguments); !status.ok()) return status;
+  if (impl_->cuda) return impl_->cuda->run(arguments, align(workspace.data(), kDeviceAlignment));
   impl_->cpu->run(arguments, align(workspace.data(), kHostAlignment), impl_->executor);
   return {};
 }
 
 Status Plan::run(const Arguments& arguments) const {
   if (impl_->cuda) {
-    if (Status status = check_views(impl_->problem, arguments); !status.ok()) return status;
+    if (Status status = check_arguments(impl_->problem(), arguments); !status.ok()) return status;
     return impl_->cuda->run(arguments, nullptr);
   }
   const std::size_t bytes = workspace_bytes();
-  const std::unique_ptr<std::byte[]> workspace(new (std::nothrow) std::byte[bytes]);
-  if (workspace == nullptr) {
+  const OwnWorkspace workspace(bytes);
+  if (workspace.data() == nullptr) {
     return {Code::out_of_memory,
             fmt::format("{}: {} bytes of workspace are not to be had", impl_->kernel, bytes)};
   }
-  return run(arguments, {workspace.get(), bytes});
+  return run(arguments, {workspace.data(), bytes});
 }
 
 namespace {
 
 // What a choice of `choice.chosen` needs to run. Precondition: something was chosen.
-Expected<std::unique_ptr<Plan::Impl>> decide(const Choice& choice, const PlanOptions& options) {
-  const KernelSpec& spec = choice.candidates[*choice.chosen].spec;
+Expected<std::unique_ptr<Plan::Impl>> decide(Choice taken, const PlanOptions& options) {
   auto impl = std::make_unique<Plan::Impl>();
-  impl->problem = choice.problem;
-  impl->explanation = choice.describe();
+  impl->choice = std::move(taken);
+  const Choice& choice = impl->choice;
+  const KernelSpec& spec = choice.candidates[*choice.chosen].spec;
   impl->kernel = id_of(spec);
   if (spec.family != Family::cpu) {
     auto execution =
-        cuda::Execution::make(impl->problem, spec, choice.device_index, *choice.device);
+        cuda::Execution::make(choice.problem, spec, choice.device_index, *choice.device);
     if (!execution.ok()) return execution.status();
     impl->cuda = std::move(execution).value();
     return impl;
   }
   impl->threads = options.threads > 0 ? options.threads : cpu::usable_cores();
   impl->executor = options.executor ? options.executor : Executor{cpu::run_on_pool};
-  impl->cpu = impl->problem.kind == Kind::forward
-                  ? cpu::prepare_forward(impl->problem, spec, impl->threads)
-                  : cpu::prepare_backward(impl->problem, spec, impl->threads);
+  impl->cpu = choice.problem.kind == Kind::forward
+                  ? cpu::prepare_forward(choice.problem, spec, impl->threads)
+                  : cpu::prepare_backward(choice.problem, spec, impl->threads);
   return impl;
 }
 
@@ -143,16 +176,16 @@ Expected<Plan> make_plan(const Problem& problem, const PlanOptions& options) {
         Code::invalid_argument,
         fmt::format("arch = {} is for explain(): a plan is for a GPU that is here", options.arch)};
   }
-  const Expected<Choice> choice = choose(problem, options);
+  Expected<Choice> choice = choose(problem, options);
   if (!choice.ok()) return choice.status();
   if (!choice->chosen) return choice->refusal();
-  auto impl = decide(*choice, options);
+  auto impl = decide(std::move(choice).value(), options);
   if (!impl.ok()) return impl.status();
   return Plan(std::move(impl).value());
 }
 
 Expected<Explanation> explain_candidates(const Problem& problem, const PlanOptions& options) {
-  const Expected<Choice> choice = choose(problem, options);
+  Expected<Choice> choice = choose(problem, options);
   if (!choice.ok()) return choice.status();
   Explanation explained;
   explained.problem = choice->problem;
@@ -177,7 +210,7 @@ Expected<Explanation> explain_candidates(const Problem& problem, const PlanOptio
     explained.text = choice->refusal().message();
     return explained;
   }
-  auto impl = decide(*choice, options);
+  auto impl = decide(std::move(choice).value(), options);
   if (!impl.ok()) return impl.status();
   if ((*impl)->cpu) {
     const cpu::Tile tile = (*impl)->cpu->tile();

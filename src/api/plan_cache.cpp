@@ -76,10 +76,7 @@ Cache& cache() {
   return instance;
 }
 
-}  // namespace
-
-Expected<std::shared_ptr<const Plan>> cached_plan(const Problem& problem, int threads,
-                                                  int device_index) {
+Key key_of(const Problem& problem, int threads, int device_index) {
   Key key{problem, threads, -1, cpu_isa_variable()};
   if (problem.device == Device::cuda) {
     const Expected<int> index =
@@ -87,6 +84,18 @@ Expected<std::shared_ptr<const Plan>> cached_plan(const Problem& problem, int th
     // Without a GPU, the plan is what says so.
     key.device_index = index.ok() ? *index : device_index;
   }
+  return key;
+}
+
+}  // namespace
+
+std::shared_ptr<const Plan> kept_plan(const Problem& problem, int threads, int device_index) {
+  return cache().find(hash(problem), key_of(problem, threads, device_index));
+}
+
+Expected<std::shared_ptr<const Plan>> cached_plan(const Problem& problem, int threads,
+                                                  int device_index) {
+  Key key = key_of(problem, threads, device_index);
   const std::size_t code = hash(problem);
   if (std::shared_ptr<const Plan> plan = cache().find(code, key)) return plan;
   PlanOptions options;

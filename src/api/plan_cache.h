@@ -16,6 +16,10 @@ inline constexpr int kCachedPlans = 64;
 [[nodiscard]] Expected<std::shared_ptr<const Plan>> cached_plan(const Problem& problem, int threads,
                                                                 int device_index = -1);
 
+// The same if it is in the cache, else null.
+[[nodiscard]] std::shared_ptr<const Plan> kept_plan(const Problem& problem, int threads,
+                                                    int device_index = -1);
+
 // How many plans are kept, for tests.
 [[nodiscard]] int cached_plan_count();
 

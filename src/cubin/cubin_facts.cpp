@@ -77,15 +77,10 @@ CubinFacts worst_of(const CubinFacts& a, const CubinFacts& b) {
 }  // namespace
 
 Expected<CubinFacts> read_facts(std::span<const std::byte> cubin, std::string_view entry) {
-  const auto elf = read_elf(cubin);
+  const auto elf = read_cubin(cubin);
   if (!elf.ok()) return elf.status();
-  if (elf->machine != kCudaMachine) {
-    return contradicts_itself(
-        fmt::format("it is for machine {}, not for CUDA ({})", elf->machine, kCudaMachine));
-  }
   Expected<CubinFacts> worst = facts_of(*elf, std::string(entry));
   if (!worst.ok()) return worst;
-  constexpr std::string_view kText = ".text.";
   constexpr int kMost = 16;  // no cubin of ours has as many
   const std::string others = std::string(kText) + std::string(entry) + "_";
   int kernels = 1;

@@ -10,21 +10,6 @@
 
 namespace attune {
 
-namespace {
-
-constexpr std::string_view kText = ".text.";
-
-Expected<ElfFile> read_cubin(std::span<const std::byte> cubin) {
-  auto elf = read_elf(cubin);
-  if (elf.ok() && elf->machine != kCudaMachine) {
-    return contradicts_itself(
-        fmt::format("it is for machine {}, not for CUDA ({})", elf->machine, kCudaMachine));
-  }
-  return elf;
-}
-
-}  // namespace
-
 Expected<std::vector<std::uint32_t>> read_parameters(std::span<const std::byte> cubin,
                                                      std::string_view kernel) {
   const auto elf = read_cubin(cubin);

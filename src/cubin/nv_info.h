@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "cubin/elf.h"
@@ -16,6 +17,7 @@
 namespace attune {
 
 inline constexpr std::uint16_t kCudaMachine = 190;
+inline constexpr std::string_view kText = ".text.";  // begins the names of kernels' sections
 
 struct NvInfoRecord {
   unsigned attribute = 0;
@@ -25,6 +27,16 @@ struct NvInfoRecord {
 
 [[nodiscard]] inline Status contradicts_itself(const std::string& why) {
   return {Code::io_error, "is a cubin that contradicts itself: " + why};
+}
+
+// The file, if it is one of CUDA's.
+[[nodiscard]] inline Expected<ElfFile> read_cubin(std::span<const std::byte> cubin) {
+  auto elf = read_elf(cubin);
+  if (elf.ok() && elf->machine != kCudaMachine) {
+    return contradicts_itself(
+        fmt::format("it is for machine {}, not for CUDA ({})", elf->machine, kCudaMachine));
+  }
+  return elf;
 }
 
 template <typename F>

@@ -106,7 +106,7 @@ Status Execution::check_memory(const Driver& driver, const Arguments& arguments)
   return check_one("dropout_state", arguments.dropout_state);
 }
 
-// What is asked of the tensors beside check_views().
+// What is asked of the tensors beside check_arguments().
 Status Execution::check_layout(const Arguments& arguments) const {
   const auto* backward = std::get_if<BackwardPlan>(&plan_);
   if (backward == nullptr) return {};

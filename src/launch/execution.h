@@ -41,7 +41,7 @@ class Execution {
 
   // Queues the work on the stream of the arguments. `workspace` is device memory, 256-byte aligned;
   // null when it is to be had from the stream's memory pool. Allocates nothing on the host once the
-  // kernels are loaded. Precondition: check_views(problem, arguments) is ok.
+  // kernels are loaded. Precondition: check_arguments(problem, arguments) is ok.
   [[nodiscard]] Status run(const Arguments& arguments, void* workspace) const;
 
  private:

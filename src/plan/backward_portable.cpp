@@ -40,7 +40,7 @@ int heads_a_slice(const Problem& problem, const kernel::PortableSpec& row,
   return static_cast<int>(std::min<std::int64_t>({heads, all, std::numeric_limits<int>::max()}));
 }
 
-// Elements of the bias's gradient; check_views() holds that they fit 63 bits.
+// Elements of the bias's gradient; check_arguments() holds that they fit 63 bits.
 i64 elements_of(const Problem& problem) {
   const Bias& bias = problem.bias;
   return (bias.broadcast_b ? 1 : problem.b) * (bias.broadcast_h ? 1 : problem.hq) *

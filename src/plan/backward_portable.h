@@ -43,7 +43,7 @@ struct BackwardPlan {
 [[nodiscard]] Status check_gradients(const BackwardPlan& plan, const Problem& problem,
                                      const Arguments& arguments);
 
-// The parameters of one run. Allocates nothing. Precondition: check_views(problem, arguments) and
+// The parameters of one run. Allocates nothing. Precondition: check_arguments(problem, arguments) and
 // check_gradients() are ok; `workspace` is device memory of plan.workspace_bytes.
 [[nodiscard]] kernel::BackwardParams complete(const BackwardPlan& plan, const Problem& problem,
                                               const Arguments& arguments, void* workspace);

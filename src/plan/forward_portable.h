@@ -31,7 +31,7 @@ struct ForwardPlan {
                                                           const KernelSpec& spec,
                                                           const DeviceFacts& device);
 
-// The parameters of one run. Allocates nothing. Precondition: check_views(problem, arguments) is
+// The parameters of one run. Allocates nothing. Precondition: check_arguments(problem, arguments) is
 // ok; `workspace` is device memory of plan.workspace_bytes.
 [[nodiscard]] kernel::ForwardParams complete(const ForwardPlan& plan, const Problem& problem,
                                              const Arguments& arguments, void* workspace);

@@ -23,7 +23,7 @@ namespace attune {
 // All that the Problem decides, but for tiles and slices.
 [[nodiscard]] kernel::ForwardParams params_of(const Problem& problem);
 
-// Adds what the tensors decide. Allocates nothing. Precondition: check_views(problem, arguments) is ok.
+// Adds what the tensors decide. Allocates nothing. Precondition: check_arguments(problem, arguments) is ok.
 void take_tensors(const Problem& problem, const Arguments& arguments, kernel::ForwardParams& p);
 
 [[nodiscard]] kernel::Operand operand(const TensorView& view, bool packed);

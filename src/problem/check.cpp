@@ -157,7 +157,6 @@ Status check_tensor(const TensorSpec& spec, const TensorView& view) {
 struct Range {
   std::uintptr_t begin = 0;
   std::uintptr_t end = 0;
-  bool dense = false;  // nothing but the tensor's own elements lies between
 };
 
 // Precondition: check_tensor() passed and the view has elements.
@@ -165,11 +164,15 @@ Range range_of(const TensorView& view) {
   const auto size = static_cast<std::int64_t>(size_of(view.dtype));
   const Reach reach = *reach_of(view.shape, view.strides, view.rank, size);
   const auto address = reinterpret_cast<std::uintptr_t>(view.data);
-  const std::int64_t span = reach.last - reach.first + 1;
-  return {
-      .begin = address + static_cast<std::uintptr_t>(reach.first * size),
-      .end = address + static_cast<std::uintptr_t>((reach.last + 1) * size),
-      .dense = span == view.elements() && !overlaps_itself(view.shape, view.strides, view.rank)};
+  return {.begin = address + static_cast<std::uintptr_t>(reach.first * size),
+          .end = address + static_cast<std::uintptr_t>((reach.last + 1) * size)};
+}
+
+// Whether nothing but the tensor's own elements lies in its range. Precondition as range_of()'s.
+bool is_dense(const TensorView& view, const Range& range) {
+  const std::uintptr_t bytes = range.end - range.begin;
+  return bytes == static_cast<std::uintptr_t>(view.elements()) * size_of(view.dtype) &&
+         !overlaps_itself(view.shape, view.strides, view.rank);
 }
 
 // An output that shares its first element with another tensor, or a range when both are dense.
@@ -177,20 +180,25 @@ Range range_of(const TensorView& view) {
 // without sharing an element, and are fine.
 Status check_aliases(const std::array<TensorSpec, kTensorCount>& specs,
                      const Arguments& arguments) {
-  const auto counts = [&](const TensorSpec& spec) {
-    return spec.role != Role::unused && (arguments.*spec.view).elements() > 0;
-  };
+  std::array<Range, kTensorCount> ranges{};  // empty: unused, or without elements
   for (std::size_t n = 0; n < specs.size(); ++n) {
-    if (specs[n].role != Role::output || !counts(specs[n])) continue;
+    if (specs[n].role == Role::unused) continue;
+    const TensorView& view = arguments.*specs[n].view;
+    if (view.elements() > 0) ranges[n] = range_of(view);
+  }
+  for (std::size_t n = 0; n < specs.size(); ++n) {
+    const Range& mine = ranges[n];
+    if (specs[n].role != Role::output || mine.begin == mine.end) continue;
     const TensorView& output = arguments.*specs[n].view;
-    const Range mine = range_of(output);
     for (std::size_t m = 0; m < specs.size(); ++m) {
+      const Range& theirs = ranges[m];
       // A pair of outputs is looked at once.
-      if (m == n || !counts(specs[m]) || (specs[m].role == Role::output && m < n)) continue;
+      if (m == n || theirs.begin == theirs.end || (specs[m].role == Role::output && m < n))
+        continue;
       const TensorView& other = arguments.*specs[m].view;
-      const Range theirs = range_of(other);
       const bool share = mine.begin < theirs.end && theirs.begin < mine.end;
-      if (output.data == other.data || (share && mine.dense && theirs.dense)) {
+      if (output.data == other.data ||
+          (share && is_dense(output, mine) && is_dense(other, theirs))) {
         return refuse(fmt::format("the output {} overlaps the {} {} in memory", specs[n].name,
                                   specs[m].role == Role::output ? "output" : "input",
                                   specs[m].name));
@@ -280,6 +288,7 @@ Status check_page_table(const Problem& p, const Arguments& a) {
 }
 
 Status check_contents(const Problem& p, const Arguments& a) {
+  if (p.device == Device::cuda) return {};  // nothing behind a pointer is read
   if (p.packed_q) {
     const Packed packed{"cu_seqlens_q", "sq", "total_q", p.sq, p.total_q};
     if (Status status = check_cu_seqlens(a.cu_seqlens_q, p.b, packed); !status.ok()) return status;
@@ -297,7 +306,7 @@ Status check_contents(const Problem& p, const Arguments& a) {
 
 }  // namespace
 
-Status check_views(const Problem& problem, const Arguments& arguments) {
+Status check_arguments(const Problem& problem, const Arguments& arguments) {
   const auto specs = tensors_of(problem);
   for (const TensorSpec& spec : specs) {
     const TensorView& view = arguments.*spec.view;
@@ -306,14 +315,15 @@ Status check_views(const Problem& problem, const Arguments& arguments) {
     if (Status status = check_alignment(problem, spec, view); !status.ok()) return status;
   }
   if (Status status = check_aliases(specs, arguments); !status.ok()) return status;
-  return check_dropout_state(problem, arguments.dropout_state);
+  if (Status status = check_dropout_state(problem, arguments.dropout_state); !status.ok()) {
+    return status;
+  }
+  return check_contents(problem, arguments);
 }
 
 Status check(const Problem& problem, const Arguments& arguments) {
   if (Status status = validate(problem); !status.ok()) return status;
-  if (Status status = check_views(problem, arguments); !status.ok()) return status;
-  if (problem.device == Device::cuda) return {};
-  return check_contents(problem, arguments);
+  return check_arguments(problem, arguments);
 }
 
 }  // namespace attune

@@ -7,8 +7,7 @@
 
 namespace attune {
 
-// check() without the contents of integer tensors: nothing behind a pointer is read.
-// Precondition: the Problem is valid.
-[[nodiscard]] Status check_views(const Problem& problem, const Arguments& arguments);
+// check() without the Problem's own rules. Precondition: the Problem is valid.
+[[nodiscard]] Status check_arguments(const Problem& problem, const Arguments& arguments);
 
 }  // namespace attune

@@ -67,7 +67,7 @@ struct StandInControl {
   // What a launch since the reset was, as text: kernel, grid, block, attributes and the bytes of its
   // arguments, each with as many as the image says; valid until the next call of this.
   const char* (*launch_text)(int n);
-  const char* (*latest_image)();  // "ELF", "PTX" or "": what was loaded last
+  const char* (*latest_image)();  // "ELF", "PTX", "fatbin" or "": what was loaded last
   int (*modules)();               // loaded now
   int (*primaries)();             // times that primary contexts are retained, beyond being released
   void (*begin_capture)(void* stream);

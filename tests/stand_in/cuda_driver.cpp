@@ -309,7 +309,7 @@ Result cuModuleLoadData(void** module, const void* image) {
   auto* made = new Module{current(), {}, false, std::move(read)};
   const std::lock_guard lock(state().mutex);
   state().modules.insert(made);
-  state().latest_image = made->image.text ? "PTX" : "ELF";
+  state().latest_image = made->image.format;
   *module = made;
   return 0;
 }

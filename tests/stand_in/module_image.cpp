@@ -20,6 +20,10 @@ T read(const char* bytes, std::size_t at) {
   return value;
 }
 
+constexpr std::string_view kElf =
+    "\x7f"
+    "ELF";
+
 // Nobody tells how long an image is; an ELF file says where its parts end.
 std::size_t size_of_elf(const char* bytes) {
   const auto programs = read<std::uint64_t>(bytes, 32), sections = read<std::uint64_t>(bytes, 40);
@@ -51,28 +55,45 @@ void read_texts(const char* text, ModuleImage& image) {
   }
 }
 
+void read_cubin(const char* bytes, ModuleImage& image) {
+  const std::span<const std::byte> cubin(reinterpret_cast<const std::byte*>(bytes),
+                                         size_of_elf(bytes));
+  const auto kernels = read_kernels(cubin);
+  image.valid = image.valid && kernels.ok();
+  if (!kernels.ok()) return;
+  for (const std::string_view name : *kernels) {
+    auto parameters = read_parameters(cubin, name);
+    if (parameters.ok()) image.parameters[std::string(name)] = *parameters;
+  }
+}
+
+// A header that says its own size and that of all that follows; then, for each architecture, a header with
+// both again, and the file.
+void read_fatbin(const char* bytes, ModuleImage& image) {
+  std::size_t at = read<std::uint16_t>(bytes, 6);
+  const std::size_t end = at + read<std::uint64_t>(bytes, 8);
+  while (at < end) {
+    const std::size_t header = read<std::uint32_t>(bytes, at + 4);
+    const char* file = bytes + at + header;
+    if (std::memcmp(file, kElf.data(), kElf.size()) == 0) read_cubin(file, image);
+    at += header + read<std::uint64_t>(bytes, at + 8);
+  }
+}
+
 }  // namespace
 
 ModuleImage read_image(const void* data) {
   ModuleImage image;
   const char* bytes = static_cast<const char*>(data);
-  if (std::memcmp(bytes,
-                  "\x7f"
-                  "ELF",
-                  4) != 0) {
-    if (std::strncmp(bytes, "//", 2) == 0 || bytes[0] == '.') {
-      image.text = true;
-      read_texts(bytes, image);
-    }
-    return image;
-  }
-  const std::span<const std::byte> cubin(static_cast<const std::byte*>(data), size_of_elf(bytes));
-  const auto kernels = read_kernels(cubin);
-  image.valid = kernels.ok();
-  if (!kernels.ok()) return image;
-  for (const std::string_view name : *kernels) {
-    auto parameters = read_parameters(cubin, name);
-    if (parameters.ok()) image.parameters[std::string(name)] = *parameters;
+  constexpr std::uint32_t kFatbin = 0xba55ed50U;
+  if (std::memcmp(bytes, kElf.data(), kElf.size()) == 0) {
+    read_cubin(bytes, image);
+  } else if (std::strncmp(bytes, "//", 2) == 0 || bytes[0] == '.') {
+    image.format = "PTX";
+    read_texts(bytes, image);
+  } else if (read<std::uint32_t>(bytes, 0) == kFatbin) {
+    image.format = "fatbin";
+    read_fatbin(bytes, image);
   }
   return image;
 }

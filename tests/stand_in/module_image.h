@@ -13,11 +13,12 @@ namespace attune::testing {
 
 struct ModuleImage {
   bool valid = true;
-  bool text = false;  // PTX
+  const char* format = "ELF";  // or "PTX", "fatbin"
   std::map<std::string, std::vector<std::uint32_t>> parameters;
 };
 
-// A cubin, PTX, or something else, of which nothing is known. Damaged cubins are not valid.
+// A cubin, PTX, a fatbin of cubins that are not compressed, or something else, of which nothing is known.
+// Damaged cubins are not valid.
 [[nodiscard]] ModuleImage read_image(const void* bytes);
 
 // "scale grid 2 1 1 block 128 1 1 shared 0 ... | 00112233 44556677"

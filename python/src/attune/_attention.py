@@ -19,9 +19,15 @@ class Gradients(NamedTuple):
     sink: Any = None
 
 
-def _is_torch(array) -> bool:
+def _torch_for(array):
+    """attune._torch where the array is a tensor of PyTorch's, else None."""
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(array, torch.Tensor)
+    if torch is None or not isinstance(array, torch.Tensor):
+        return None
+    module = sys.modules.get("attune._torch")  # an import statement would take longer
+    if module is None:
+        from . import _torch as module
+    return module
 
 
 def _extents(q, v, layout: str, packed: bool) -> tuple:
@@ -104,10 +110,9 @@ def attention(q, k, v, *, out=None, lse=False, **options):
     Errors: ValueError (shapes, values, devices), TypeError (dtypes), UnsupportedError (no kernel
     computes it here; the text has every reason), MemoryError, DeviceError. Nothing is written then.
     """
-    if _is_torch(q):
-        from . import _torch
-
-        return _torch.attention(q, k, v, out=out, lse=lse, **options)
+    of_torch = _torch_for(q)
+    if of_torch is not None:
+        return of_torch.attention(q, k, v, out, lse, options)
     _frameworks.check_writable(out, "out")
     _frameworks.check_writable(lse, "lse")
     _set_stream(q, options)

@@ -35,6 +35,22 @@ class Plan:
 # Returns o, or (o, lse).
 def forward(q: Any, k: Any, v: Any, out: Any | None, lse: Any, options: tuple) -> Any: ...
 
+# PyTorch's eager mode. attend(): forward(), recorded where gradients are wanted; NotImplemented where
+# more than autograd looks on, or where `demands` (0: none, 1: [B, H, S, D], 2: and as many heads in all)
+# are not met. record(): the forward of what `apply` in take_torch() applies to q, k, v and options.
+def attend(
+    q: Any, k: Any, v: Any, out: Any | None, lse: Any, options: tuple, demands: int
+) -> Any: ...
+def record(context: Any, q: Any, k: Any, v: Any, options: tuple, /) -> Any: ...
+def take_torch(
+    tensor: type,
+    get_num_threads: Any,
+    is_grad_enabled: Any,
+    count_modes: Any,
+    transforms: Any,
+    apply: Any,
+) -> None: ...
+
 # `grads`: places of (grad_q, grad_k, grad_v, grad_bias, grad_alibi_slopes, grad_sink), each an
 # array, True to have it allocated, or False. Returns them, None for what is False.
 def backward(

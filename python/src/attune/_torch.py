@@ -9,10 +9,8 @@ from . import _core, _options, _torch_ops
 
 _Tensor = torch.Tensor
 _is_compiling = torch.compiler.is_compiling
-_is_grad_enabled = torch.is_grad_enabled
-_modes = torch._C._len_torch_dispatch_stack
-_transforms = torch._C._functorch.peek_interpreter_stack
-_get_num_threads = torch.get_num_threads
+_is_autocast_enabled = torch._C._is_any_autocast_enabled
+_PLAIN = _options.pack()
 
 
 def dropout_state(device: torch.device) -> torch.Tensor:
@@ -24,7 +22,7 @@ def dropout_state(device: torch.device) -> torch.Tensor:
 def autocast(tensors: tuple, device: torch.device) -> tuple:
     """q, k, v in autocast's dtype, where it is on: as PyTorch's own attention."""
     kind = device.type
-    if not torch.is_autocast_enabled(kind):
+    if kind == "meta" or not torch.is_autocast_enabled(kind):  # which knows no meta
         return tensors
     dtype = torch.get_autocast_dtype(kind)
     return tuple(
@@ -32,30 +30,15 @@ def autocast(tensors: tuple, device: torch.device) -> tuple:
     )
 
 
-def is_eager(q, k, v) -> bool:
-    """Whether nobody but autograd looks on, so that a call may go past PyTorch's dispatcher.
-    (Subclasses, such as parameters and fake tensors, go through it.)"""
-    return (
-        not _is_compiling()
-        and type(q) is _Tensor
-        and type(k) is _Tensor
-        and type(v) is _Tensor
-        and _modes() == 0
-        and _transforms() is None
-        and not q.is_meta
-        and _torch_ops.EXCHANGES
-    )
-
-
-def threads(q) -> int:
-    """PyTorch's number of threads, for tensors on the CPU."""
-    return 0 if q.is_cuda else _get_num_threads()
-
-
-def attention(q, k, v, *, out=None, lse=False, **options):
+def attention(q, k, v, out, lse, options: dict):
     """attune.attention() on tensors."""
-    if _is_compiling() or torch._C._is_any_autocast_enabled():
+    if _is_compiling() or _is_autocast_enabled():
         q, k, v = autocast((q, k, v), q.device)
+    return run(q, k, v, _pack(q, options) if options else _PLAIN, out, lse)
+
+
+def _pack(q, options: dict) -> tuple:
+    """Packed, with the arrays of other frameworks among them as tensors."""
     if (
         options.get("dropout", 0.0) > 0
         and options.get("dropout_state") is None
@@ -66,38 +49,22 @@ def attention(q, k, v, *, out=None, lse=False, **options):
     for array in packed[: _torch_ops.TENSORS]:
         if array is not None and not isinstance(array, _Tensor):
             arrays = (a if a is None else torch.as_tensor(a) for a in packed[: _torch_ops.TENSORS])
-            packed = (*arrays, *packed[_torch_ops.TENSORS :])
-            break
-    return run(q, k, v, packed, out, lse)
+            return (*arrays, *packed[_torch_ops.TENSORS :])
+    return packed
 
 
 def run(q, k, v, packed: tuple, out=None, lse=False):
     """A call whose options are packed. `lse`: True, False or a tensor."""
-    bias, slopes, sink = packed[:3]
-    if (
-        is_eager(q, k, v)
-        and (bias is None or type(bias) is _Tensor)
-        and (slopes is None or isinstance(slopes, _Tensor))
-        and (sink is None or isinstance(sink, _Tensor))
-    ):
-        if packed[_options.THREADS] == 0 and not q.is_cuda:
-            packed = _options.with_threads(packed, _get_num_threads())
-        return run_eager(q, k, v, packed, out, lse)
+    if not _is_compiling() and _torch_ops.EXCHANGES:
+        result = _core.attend(q, k, v, out, lse, packed, 0)
+        if result is not NotImplemented:
+            return result
     return _torch_ops.call(q, k, v, packed, out, lse)
 
 
-def run_eager(q, k, v, packed: tuple, out=None, lse=False):
-    """The same where is_eager(), with the number of threads set."""
-    if not _is_grad_enabled():
-        return _core.forward(q, k, v, out, lse, packed)
-    bias, slopes, sink = packed[:3]
-    if not (
-        q.requires_grad
-        or k.requires_grad
-        or v.requires_grad
-        or (bias is not None and bias.requires_grad)
-        or (slopes is not None and slopes.requires_grad)
-        or (sink is not None and sink.requires_grad)
-    ):
-        return _core.forward(q, k, v, out, lse, packed)
-    return _torch_ops.call_eager(q, k, v, packed, out, lse)
+def run_bhsd(q, k, v, packed: tuple, equal_heads: bool):
+    """The same for what is [B, H, S, D] and of as many heads in all (or not) in eager mode; else
+    NotImplemented."""
+    if _is_compiling() or not _torch_ops.EXCHANGES:
+        return NotImplemented
+    return _core.attend(q, k, v, None, False, packed, 2 if equal_heads else 1)

@@ -39,27 +39,24 @@ EXCHANGES = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
 
 
 def _concrete(tensors: tuple, options: tuple) -> tuple:
-    """Both for attune._core: with PyTorch's number of threads and, before 2.10, its stream."""
-    device = tensors[0].device
-    threads, stream = options[_options.THREADS], options[_options.STREAM]
-    if device.type == "cpu" and threads == 0:
-        threads = torch.get_num_threads()
-    if not EXCHANGES:
-        tensors, options = (
-            tuple(t.detach() if isinstance(t, torch.Tensor) else t for t in some)
-            for some in (tensors, options)
-        )
-        if device.type == "cuda" and stream < 0:
-            stream = torch.cuda.current_stream(device).cuda_stream
-    return tensors, (*options[: _options.THREADS], threads, stream)
+    """Both for attune._core: before PyTorch 2.10, detached and with its stream."""
+    if EXCHANGES:
+        return tensors, options
+    device, stream = tensors[0].device, options[_options.STREAM]
+    tensors, options = (
+        tuple(t.detach() if isinstance(t, torch.Tensor) else t for t in some)
+        for some in (tensors, options)
+    )
+    if device.type == "cuda" and stream < 0:
+        stream = torch.cuda.current_stream(device).cuda_stream
+    return tensors, (*options[: _options.STREAM], stream)
 
 
 def _attention(q, k, v, *options):
-    if EXCHANGES and (options[_options.THREADS] > 0 or q.is_cuda):
+    if EXCHANGES:
         return _core.forward(q, k, v, None, True, options)
-    out, lse = (None, True) if EXCHANGES else _empty_results(q, v, options)
-    tensors, options = _concrete((q, k, v), options)
-    return _core.forward(*tensors, out, lse, options)
+    tensors, concrete = _concrete((q, k, v), options)
+    return _core.forward(*tensors, *_empty_results(q, v, options), concrete)
 
 
 def _attention_out(q, k, v, out, lse, *options):
@@ -168,17 +165,17 @@ def _save(ctx, inputs, output):
 
 def _differentiate(ctx, grad_o, grad_lse):
     saved = ctx.saved_tensors
-    grads = _gradients(ctx, grad_o, grad_lse, saved[:5], (*saved[5:], *ctx.rest))
+    needed = ctx.needs_input_grad[:6]
+    grads = _gradients(needed, grad_o, grad_lse, saved[:5], (*saved[5:], *ctx.rest))
     return grads + (None,) * (TENSORS - 3 + len(ctx.rest))
 
 
-def _gradients(ctx, grad_o, grad_lse, rows: tuple, options: tuple) -> tuple:
+def _gradients(needed: tuple, grad_o, grad_lse, rows: tuple, options: tuple) -> tuple:
     """Of q, k, v, bias, slopes and sink; None where not needed. rows: q, k, v, o, lse."""
     if grad_o is None:
         if grad_lse is None:
             return (None,) * 6
         grad_o = torch.zeros_like(rows[3])
-    needed = ctx.needs_input_grad[:6]
     wants = [
         need and tensor is not None and tensor.is_floating_point()
         for need, tensor in zip(needed[3:], options[:3])
@@ -223,11 +220,26 @@ torch.library.register_autograd("attune::attention_backward", _refuse_second, li
 
 class EagerAttention(torch.autograd.Function):
     """The same where nobody records operators: in eager mode an operator with so many arguments costs
-    half a millisecond. The tensors that may want gradients come one by one, all options in a tuple."""
+    half a millisecond. Arguments: q, k, v and options without bias, slopes and sink."""
+
+    forward = staticmethod(_core.record)
+
+    @staticmethod
+    def backward(ctx, grad_o):
+        needed = (*ctx.needs_input_grad[:3], False, False, False)
+        grads = _gradients(needed, grad_o, None, ctx.saved_tensors, ctx.options)
+        return (*grads[:3], None)
+
+
+class EagerAttentionInFull(torch.autograd.Function):
+    """The same with bias, slopes, sink and the LSE. What may want gradients comes one by one."""
 
     @staticmethod
     def forward(ctx, q, k, v, bias, alibi_slopes, sink, options, wants_lse):
-        o, lse = _attention(q, k, v, *options)
+        if EXCHANGES:  # without taking the options apart
+            o, lse = _core.forward(q, k, v, None, True, options)
+        else:
+            o, lse = _attention(q, k, v, *options)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(q, k, v, o, lse, bias, alibi_slopes, sink)
         ctx.options = options[3:]
@@ -236,12 +248,22 @@ class EagerAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_o, grad_lse=None):
         saved = ctx.saved_tensors
-        grads = _gradients(ctx, grad_o, grad_lse, saved[:5], saved[5:] + ctx.options)
+        needed = ctx.needs_input_grad[:6]
+        grads = _gradients(needed, grad_o, grad_lse, saved[:5], saved[5:] + ctx.options)
         return (*grads, None, None)
 
 
-# Without what Function.apply() looks for first, which is_eager() has seen not to be there.
+# Without what Function.apply() looks for first, which attend() and call() have seen not to be there.
 _apply_eagerly = super(torch.autograd.Function, EagerAttention).apply
+_apply_in_full = super(torch.autograd.Function, EagerAttentionInFull).apply
+_core.take_torch(
+    torch.Tensor,
+    torch.get_num_threads,
+    torch.is_grad_enabled,
+    torch._C._len_torch_dispatch_stack,
+    torch._C._functorch.peek_interpreter_stack,
+    _apply_eagerly,
+)
 
 
 class Attention(torch.autograd.Function):
@@ -280,24 +302,17 @@ class AttentionBackward(torch.autograd.Function):
 
 
 def call(q, k, v, options: tuple, out, lse):
-    """Through the dispatcher. `lse`: True, False or a tensor to write to."""
+    """Through the dispatcher, or past it with autograd. `lse`: True, False or a tensor to write to."""
+    if out is not None or isinstance(lse, torch.Tensor):
+        return _write(q, k, v, options, out, lse)
     if _needs_operators() or q.is_meta:
         operator = torch.ops.attune.attention
     elif _is_transformed():
         operator = Attention.apply
     else:
-        return call_eager(q, k, v, options, out, lse)
-    if out is None and not isinstance(lse, torch.Tensor):
-        o, both = operator(q, k, v, *options)
-        return (o, both) if lse else o
-    return _write(q, k, v, options, out, lse)
-
-
-def call_eager(q, k, v, options: tuple, out, lse):
-    """Past it, with autograd."""
-    if out is None and not isinstance(lse, torch.Tensor):
-        return _apply_eagerly(q, k, v, *options[:3], options, lse)
-    return _write(q, k, v, options, out, lse)
+        return _apply_in_full(q, k, v, *options[:3], options, lse)
+    o, both = operator(q, k, v, *options)
+    return (o, both) if lse else o
 
 
 def _write(q, k, v, options: tuple, out, lse):

@@ -95,6 +95,34 @@ def test_results_are_the_same_on_every_path(qkv):
     assert not straight.requires_grad and dispatched.requires_grad
 
 
+def test_gradients_are_the_same_on_every_path(qkv):
+    """By the extension's own forward, and by the one that also takes parameters and gives the LSE."""
+    want = gradients(attend(*qkv, mask="causal"), qkv)
+    parameters = [torch.nn.Parameter(t.detach()) for t in qkv]
+    for inputs, lse in ((parameters, False), (qkv, True)):
+        out = attend(*inputs, mask="causal", lse=lse)
+        out = out[0] if lse else out
+        assert all(torch.equal(a, b) for a, b in zip(gradients(out, inputs), want))
+    only_v = attend(*(t.detach() for t in qkv[:2]), qkv[2], mask="causal")
+    assert torch.equal(gradients(only_v, qkv[2])[0], want[2])
+
+
+def test_what_is_saved_is_seen(qkv):
+    """By hooks of saved tensors, by the check for changes in place, and by a second backward pass."""
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        out = attend(*qkv)
+    assert [t.shape for t in saved] == [(2, 4, 9, 8)] * 4 + [(2, 4, 9)]
+    torch.autograd.grad(out.sum(), qkv)
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(out.sum(), qkv)
+    q = qkv[0] * 1
+    out = attend(q, *qkv[1:])
+    q.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace"):
+        torch.autograd.grad(out.sum(), qkv)
+
+
 def test_without_the_exchange_api(qkv, monkeypatch):
     """As with PyTorch before 2.10, whose tensors come by __dlpack__ alone."""
     from attune import _torch_ops

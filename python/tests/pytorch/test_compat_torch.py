@@ -70,6 +70,11 @@ def test_autocast():
         assert scaled_dot_product_attention(q, q, q).dtype == sdpa(q, q, q).dtype
 
 
+def test_tensors_without_data():
+    q = torch.randn(1, 2, 3, 8, device="meta")
+    assert scaled_dot_product_attention(q, q, q).shape == sdpa(q, q, q).shape
+
+
 def test_compile():
     q, mask = torch.randn(2, 4, 9, 8), torch.rand(9, 9) < 0.7
     f = torch.compile(scaled_dot_product_attention, fullgraph=True, backend="aot_eager")

@@ -41,16 +41,19 @@ def scaled_dot_product_attention(
     """
     if (
         dropout_p == 0
-        and _torch.is_eager(query, key, value)
         and (attn_mask is None or (not is_causal and type(attn_mask) is torch.Tensor))
-        and not torch._C._is_any_autocast_enabled()
-        and query.dim() == key.dim() == value.dim() == 4
-        and (enable_gqa or query.size(1) == key.size(1))
+        and not _torch._is_autocast_enabled()
     ):
+        options = (
+            attn_mask, None, None, None, None, None, None, None, None, None, scale, 0.0, 0.0, 0, 0,
+            is_causal, True, 0, -1, -1, False, True, 0, -1,
+        )  # fmt: skip
         try:
-            return _straight(query, key, value, attn_mask, is_causal, scale)
+            result = _torch.run_bhsd(query, key, value, options, not enable_gqa)
         except ValueError:
-            pass  # batches that broadcast; else the same error comes again below
+            result = NotImplemented  # batches that broadcast; else the same error comes again below
+        if result is not NotImplemented:
+            return result
     query, key, value = _torch.autocast((query, key, value), query.device)
     top_left = True
     if attn_mask is not None:
@@ -79,15 +82,6 @@ def scaled_dot_product_attention(
     )
     out = _torch.run(query, key, value, options)
     return out if shape is None else out.reshape(shape)
-
-
-def _straight(query, key, value, mask, is_causal, scale):
-    """A call that nobody but autograd looks on, of inputs that need no broadcasting."""
-    options = (
-        mask, None, None, None, None, None, None, None, None, None, scale, 0.0, 0.0, 0, 0, is_causal,
-        True, 0, -1, -1, False, True, _torch.threads(query), -1,
-    )  # fmt: skip
-    return _torch.run_eager(query, key, value, options)
 
 
 def _broadcasts(query, key, value) -> bool:

@@ -9,27 +9,36 @@ def run(
     q,
     k,
     v,
-    *,
     dropout_p=0.0,
     softmax_scale=None,
     causal=False,
     window_size=(-1, -1),
     softcap=0.0,
     returns_lse=False,
+    alibi_slopes=None,
+    deterministic=False,
     **rest,
 ):
     """o, and the LSE behind it with returns_lse; `rest` are options of Attune's."""
     left, right = window_size
-    options = _options.of_call(
-        dropout_state=_torch.dropout_state(q.device) if dropout_p > 0 else None,
-        scale=softmax_scale,
-        softcap=softcap,
-        dropout=dropout_p,
-        causal=causal,
-        left=-1 if left < 0 else left,
-        right=-1 if right < 0 else right,
-        **rest,
-    )
+    left, right = -1 if left < 0 else left, -1 if right < 0 else right
+    if dropout_p == 0 and not rest:
+        options = _options.simple(
+            softmax_scale, causal, False, left, right, softcap, alibi_slopes, deterministic
+        )
+    else:
+        options = _options.of_call(
+            dropout_state=_torch.dropout_state(q.device) if dropout_p > 0 else None,
+            scale=softmax_scale,
+            softcap=softcap,
+            dropout=dropout_p,
+            causal=causal,
+            left=left,
+            right=right,
+            alibi_slopes=alibi_slopes,
+            deterministic=deterministic,
+            **rest,
+        )
     return _torch.run(q, k, v, options, lse=returns_lse)
 
 

@@ -41,18 +41,9 @@ def flash_attn_func(
     Errors: ValueError, TypeError.
     """
     result = run(
-        q,
-        k,
-        v,
-        dropout_p=dropout_p,
-        softmax_scale=softmax_scale,
-        causal=causal,
-        window_size=window_size,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-        deterministic=deterministic,
-        returns_lse=return_attn_probs,
-    )
+        q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, return_attn_probs,
+        alibi_slopes, deterministic,
+    )  # fmt: skip
     return with_probs(result, return_attn_probs)
 
 

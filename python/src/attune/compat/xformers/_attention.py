@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 
 from ... import _options, _torch
 from ._dense import AttentionBias
-
-
-class _Call(NamedTuple):
-    """A call in Attune's layout, [B, M, H, K]."""
-
-    query: torch.Tensor
-    key: torch.Tensor
-    value: torch.Tensor
-    options: dict
-    shape: tuple  # of the result
-    heads: tuple  # the extents that heads have in the caller's shapes: (), (H,) or (G, H)
-    packed: bool
 
 
 def _merge_groups(tensor, grouped_heads: int):
@@ -30,19 +17,22 @@ def _merge_groups(tensor, grouped_heads: int):
     return tensor.flatten(2, 3)
 
 
-def _prepare(query, key, value, attn_bias, p: float, scale) -> _Call:
+def _prepare(query, key, value, attn_bias, p: float, scale) -> tuple:
+    """query, key and value as [B, M, H, K], the packed options, and the shape of the result, None where
+    it is right as it comes."""
     rank = query.dim()
-    if rank not in (3, 4, 5) or key.dim() != rank or value.dim() != rank:
+    if not (3 <= rank <= 5 and key.dim() == rank and value.dim() == rank):
         raise ValueError(
             f"query has shape {tuple(query.shape)}, key {tuple(key.shape)}, value "
             f"{tuple(value.shape)}; all take [B, M, K], [B, M, H, K] or [B, M, G, H, K]"
         )
-    shape = (*query.shape[:-1], value.shape[-1])
-    heads = tuple(query.shape[2:-1])
-    if isinstance(attn_bias, AttentionBias):
-        options = attn_bias.options()
-    elif attn_bias is None:
+    if rank == 4 and attn_bias is None and p == 0:
+        return query, key, value, _options.simple(scale, False, False, -1, -1), None
+    shape = None if rank == 4 else (*query.shape[:-1], value.shape[-1])
+    if attn_bias is None:
         options = {}
+    elif isinstance(attn_bias, AttentionBias):
+        options = attn_bias.options()
     elif isinstance(attn_bias, torch.Tensor):
         options = {"bias": attn_bias}
     else:
@@ -65,22 +55,25 @@ def _prepare(query, key, value, attn_bias, p: float, scale) -> _Call:
     if "page_table" in options:
         size = attn_bias.page_size
         key, value = (t.reshape(-1, size, *t.shape[2:]) for t in (key, value))
-    options["scale"] = scale
-    options["dropout"] = p
     if p > 0:
         options["dropout_state"] = _torch.dropout_state(query.device)
-    return _Call(query, key, value, options, shape, heads, "cu_seqlens_q" in options)
+    return query, key, value, _options.of_call(scale=scale, dropout=p, **options), shape
 
 
-def _lse_outside(call: _Call, lse):
-    """[B, H, M] or [H, total] as the caller's [B, M's heads ..., M], with B = 1 when packed."""
-    lse = lse.unsqueeze(0) if call.packed else lse
-    return lse.reshape(lse.shape[0], *(call.heads or (1,)), lse.shape[-1])
+def _is_packed(options: tuple) -> bool:
+    return options[_options.CU_SEQLENS_Q] is not None
 
 
-def _lse_inside(call: _Call, lse):
+def _lse_outside(options: tuple, heads: tuple, lse):
+    """[B, H, M] or [H, total] as [B, heads ..., M], with B = 1 when packed. heads: the extents that
+    heads have in the caller's shapes: (), (H,) or (G, H)."""
+    lse = lse.unsqueeze(0) if _is_packed(options) else lse
+    return lse.reshape(lse.shape[0], *(heads or (1,)), lse.shape[-1])
+
+
+def _lse_inside(options: tuple, lse):
     lse = lse.reshape(lse.shape[0], -1, lse.shape[-1])
-    return lse.squeeze(0) if call.packed else lse
+    return lse.squeeze(0) if _is_packed(options) else lse
 
 
 def memory_efficient_attention(
@@ -109,8 +102,10 @@ def memory_efficient_attention(
 
     Errors: ValueError, TypeError.
     """
-    call = _prepare(query, key, value, attn_bias, p, scale)
-    out = _torch.run(*call[:3], _options.of_call(**call.options)).reshape(call.shape)
+    query, key, value, options, shape = _prepare(query, key, value, attn_bias, p, scale)
+    out = _torch.run(query, key, value, options)
+    if shape is not None:
+        out = out.reshape(shape)
     return out if output_dtype is None else out.to(output_dtype)
 
 
@@ -125,19 +120,6 @@ def _refuse_dropout(p: float) -> None:
 
 
 def memory_efficient_attention_forward_requires_grad(
-    query, key, value, attn_bias=None, p=0.0, scale=None, *, op=None, output_dtype=None
-):
-    """(output, lse) for memory_efficient_attention_backward(). lse: float32 [B, H, Mq], with groups
-    [B, G, H, Mq], with packed queries [1, H, total]. Arguments as memory_efficient_attention(), without
-    dropout."""
-    _refuse_dropout(p)
-    call = _prepare(query, key, value, attn_bias, p, scale)
-    out, lse = _torch.run(*call[:3], _options.of_call(**call.options), lse=True)
-    out = out.reshape(call.shape)
-    return out if output_dtype is None else out.to(output_dtype), _lse_outside(call, lse)
-
-
-def memory_efficient_attention_partial(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -148,10 +130,20 @@ def memory_efficient_attention_partial(
     op: object = None,
     output_dtype: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(output, lse) over some of the keys, for merge_attentions(). Differentiable."""
-    return memory_efficient_attention_forward_requires_grad(
-        query, key, value, attn_bias, p, scale, op=op, output_dtype=output_dtype
-    )
+    """(output, lse) for memory_efficient_attention_backward(), or over some of the keys for
+    merge_attentions(). Differentiable. lse: float32 [B, H, Mq], with groups [B, G, H, Mq], with packed
+    queries [1, H, total]. Arguments as memory_efficient_attention(), without dropout."""
+    _refuse_dropout(p)
+    heads = tuple(query.shape[2:-1])
+    query, key, value, options, shape = _prepare(query, key, value, attn_bias, p, scale)
+    out, lse = _torch.run(query, key, value, options, lse=True)
+    if shape is not None:
+        out = out.reshape(shape)
+    lse = _lse_outside(options, heads, lse)
+    return out if output_dtype is None else out.to(output_dtype), lse
+
+
+memory_efficient_attention_partial = memory_efficient_attention_forward_requires_grad
 
 
 def memory_efficient_attention_backward(
@@ -170,14 +162,14 @@ def memory_efficient_attention_backward(
     """(dq, dk, dv), each in the shape of its input; output and lse are those of
     memory_efficient_attention_forward_requires_grad(), grad is the gradient of output."""
     _refuse_dropout(p)
-    call = _prepare(query, key, value, attn_bias, p, scale)
-    rows = (*call.query.shape[:-1], call.value.shape[-1])
+    q, k, v, options, _ = _prepare(query, key, value, attn_bias, p, scale)
+    rows = (*q.shape[:-1], v.shape[-1])
     grads = torch.ops.attune.attention_backward(
-        grad.reshape(rows), None, *call[:3], output.reshape(rows), _lse_inside(call, lse),
-        False, False, False, *_options.of_call(**call.options),
+        grad.reshape(rows), None, q, k, v, output.reshape(rows), _lse_inside(options, lse),
+        False, False, False, *options,
     )  # fmt: skip
     dq, dk, dv = grads[:3]
-    if len(call.heads) == 2 and dk.shape[2] != query.shape[2] * query.shape[3]:
+    if query.dim() == 5 and dk.shape[2] != query.shape[2] * query.shape[3]:
         dk, dv = (_spread(g, t) for g, t in ((dk, key), (dv, value)))
     return dq.reshape(query.shape), dk.reshape(key.shape), dv.reshape(value.shape)
 
