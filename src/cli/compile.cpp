@@ -96,9 +96,10 @@ Expected<std::vector<CompileJob>> jobs_for(const CompileOptions& options,
     const ArchRange range = arch_range(spec);
     CompileJob job{spec, {}};
     for (const Target& target : targets) {
-      if (range.begin <= target.arch && target.arch < range.end) {
-        job.targets.push_back(target_of(spec, target));
-      }
+      if (target.arch < range.begin || target.arch >= range.end) continue;
+      // sm_90 and sm_90a are the same where a row is made of sm_90a's own instructions.
+      const Target its = target_of(spec, target);
+      if (std::ranges::find(job.targets, its) == job.targets.end()) job.targets.push_back(its);
     }
     if (!job.targets.empty()) {
       jobs.push_back(std::move(job));

@@ -52,8 +52,14 @@ Expected<CubinFacts> facts_of(const ElfFile& elf, const std::string& name) {
     }
   };
   if (Status status = each_record(*all, take); !status.ok()) return status;
+  // The whole counts what lies between parameters, or before one that is aligned; each alone does not.
+  std::uint32_t each = 0;
   const auto take_own = [&](const NvInfoRecord& record) {
     if (record.attribute == kParameterSize) facts.parameter_bytes = record.value;
+    if (record.attribute == kParameter) {
+      each += number_at<std::uint32_t>(record.data, kParameterBytesAt).value_or(0) >>
+              kParameterBytesShift;
+    }
     if (record.attribute != kMaxThreads) return;
     std::uint64_t threads = 1;
     for (std::uint64_t i = 0; i < 3; ++i) {
@@ -63,6 +69,7 @@ Expected<CubinFacts> facts_of(const ElfFile& elf, const std::string& name) {
     facts.max_threads = static_cast<std::uint32_t>(threads);
   };
   if (Status status = each_record(*own, take_own); !status.ok()) return status;
+  if (each > 0) facts.parameter_bytes = each;
   if (facts.registers == 0) return contradicts_itself(fmt::format("{} uses no register", name));
   return facts;
 }

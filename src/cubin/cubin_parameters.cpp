@@ -19,15 +19,14 @@ Expected<std::vector<std::uint32_t>> read_parameters(std::span<const std::byte> 
   if (code == nullptr || own == nullptr) {
     return contradicts_itself(fmt::format("it has no kernel {}", kernel));
   }
-  // index (32 bits), ordinal (16), offset (16), flags and, from bit 18 on, bytes.
-  constexpr unsigned kParameter = 0x17;
   std::map<std::uint32_t, std::uint32_t> found;
   bool whole = true;
   const Status status = each_record(*own, [&](const NvInfoRecord& record) {
     if (record.attribute != kParameter) return;
-    const auto place = number_at<std::uint32_t>(record.data, 4);
-    const auto facts = number_at<std::uint32_t>(record.data, 8);
-    whole = whole && place && facts && found.emplace(*place & 0xffff, *facts >> 18).second;
+    const auto place = number_at<std::uint32_t>(record.data, kParameterPlaceAt);
+    const auto facts = number_at<std::uint32_t>(record.data, kParameterBytesAt);
+    whole = whole && place && facts &&
+            found.emplace(*place & 0xffff, *facts >> kParameterBytesShift).second;
   });
   if (!status.ok()) return status;
   std::vector<std::uint32_t> bytes;

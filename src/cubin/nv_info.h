@@ -19,6 +19,11 @@ namespace attune {
 inline constexpr std::uint16_t kCudaMachine = 190;
 inline constexpr std::string_view kText = ".text.";  // begins the names of kernels' sections
 
+// A parameter: index (32 bits), ordinal (16), offset (16), flags and, from bit 18 on, bytes.
+inline constexpr unsigned kParameter = 0x17;
+inline constexpr std::uint64_t kParameterPlaceAt = 4, kParameterBytesAt = 8;
+inline constexpr unsigned kParameterBytesShift = 18;
+
 struct NvInfoRecord {
   unsigned attribute = 0;
   std::uint16_t value = 0;

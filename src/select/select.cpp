@@ -6,6 +6,7 @@
 
 #include "select/gpu.h"
 #include "spec/gpu_row.h"
+#include "spec/hopper_table.h"
 
 namespace attune {
 
@@ -53,14 +54,30 @@ std::vector<Candidate> cpu_candidates(const Problem& problem, std::string_view f
   return list;
 }
 
+// How many keys a query attends to at most, about: as many as there are, or as its window is wide.
+std::int64_t keys_attended(const Problem& problem) {
+  const Mask& mask = problem.mask;
+  const std::int64_t right = mask.causal ? 0 : mask.right;
+  if (mask.left < 0 || right < 0 || mask.left > problem.sk || right > problem.sk) return problem.sk;
+  return std::min(problem.sk, mask.left + right + 1);
+}
+
 // What decides between GPU rows that serve: the newest family, aligned loads, then the smallest head
-// dims, then the fewest features. The table is in this order within an architecture.
-auto rank(const KernelSpec& spec) {
+// dims, then the fewest features, then the tile that suits so many keys. The table is in this order within
+// an architecture.
+auto rank(const KernelSpec& spec, std::int64_t keys) {
   const GpuRow row = gpu_row_of(spec);
+  const std::int64_t from = spec.family == Family::hopper ? keys_from(spec.hopper) : 0;
   const int bound = row.head_dim == 0 ? 1 << 30 : row.head_dim;
   const int features = int{row.bias} + int{row.dropout} + 2 * int{row.general};
-  return std::tuple{spec.family != Family::hopper, !row.aligned,         bound,
-                    row.value_dim,                 features, -arch_range(spec).begin};
+  return std::tuple{spec.family != Family::hopper,
+                    !row.aligned,
+                    bound,
+                    row.value_dim,
+                    features,
+                    from > keys,
+                    -from,
+                    -arch_range(spec).begin};
 }
 
 std::vector<Candidate> cuda_candidates(const Problem& problem, std::string_view forced,
@@ -80,8 +97,9 @@ std::vector<Candidate> cuda_candidates(const Problem& problem, std::string_view 
     }
     list.push_back(std::move(candidate));
   }
-  std::stable_sort(list.begin(), list.end(), [](const Candidate& a, const Candidate& b) {
-    return rank(a.spec) < rank(b.spec);
+  const std::int64_t keys = keys_attended(problem);
+  std::stable_sort(list.begin(), list.end(), [keys](const Candidate& a, const Candidate& b) {
+    return rank(a.spec, keys) < rank(b.spec, keys);
   });
   return list;
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cstdint>
 
 #include "spec/features.h"
 
@@ -19,26 +20,37 @@ constexpr std::array kDims = {Dims{64, 64},   Dims{96, 96},   Dims{128, 128},
                               Dims{192, 128}, Dims{192, 192}, Dims{256, 256}};
 
 struct Tile {
-  int queries, keys, stages;
+  int queries, keys;
 };
 
-// docs/kernels/forward_hopper.md counts them.
-Tile tile_of(const HopperSpec& spec) {
-  const bool featured = spec.bias || spec.dropout || spec.general;
+// docs/kernels/forward_hopper.md has the measurements. Of a spec's tiles, the later suits longer sequences.
+// Features have rows where their registers suffice.
+std::vector<Tile> tiles_of(const HopperSpec& spec) {
+  if (spec.bias || spec.general) {
+    return spec.head_dim == 64 ? std::vector<Tile>{{128, 64}} : std::vector<Tile>{};
+  }
+  if (spec.dropout)
+    return spec.head_dim <= 192 ? std::vector<Tile>{{128, 64}} : std::vector<Tile>{};
   switch (spec.head_dim) {
     case 64:
-      return featured ? Tile{128, 128, 2} : Tile{192, 128, 2};
+      return {{128, 128}, {192, 112}};
     case 96:
+      return {{128, 128}};
     case 128:
-      return {128, featured ? 64 : 128, 2};
+      return {{128, 128}, {128, 176}};
     case 192:
-      return {128, featured ? 64 : 96, 2};
+      return {{128, 96}};
     default:
-      return {128, 64, 2};
+      return {{128, 80}};
   }
 }
 
 }  // namespace
+
+std::int64_t keys_from(const HopperSpec& spec) {
+  if (spec.queries == 192) return 1536;
+  return spec.keys == 176 ? 4096 : 0;
+}
 
 std::vector<HopperSpec> hopper_forward_rows(DType dtype) {
   std::vector<HopperSpec> rows;
@@ -52,12 +64,13 @@ std::vector<HopperSpec> hopper_forward_rows(DType dtype) {
       spec.bias = set.bias;
       spec.dropout = set.dropout;
       spec.general = set.general;
-      const Tile tile = tile_of(spec);
-      spec.queries = tile.queries;
-      spec.keys = tile.keys;
-      spec.stages = tile.stages;
+      spec.stages = 2;
       spec.turns = true;
-      rows.push_back(spec);
+      for (const Tile& tile : tiles_of(spec)) {
+        spec.queries = tile.queries;
+        spec.keys = tile.keys;
+        rows.push_back(spec);
+      }
     }
   }
   return rows;
