@@ -97,7 +97,7 @@ TEST(Select, TakesHoppersOwnRowsOnHopper) {
       {"dtype=f16 d=128 dropout=0.1", "hopper.sm90a.f16.d128.dropout"},
       {"dtype=bf16 d=128 sq=9 sk=4095", "hopper.sm90a.bf16.d128.plain.q128k128"},
       {"dtype=bf16 d=128 sq=9 sk=4096", "hopper.sm90a.bf16.d128.plain.q128k176"},
-      {"dtype=bf16 d=128 sq=9 sk=9999 mask=causal window=1023,0",
+      {"dtype=bf16 d=128 sq=9 sk=9999 mask=causal-top-left window=1023,0",
        "hopper.sm90a.bf16.d128.plain.q128k128"},
       {"dtype=bf16 d=64 softcap=30", "hopper.sm90a.bf16.d64.full"},
       {"dtype=f32 d=64", "portable.sm80.f32.d64.aligned.plain"},

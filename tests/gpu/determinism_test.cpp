@@ -14,10 +14,10 @@
 
 #include "launch/memory.h"
 #include "tests/gpu/backward_case.h"
+#include "tests/gpu/other_work.h"
 #include "tests/gpu/with_stream.h"
 #include "tests/support/judge.h"
 #include "tests/support/on_gpu.h"
-#include "tests/support/random.h"
 #include "tests/support/tensor_memory.h"
 #include "tests/support/tensors.h"
 
@@ -31,50 +31,6 @@ Problem parsed(const std::string& words) {
   EXPECT_TRUE(problem.ok()) << problem.status().message();
   return problem.ok() ? *problem : Problem{};
 }
-
-// Forward passes on another stream: long ones that take a few multiprocessors and short ones that take
-// them all, any number of them, so that blocks of the run beside them start at other times and in other
-// places on every repeat.
-class OtherWork {
- public:
-  [[nodiscard]] static Expected<OtherWork> make(cuda::Stream stream) {
-    OtherWork work(stream);
-    for (const char* words : {"hq=5 sq=1024 sk=8192 d=128", "hq=2 sq=300 sk=20000 d=64",
-                              "b=2 hq=16 sq=1024 sk=1024 d=64"}) {
-      const Problem problem = parsed(std::string("dtype=bf16 ") + words);
-      Expected<BackwardCase> tensors = BackwardCase::make(problem);
-      if (!tensors.ok()) return tensors.status();
-      if (Status status = tensors->draw(1); !status.ok()) return status;
-      Expected<Plan> plan = make_plan(forward_of(problem));
-      if (!plan.ok()) return plan.status();
-      work.passes_.push_back({std::move(tensors).value(), std::move(plan).value()});
-    }
-    return work;
-  }
-
-  // Queues up to three of them.
-  [[nodiscard]] Status add() {
-    for (std::int64_t left = random_.integer(0, 3); left > 0; --left) {
-      const Pass& pass =
-          passes_[static_cast<std::size_t>(random_.integer(0, std::ssize(passes_) - 1))];
-      Arguments arguments = pass.tensors.forward_arguments();
-      arguments.stream = stream_;
-      if (Status status = pass.plan.run(arguments); !status.ok()) return status;
-    }
-    return {};
-  }
-
- private:
-  struct Pass {
-    BackwardCase tensors;
-    Plan plan;
-  };
-  explicit OtherWork(cuda::Stream stream) : stream_(stream) {}
-
-  cuda::Stream stream_;
-  std::vector<Pass> passes_;
-  Random random_{11};
-};
 
 class BackwardDeterminism : public WithStream {
  protected:
