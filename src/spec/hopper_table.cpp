@@ -24,13 +24,13 @@ struct Tile {
 };
 
 // docs/kernels/forward_hopper.md has the measurements. Of a spec's tiles, the later suits longer sequences.
-// Features have rows where their registers suffice.
+// Features have rows where their registers suffice and portable ones are slower.
 std::vector<Tile> tiles_of(const HopperSpec& spec) {
-  if (spec.bias || spec.general) {
-    return spec.head_dim == 64 ? std::vector<Tile>{{128, 64}} : std::vector<Tile>{};
+  if (spec.bias || spec.general) return {};
+  if (spec.dropout) {
+    return spec.head_dim > 64 && spec.head_dim <= 192 ? std::vector<Tile>{{128, 64}}
+                                                      : std::vector<Tile>{};
   }
-  if (spec.dropout)
-    return spec.head_dim <= 192 ? std::vector<Tile>{{128, 64}} : std::vector<Tile>{};
   switch (spec.head_dim) {
     case 64:
       return {{128, 128}, {192, 112}};
