@@ -21,8 +21,9 @@ std::vector<KernelSpec> gpu_rows() {
 Expected<Family> gpu_family_from(std::string_view name) {
   if (name == "portable") return Family::portable;
   if (name == "hopper") return Family::hopper;
-  return Status(Code::invalid_argument,
-                fmt::format("\"{}\" is no family of GPU kernels; there are portable and hopper", name));
+  return Status(
+      Code::invalid_argument,
+      fmt::format("\"{}\" is no family of GPU kernels; there are portable and hopper", name));
 }
 
 Expected<KernelSpec> gpu_row(std::string_view id) {

@@ -50,8 +50,7 @@ class Execution {
     std::span<const Function> functions;  // as entries_of(spec)
   };
 
-  Execution(const Problem& problem, const KernelSpec& spec, int device, GpuPlan plan,
-            int arch);
+  Execution(const Problem& problem, const KernelSpec& spec, int device, GpuPlan plan, int arch);
   [[nodiscard]] Expected<std::span<const Function>> functions_in(const Driver& driver,
                                                                  unsigned long long context) const;
   [[nodiscard]] Status check_layout(const Arguments& arguments) const;

@@ -10,16 +10,17 @@ namespace attune::cuda {
 
 Status describe_tensor(const Driver& driver, const BoxedTensor& tensor, const std::string& id) {
   if (driver.tensor_map == nullptr) {
-    return {Code::unsupported,
-            fmt::format("{}: {} (CUDA {}.{}) has no cuTensorMapEncodeTiled; it comes with the driver "
-                        "of CUDA 12",
-                        id, driver.path, driver.version / 1000, driver.version % 1000 / 10)};
+    return {
+        Code::unsupported,
+        fmt::format("{}: {} (CUDA {}.{}) has no cuTensorMapEncodeTiled; it comes with the driver "
+                    "of CUDA 12",
+                    id, driver.path, driver.version / 1000, driver.version % 1000 / 10)};
   }
   constexpr std::array<std::uint32_t, 4> kNeighbours = {1, 1, 1, 1};
-  const Result result = driver.tensor_map(
-      tensor.map, tensor.bf16 ? kTensorMapBf16 : kTensorMapF16, 4, tensor.data, tensor.sizes.data(),
-      tensor.strides.data(), tensor.box.data(), kNeighbours.data(), 0, kTensorMapSwizzle128,
-      kTensorMapPromote256, 0);
+  const Result result =
+      driver.tensor_map(tensor.map, tensor.bf16 ? kTensorMapBf16 : kTensorMapF16, 4, tensor.data,
+                        tensor.sizes.data(), tensor.strides.data(), tensor.box.data(),
+                        kNeighbours.data(), 0, kTensorMapSwizzle128, kTensorMapPromote256, 0);
   if (result == kSuccess) return {};
   return status_of(driver, result,
                    fmt::format("{}: describing {} at {} to the copy engine: sizes {}, strides {} "

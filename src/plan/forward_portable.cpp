@@ -1,6 +1,7 @@
 #include "plan/forward_portable.h"
 
 #include <attune/kernel/forward_portable_layout.h>
+
 #include "plan/forward_tiles.h"
 #include "plan/portable_params.h"
 #include "source/translation_unit.h"

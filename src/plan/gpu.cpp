@@ -15,7 +15,7 @@ Expected<GpuPlan> either(Expected<Plan> plan) {
 }  // namespace
 
 Expected<GpuPlan> plan_on_gpu(const Problem& problem, const KernelSpec& spec,
-                                     const DeviceFacts& device) {
+                              const DeviceFacts& device) {
   if (spec.family == Family::hopper) return either(plan_forward_hopper(problem, spec, device));
   return problem.kind == Kind::forward ? either(plan_forward_portable(problem, spec, device))
                                        : either(plan_backward_portable(problem, spec, device));

@@ -18,7 +18,7 @@ using GpuPlan = std::variant<ForwardPlan, HopperPlan, BackwardPlan>;
 
 // Precondition: the row serves the Problem on this device.
 [[nodiscard]] Expected<GpuPlan> plan_on_gpu(const Problem& problem, const KernelSpec& spec,
-                                                   const DeviceFacts& device);
+                                            const DeviceFacts& device);
 
 [[nodiscard]] std::string describe(const GpuPlan& plan);
 

@@ -9,12 +9,18 @@ namespace attune {
 GpuRow gpu_row_of(const KernelSpec& spec) {
   if (spec.family == Family::hopper) {
     const kernel::HopperSpec& row = spec.hopper;
-    return {row.head_dim,  row.value_dim,
-            true,          row.bias,
-            row.dropout,   row.general,
-            row.queries,   row.keys,
-            row.stages,    kernel::threads_of(row),
-            1,             kernel::forward_hopper_shared_bytes(row)};
+    return {row.head_dim,
+            row.value_dim,
+            true,
+            row.bias,
+            row.dropout,
+            row.general,
+            row.queries,
+            row.keys,
+            row.stages,
+            kernel::threads_of(row),
+            1,
+            kernel::forward_hopper_shared_bytes(row)};
   }
   const kernel::PortableSpec& row = spec.portable;
   return {row.head_dim,

@@ -29,7 +29,8 @@ std::vector<KernelSpec> make_table() {
   std::vector<KernelSpec> table;
   for (const auto& [kind, name] : kKinds) {
     for (const DType dtype : kDTypes) {
-      for (const Isa isa : sets_for(dtype)) table.push_back({kind, Family::cpu, dtype, isa, {}, {}});
+      for (const Isa isa : sets_for(dtype))
+        table.push_back({kind, Family::cpu, dtype, isa, {}, {}});
     }
   }
   for (const auto& [kind, name] : kKinds) {

@@ -56,7 +56,8 @@ std::vector<PortableSpec> portable_rows(DType dtype, PortableTiles tiles) {
 std::string portable_id(const PortableSpec& spec) {
   return fmt::format("sm{}.{}.d{}.{}.{}.q{}k{}", spec.arch, name_of(spec.element),
                      spec.head_dim == 0 ? "any" : std::to_string(spec.head_dim),
-                     spec.aligned ? "aligned" : "strided", features_name(spec), spec.queries, spec.keys);
+                     spec.aligned ? "aligned" : "strided", features_name(spec), spec.queries,
+                     spec.keys);
 }
 
 }  // namespace attune

@@ -265,9 +265,7 @@ void later(std::function<void()> action) {
 
 void wait_for_change(const unsigned& word) { wait(word, word); }
 
-std::shared_ptr<void>& state_of_warp() {
-  return the_block->warps[thread_index().x / 32].state;
-}
+std::shared_ptr<void>& state_of_warp() { return the_block->warps[thread_index().x / 32].state; }
 
 void copy_later(std::uint32_t to, const void* from) {
   const Copy copy{to, aligned(from, 16)};

@@ -93,13 +93,28 @@ attention_arguments arguments_of(const Sizes& z) {
   return a;
 }
 
+// The first portable row that serves: packages have no other family's, and the library may prefer one.
+std::string portable_row(const attune::Problem& problem) {
+  const auto explained = attune::explain_candidates(problem);
+  expect(explained.ok(), print(problem) + ": " + explained.status().message());
+  if (!explained.ok()) return "";
+  for (const auto& candidate : explained->candidates) {
+    if (candidate.reasons.empty() && candidate.kernel.find(".portable.") != std::string::npos) {
+      return candidate.kernel;
+    }
+  }
+  return "";
+}
+
 // The library's launch of one step.
 StandInLaunch by_library(const std::string& words, const Arguments& arguments, void* workspace) {
   StandInLaunch none{};
   const auto problem = attune::parse(words);
   expect(problem.ok(), words + ": " + problem.status().message());
   if (!problem.ok()) return none;
-  auto plan = attune::make_plan(*problem);
+  attune::PlanOptions options;
+  options.kernel = portable_row(*problem);
+  auto plan = attune::make_plan(*problem, options);
   expect(plan.ok(), words + ": " + plan.status().message());
   if (!plan.ok()) return none;
   const int before = control->launches();
