@@ -73,9 +73,11 @@ def test_explanations_are_objects():
 def test_explanations_for_a_gpu_that_is_not_here():
     problem = "forward dtype=bf16 b=1 hq=8 hkv=8 sq=4096 sk=4096 d=128 device=cuda"
     explained = attune.explain(problem, arch="sm_90")
-    assert explained.kernel.startswith("fwd.portable.sm80.bf16.d128")
+    assert explained.kernel.startswith("fwd.hopper.sm90a.bf16.d128")
     queries, keys = explained.tile
     assert f"q{queries}k{keys}" in explained.kernel
+    explained = attune.explain(problem, arch="sm_80")
+    assert explained.kernel.startswith("fwd.portable.sm80.bf16.d128")
     with pytest.raises(ValueError, match="sm_1"):
         attune.explain(problem, arch="sm_1")
 
