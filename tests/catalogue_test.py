@@ -37,11 +37,11 @@ def compiled(*arguments):
 
 
 def table():
-    """(id, first architecture) of every row."""
+    """(id, first architecture, the first that no longer runs it or None) of every row."""
     with tempfile.TemporaryDirectory() as folder:
         attune("generate", "-o", folder)
         manifest = json.loads((pathlib.Path(folder) / "manifest.json").read_text())
-    return [(row["id"], row["arch_begin"]) for row in manifest["kernels"]]
+    return [(row["id"], row["arch_begin"], row["arch_end"]) for row in manifest["kernels"]]
 
 
 def representatives(rows):
@@ -73,9 +73,11 @@ def representatives(rows):
 
 def main():
     rows = table()
-    newest = max(arch for _, arch in rows)
-    archs = [f"sm_{arch}" for arch in sorted({arch for _, arch in rows} - {newest})]
-    archs += representatives([row for row, arch in rows if arch == newest])
+    # Rows of one architecture say nothing of the others'; it is compiled for whatever its code is like.
+    newest = max(arch for _, arch, end in rows if end is None)
+    archs = [f"sm_{arch}" for arch in sorted({arch for _, arch, _ in rows} - {newest})]
+    archs += representatives([row for row, arch, end in rows if arch == newest and end is None])
+    archs = list(dict.fromkeys(archs))
     print("architectures:", *archs, flush=True)
     report, errors = compiled("--all", "--arch", ",".join(archs))
     if report is None:
