@@ -45,8 +45,7 @@ struct HopperForward {
   static constexpr int kRegisters = 65536 / threads_of(kSpec) / 8 * 8;
   static_assert(kConsumers * kOwnRegisters + kCopyRegisters <= (kConsumers + 1) * kRegisters);
   // Barriers by number. Turns: one a warpgroup; cut: likewise.
-  static constexpr int kTurn = 1, kCut = kTurn + kConsumers, kVote = kCut + kConsumers;
-  static constexpr int kVoters = kConsumers * 128 + 64;
+  static constexpr int kTurn = 1, kCut = kTurn + kConsumers;
   static constexpr float kMost = 3.0e38f;
 
   static __device__ __forceinline__ void run(const HopperParams& p) {
@@ -72,18 +71,23 @@ struct HopperForward {
       if (leads_warp()) prefetch_map(p.k), prefetch_map(p.v);
       HopperKeys<kSpec> keys{p, rings};
       do keys.copy();
-      while (again(round++, false));
+      while (again(rings, flags, round++, false));
     } else if (threadIdx.x < 64) {
       if (leads_warp()) prefetch_map(p.q);
       HopperQueries<kSpec> queries{p, rings};
       do queries.copy(flags, round > 0);
-      while (again(round++, false));
+      while (again(rings, flags, round++, false));
     }
   }
 
-  // Whether flagged tiles have to be walked again, when all threads have come to the end of theirs.
-  static __device__ __forceinline__ bool again(int round, bool flagged) {
-    return kWide && round == 0 && barrier_or(kVote, kVoters, flagged);
+  // Whether flagged tiles have to be walked again, when all who compute have come to the end of theirs.
+  static __device__ __forceinline__ bool again(const Rings& rings, const unsigned char* flags,
+                                               int round, bool computes) {
+    if (!kWide || round > 0) return false;
+    __syncwarp();
+    if (computes && leads_warp()) mbarrier_arrive(rings.done);
+    mbarrier_wait(rings.done, 0);
+    return flags[kTileFlags] != 0;
   }
 
   static __device__ __forceinline__ void compute_tiles(const ForwardParams& p, const Rings& rings,
@@ -104,7 +108,7 @@ struct HopperForward {
         if (none) break;
       }
       ++tile;
-    } while (again(round++, flags[kTileFlags] != 0));
+    } while (again(rings, flags, round++, true));
   }
 
   static __device__ __forceinline__ bool has_rows(const HopperTile& tile) {

@@ -62,6 +62,7 @@ struct HopperRings {
   QueryRing q;  // its turns are tiles
   KeyRing k, v;
   u32 told;  // barriers
+  u32 done;  // a barrier of all warps that compute
   unsigned char* tiles;
 
   __device__ __forceinline__ HopperRings(u32 memory, unsigned char* shared)
@@ -69,6 +70,7 @@ struct HopperRings {
         k{memory + kShared.k, q.barriers + QueryRing::kBarrierBytes, kShared.key_bytes},
         v{memory + kShared.v, k.barriers + KeyRing::kBarrierBytes, kShared.value_bytes},
         told(v.barriers + KeyRing::kBarrierBytes),
+        done(told + kHopperTiles * 8),
         tiles(shared + kShared.tiles) {}
 
   // By one thread, before a block's barrier.
@@ -78,6 +80,7 @@ struct HopperRings {
     k.init(kReaders);
     v.init(kReaders);
     for (u32 i = 0; i < kHopperTiles; ++i) mbarrier_init(told_at(i), 1);
+    mbarrier_init(done, kReaders);
     mbarrier_init_fence();
   }
 
