@@ -24,7 +24,20 @@ __device__ __forceinline__ void mbarrier_expect(u32 barrier, int bytes) {
                : "memory");
 }
 
-// Until the phase of this parity is over.
+// Whether the phase of this parity is over.
+__device__ __forceinline__ bool mbarrier_test(u32 barrier, u32 parity) {
+  u32 over;
+  asm volatile(
+      "{\n .reg .pred done;\n"
+      " mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      " selp.u32 %0, 1, 0, done;\n}"
+      : "=r"(over)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return over != 0;
+}
+
+// Until it is.
 __device__ __forceinline__ void mbarrier_wait(u32 barrier, u32 parity) {
   asm volatile(
       "{\n .reg .pred done;\n"

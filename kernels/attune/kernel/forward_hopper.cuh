@@ -48,6 +48,13 @@ struct HopperForward {
   static constexpr int kTurn = 1, kCut = kTurn + kConsumers;
   static constexpr float kMost = 3.0e38f;
 
+  struct AnyBlock {
+    static constexpr bool kWhole = false;
+  };
+  struct WholeBlock {
+    static constexpr bool kWhole = true;
+  };
+
   static __device__ __forceinline__ void run(const HopperParams& p) {
     extern __shared__ __align__(1024) unsigned char shared[];
     const Rings rings(shared_address(shared), shared);
@@ -206,47 +213,68 @@ struct HopperForward {
     const bool leads = leads_warp();
     const int group = uniform(static_cast<int>(threadIdx.x) / 128) - 1;
     const auto address = [](u32 x) { return static_cast<u32>(uniform(static_cast<int>(x))); };
-    const auto queries = [&]() { return address(rings.q.tile(tile) + group * (64 * kPanelBytes)); };
     const auto fresh = [&]() { return State(p, round == 0 ? State::kAtFirst : State::kAlways); };
-    const bool windowed = p.mask_low > -(i64{1} << 40);  // no lower side is further away
-    int first;                                           // of the tile's blocks
-    int covered;  // from here on, blocks that not all of this warp's rows attend to the end of
-    // Where its blocks end.
-    const auto enter = [&]() {
+    const bool goes_on = p.cu_seqlens_k.data != nullptr || p.key_lengths.data != nullptr;
+    u32 q;  // this warpgroup's queries
+    // Of the tile's blocks, which come last first: those after this one; whether not all of this warp's rows
+    // attend to all of it, and down to how many `left` that holds.
+    int left, holds_to;
+    bool masked;
+    bool cut;  // whether not all rows of the values that come next belong to the sequence
+    const auto blocks = [&]() {
       const HopperTile& here = rings.tile(tile);
-      const int rows = here.template rows<kSpec.queries>();
-      const KeyBlocks blocks = KeyBlocks::template of<kKeys>(here.facts, rows);
-      first = blocks.first;
-      covered = KeyBlocks::template covered<W>(here.facts).end;
-      return blocks.end;
+      return KeyBlocks::template of<kKeys>(here.facts, here.template rows<kSpec.queries>());
+    };
+    const auto look_at_masks = [&](int first) {
+      const KeyBlocks whole = KeyBlocks::template covered<W>(rings.tile(tile).facts);
+      const int from = larger(whole.first - first, 0), to = larger(whole.end - first, 0);
+      masked = left >= to || left < from;
+      holds_to = left >= to ? to : masked ? 0 : from;
+    };
+    const auto enter = [&]() {
+      const KeyBlocks all = blocks();
+      left = all.end - all.first - 1;
+      look_at_masks(all.first);
+      cut = goes_on && rings.tile(tile).facts.seq.sk < all.end * kKeys;
+      q = rings.q.tile(tile) + group * (64 * kPanelBytes);
+    };
+    // Found out while exponentials are computed: whether a turn's values and the keys of the block that comes
+    // next are there.
+    bool keys_are_there, values_are_there;
+    const auto look_ahead = [&](u32 turn) {
+      keys_are_there = rings.k.is_full(turn + 1);
+      values_are_there = rings.v.is_full(turn);
     };
     typename W::Scores s;
     typename W::Values o;
     Weights weights;
     float alpha[2];  // what O is to be multiplied by, with the product that is under way
     State softmax = fresh();
-    // S of a block of the tile -> P.
-    const auto soften = [&](int block) {
+    // S of a turn's block -> P. A block is whole if no mask meets it and its maxima need not be looked at.
+    const auto soften = [&](u32 turn, bool whole) {
       const TileFacts& facts = rings.tile(tile).facts;
-      const int j = block * kKeys;
+      const auto first_key = [&]() { return (blocks().first + left) * kKeys; };
       const int row = facts.place.block * kSpec.queries + thread_row<W>(0, 0);
       if constexpr (kTerms) {
         const ScoreTerms terms(p, facts.seq, facts.place.b, facts.place.h, kSpec.bias,
                                kSpec.general);
         BiasTile<W> bias;
-        if constexpr (kSpec.bias) bias.load(terms, row, facts.seq.sq - 1, j, facts.seq.sk);
-        bias.apply(s, terms, row, j);
+        if constexpr (kSpec.bias)
+          bias.load(terms, row, facts.seq.sq - 1, first_key(), facts.seq.sk);
+        bias.apply(s, terms, row, first_key());
       }
-      if (block >= covered || (windowed && block < KeyBlocks::template covered<W>(facts).first)) {
-        apply_mask<W>(s, facts.sides, j);
+      if (!whole) {
+        if (left < holds_to) look_at_masks(blocks().first);
+        if (masked) apply_mask<W>(s, facts.sides, first_key());
       }
       alpha[0] = alpha[1] = 1.0f;
-      if (!kWide || softmax.careful != State::kNever) {
+      if (!kWide || (!whole && softmax.careful != State::kNever)) {
         softmax.settle(s, alone, [&](int, int half, float by) { alpha[half] *= by; });
       }
+      look_ahead(turn);
       const float top = softmax.powers(s);
       if constexpr (kSpec.dropout) {
-        apply_dropout<W>(s, p, facts.place.b, facts.place.h, row, j);
+        apply_dropout<W>(s, p, facts.place.b, facts.place.h, row, first_key());
       }
       // A branch that depends on all sums: exponentials are not moved behind a wait that comes after it.
       if (alone.any(!(top <= (kWide ? State::kLift : kMost)))) {
@@ -257,14 +285,9 @@ struct HopperForward {
         hold();
       }
     };
-    const auto await_values = [&](int rows) {
-      rings.v.await_full(turn);
-      if (rows < kKeys) cut_values(rings.v.tile(turn), rows);
-    };
-    // Rows of values that belong to the sequence, of a block of the tile.
-    const auto whole = [&](int block) {
-      const bool goes_on = p.cu_seqlens_k.data != nullptr || p.key_lengths.data != nullptr;
-      return goes_on ? smaller(kKeys, rings.tile(tile).facts.seq.sk - block * kKeys) : kKeys;
+    const auto await_values = [&](bool cut, u32 of) {
+      if (!values_are_there) rings.v.await_full(turn);
+      if (cut) cut_values(rings.v.tile(turn), rings.tile(of).facts.seq.sk % kKeys);
     };
     const auto await_turn = [&]() {
       if constexpr (kSpec.turns) barrier_sync(kTurn + group, 256);
@@ -273,52 +296,55 @@ struct HopperForward {
       if constexpr (kSpec.turns) barrier_arrive(kTurn + to % kConsumers, 256);
     };
 
-    int block = enter() - 1;
+    enter();
     if (group == kConsumers - 1) pass_turn(0);
     rings.k.await_full(turn);
     wgmma_fence();
-    multiply_keys(s, queries(), address(rings.k.tile(turn)));
+    multiply_keys(s, address(q), address(rings.k.tile(turn)));
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_touch(flat(s));
     rings.k.release(turn, leads);
-    if (block == first) rings.q.release(tile, leads);
-    soften(block);  // O is 0, whatever it is to be multiplied by
+    if (left == 0) rings.q.release(tile, leads);
+    soften(turn, false);  // O is 0, whatever it is to be multiplied by
     pack(s, weights);
     clear_fragments(o);
-#pragma unroll 1
-    for (;;) {
-      // S of the block that comes next, perhaps of the next tile.
-      const bool ends = block == first;
-      const int rows = whole(block);
+    // S and P of the block that comes next, perhaps of the next tile, beside O of the one before. False when
+    // there is none.
+    const auto step = [&](auto kind) {
+      constexpr bool kWhole = decltype(kind)::kWhole;
+      const bool ends = !kWhole && left == 0, cuts = !kWhole && cut;
       const u32 of_tile = tile;
       if (ends) {
         rings.q.await_full(tile + 1);
-        if (!has_rows(rings.tile(tile + 1))) break;
+        if (!has_rows(rings.tile(tile + 1))) return false;
         ++tile;
-        block = enter();
+        enter();
+      } else {
+        --left;
+        cut = false;
       }
-      --block;
-      const u32 q = queries(), k = address(rings.k.tile(turn + 1)), v = address(rings.v.tile(turn));
-      rings.k.await_full(turn + 1);
+      const u32 queries = address(q), keys = address(rings.k.tile(turn + 1));
+      const u32 values = address(rings.v.tile(turn));
+      if (!keys_are_there) rings.k.await_full(turn + 1);
       await_turn();
       wgmma_touch(flat(s));
       wgmma_fence();
-      multiply_keys(s, q, k);
+      multiply_keys(s, queries, keys);
       wgmma_commit();
-      await_values(rows);
+      await_values(cuts, of_tile);
       wgmma_touch(flat(o));
       wgmma_fence();
-      add_values(o, weights, v);
+      add_values(o, weights, values);
       wgmma_commit();
       pass_turn(group + 1);
       wgmma_wait<1>();
       wgmma_touch(flat(s));
       rings.k.release(turn + 1, leads);
-      if (block == first) rings.q.release(tile, leads);
+      if (left == 0) rings.q.release(tile, leads);
       State before = softmax;
       if (ends) softmax = fresh();
-      soften(block);
+      soften(turn + 1, kWhole);
       wgmma_wait<0>();
       wgmma_touch(flat(o));
       rings.v.release(turn++, leads);
@@ -330,9 +356,17 @@ struct HopperForward {
         State::multiply(o, 0, 0, alpha[0]);
         State::multiply(o, 0, 1, alpha[1]);
       }
+      return true;
+    };
+#pragma unroll 1
+    while (step(AnyBlock{})) {
+      // Code of their own for most blocks: what the others need would stand in the way of instructions.
+      if (masked || (kWide && softmax.careful != State::kNever)) continue;
+#pragma unroll 1
+      while (left > holds_to) step(WholeBlock{});
     }
     if (group == 0) await_turn();  // what was passed once too often
-    await_values(whole(block));
+    await_values(cut, tile);
     wgmma_touch(flat(o));
     wgmma_fence();
     add_values(o, weights, address(rings.v.tile(turn)));

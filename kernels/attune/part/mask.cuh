@@ -11,14 +11,14 @@ namespace attune::kernel {
 // -inf where a row does not attend to a key; keys start at j.
 template <typename W>
 __device__ __forceinline__ void apply_mask(typename W::Scores& s, const MaskSides& sides, int j) {
-  const int first = j + W::first_key();
+  const int mine = W::first_key();
 #pragma unroll
   for (int m = 0; m < W::kRowTiles; ++m) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = thread_row<W>(m, half);
       // As distances from this thread's first key, so that each element is one comparison.
-      const int low = sides.begin(row) - first, high = sides.end(row) - first;
+      const int low = sides.begin(row) - j - mine, high = sides.end(row) - j - mine;
 #pragma unroll
       for (int n = 0; n < W::kKeyTiles; ++n) {
 #pragma unroll
@@ -32,50 +32,68 @@ __device__ __forceinline__ void apply_mask(typename W::Scores& s, const MaskSide
   }
 }
 
-// Whether each of the four elements from word `index` of the stream on is kept, as bits. kStraddle: they
-// may lie in two Philox blocks.
-template <bool kStraddle, typename Keys>
-__device__ __forceinline__ u32 draw_four(const DropoutStream& stream, const Keys& keys, u64 index) {
-  const PhiloxBlock block = philox(keys, index >> 2);
-  u32 kept = 0;
-#pragma unroll
-  for (int e = 0; e < 4; ++e) kept |= static_cast<u32>(stream.keeps(block.word[e])) << e;
+// Calls each(e, whether it is kept) for the four elements from 8 * n words past `row`, a word of the stream,
+// on. kStraddle: they may lie in two Philox blocks.
+template <bool kStraddle, typename Keys, typename Each>
+__device__ __forceinline__ void draw_four(const DropoutStream& stream, const Keys& keys, u64 row,
+                                          int n, const Each& each) {
+  const u64 index = row + 8 * n;
+  const PhiloxBlock block = philox(keys, kStraddle ? index >> 2 : (row >> 2) + 2 * n);
+  PhiloxBlock next = block;
+  u32 phase = 0;
   if constexpr (kStraddle) {
-    const PhiloxBlock next = philox(keys, (index + 4) >> 2);  // it wraps before it is divided
-#pragma unroll
-    for (int e = 0; e < 4; ++e) kept |= static_cast<u32>(stream.keeps(next.word[e])) << (4 + e);
-    kept >>= static_cast<u32>(index) & 3u;
+    phase = static_cast<u32>(index) & 3u;
+    next = philox(keys, (index + 4) >> 2);  // it wraps before it is divided
   }
-  return kept;
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    u32 word = block.word[e];
+    if constexpr (kStraddle) {
+#pragma unroll
+      for (u32 by = 1; by < 4; ++by) {
+        const u32 other = e + by < 4 ? block.word[(e + by) % 4] : next.word[(e + by) % 4];
+        if (phase == by) word = other;
+      }
+    }
+    each(e, stream.keeps(word));
+  }
 }
 
-// Calls body(m, half, group, key of four, whether it is kept) for every element of a warp's tile, whose
-// first row and key are word `first` of the stream.
-template <typename W, bool kStraddle, typename Keys, typename Body>
-__device__ __forceinline__ void draw(const DropoutStream& stream, const Keys& keys, u64 first,
-                                     int sk, const Body& body) {
+// Where the four elements that a thread draws at once begin, past its tile's first key.
+template <typename W>
+__device__ __forceinline__ int first_drawn() {
   const int t = threadIdx.x % 4;
+  return W::kTogether == 4 ? 4 * t : t % 2 * 8 + t / 2 * 4;
+}
+
+// Calls body(m, half, group, key of four, whether it is kept) for every element of a warp's tile; row0 is
+// the word of the stream of this thread's first row and first_drawn() key.
+template <typename W, bool kStraddle, typename Keys, typename Body>
+__device__ __forceinline__ void draw(const DropoutStream& stream, const Keys& keys, u64 row0,
+                                     int sk, const Body& body) {
 #pragma unroll
   for (int m = 0; m < W::kRowTiles; ++m) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const u64 row = first + static_cast<u64>(16 * m + 8 * half) * sk;
+      const u64 row = row0 + static_cast<u64>(16 * m + 8 * half) * sk;
 #pragma unroll
       for (int n = 0; n < W::kKeyTiles; n += 2) {
-        // Four neighbours at a time. Where a thread has two of a tile and two of the next, it draws those
-        // of one for itself and a neighbour, who draws those of the other.
-        constexpr bool kShared = W::kTogether == 2;
-        const int four = kShared ? t % 2 * 8 + t / 2 * 4 : 4 * t;
-        const u32 mine = draw_four<kStraddle>(stream, keys, row + 8 * n + four);
-        u32 low = mine, high = mine >> 2;
-        if constexpr (kShared) {
+        if constexpr (W::kTogether == 4) {
+          draw_four<kStraddle>(stream, keys, row, n,
+                               [&](int e, bool kept) { body(m, half, n / 2, e, kept); });
+        } else {
+          // A thread has two neighbours of a tile and two of the next: it draws four of one for itself and a
+          // neighbour, who draws those of the other.
+          u32 mine = 0;
+          draw_four<kStraddle>(stream, keys, row, n,
+                               [&](int e, bool kept) { mine |= static_cast<u32>(kept) << e; });
+          const bool odd = threadIdx.x % 2 != 0;
           const u32 other = __shfl_xor_sync(~0u, mine, 1);
-          low = t % 2 == 0 ? mine : other >> 2;
-          high = t % 2 == 0 ? other : mine >> 2;
-        }
+          const u32 low = odd ? other >> 2 : mine, high = odd ? mine >> 2 : other;
 #pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          body(m, half, n / 2, e, ((e < 2 ? low : high) >> e % 2 & 1u) != 0);
+          for (int e = 0; e < 4; ++e) {
+            body(m, half, n / 2, e, ((e < 2 ? low : high) >> e % 2 & 1u) != 0);
+          }
         }
       }
     }
@@ -89,14 +107,14 @@ __device__ __forceinline__ void draw_dropout(const ForwardParams& params, int b,
                                              int j, const Body& body) {
   const DropoutStream stream(params.dropout);
   if (stream.keeps_all()) return;
-  const u64 first = dropout_row(params, b, h, row) + j + stream.offset;
+  const u64 row0 = dropout_row(params, b, h, row) + j + first_drawn<W>() + stream.offset;
   // Four neighbours share a Philox block where each row starts on one: nearly always. Keys from the
   // parameters then save an addition a round.
-  const bool together = ((static_cast<u32>(first) | static_cast<u32>(params.sk)) & 3u) == 0;
+  const bool together = ((static_cast<u32>(row0) | static_cast<u32>(params.sk)) & 3u) == 0;
   if (params.dropout.state == nullptr && __all_sync(~0u, together)) {
-    draw<W, false>(stream, ParameterKeys{params.dropout}, first, params.sk, body);
+    draw<W, false>(stream, ParameterKeys{params.dropout}, row0, params.sk, body);
   } else {
-    draw<W, true>(stream, SeedKeys(stream.seed), first, params.sk, body);
+    draw<W, true>(stream, SeedKeys(stream.seed), row0, params.sk, body);
   }
 }
 

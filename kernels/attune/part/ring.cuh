@@ -39,6 +39,9 @@ struct Ring {
   }
 
   // Readers.
+  [[nodiscard]] __device__ __forceinline__ bool is_full(u32 turn) const {
+    return mbarrier_test(full(turn), turn / kStages & 1);
+  }
   __device__ __forceinline__ void await_full(u32 turn) const {
     mbarrier_wait(full(turn), turn / kStages & 1);
   }

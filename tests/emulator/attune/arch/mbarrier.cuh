@@ -52,6 +52,9 @@ inline void mbarrier_expect(u32 barrier, int bytes) {
   x.bytes += static_cast<u32>(bytes);
   detail::arrive(x);
 }
+inline bool mbarrier_test(u32 barrier, u32 parity) {
+  return (detail::mbarrier_at(barrier).phase & 1u) != parity;
+}
 inline void mbarrier_wait(u32 barrier, u32 parity) {
   detail::Mbarrier& x = detail::mbarrier_at(barrier);
   while ((x.phase & 1u) == parity) emulator::wait_for_change(x.phase);
