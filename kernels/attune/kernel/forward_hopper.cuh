@@ -119,7 +119,7 @@ struct HopperForward {
   }
 
   static __device__ __forceinline__ bool has_rows(const HopperTile& tile) {
-    return uniform(tile.template has_rows<kSpec.queries>()) != 0;
+    return uniform(tile.there != 0 && tile.rows != 0) != 0;
   }
 
   static __device__ __forceinline__ void write_outside_of(const ForwardParams& p,
@@ -214,29 +214,28 @@ struct HopperForward {
     const int group = uniform(static_cast<int>(threadIdx.x) / 128) - 1;
     const auto address = [](u32 x) { return static_cast<u32>(uniform(static_cast<int>(x))); };
     const auto fresh = [&]() { return State(p, round == 0 ? State::kAtFirst : State::kAlways); };
-    const bool goes_on = p.cu_seqlens_k.data != nullptr || p.key_lengths.data != nullptr;
+    const int warp = static_cast<int>(threadIdx.x) / 32 - 4;
     u32 q;  // this warpgroup's queries
     // Of the tile's blocks, which come last first: those after this one; whether not all of this warp's rows
     // attend to all of it, and down to how many `left` that holds.
     int left, holds_to;
     bool masked;
-    bool cut;  // whether not all rows of the values that come next belong to the sequence
-    const auto blocks = [&]() {
-      const HopperTile& here = rings.tile(tile);
-      return KeyBlocks::template of<kKeys>(here.facts, here.template rows<kSpec.queries>());
-    };
-    const auto look_at_masks = [&](int first) {
-      const KeyBlocks whole = KeyBlocks::template covered<W>(rings.tile(tile).facts);
-      const int from = larger(whole.first - first, 0), to = larger(whole.end - first, 0);
+    const auto look_at_masks = [&]() {
+      const KeyBlocks whole = rings.covered(tile, warp);
+      const int from = larger(whole.first, 0), to = larger(whole.end, 0);
       masked = left >= to || left < from;
       holds_to = left >= to ? to : masked ? 0 : from;
     };
+    // Whether not all rows of the block's values belong to the sequence.
+    const auto is_cut = [&]() {
+      const HopperTile& here = rings.tile(tile);
+      return left + 1 == here.blocks && here.last_rows < kKeys;
+    };
     const auto enter = [&]() {
-      const KeyBlocks all = blocks();
-      left = all.end - all.first - 1;
-      look_at_masks(all.first);
-      cut = goes_on && rings.tile(tile).facts.seq.sk < all.end * kKeys;
+      const HopperTile& here = rings.tile(tile);
+      left = here.blocks - 1;
       q = rings.q.tile(tile) + group * (64 * kPanelBytes);
+      look_at_masks();
     };
     // Found out while exponentials are computed: whether a turn's values and the keys of the block that comes
     // next are there.
@@ -253,7 +252,7 @@ struct HopperForward {
     // S of a turn's block -> P. A block is whole if no mask meets it and its maxima need not be looked at.
     const auto soften = [&](u32 turn, bool whole) {
       const TileFacts& facts = rings.tile(tile).facts;
-      const auto first_key = [&]() { return (blocks().first + left) * kKeys; };
+      const auto first_key = [&]() { return (rings.tile(tile).first + left) * kKeys; };
       const int row = facts.place.block * kSpec.queries + thread_row<W>(0, 0);
       if constexpr (kTerms) {
         const ScoreTerms terms(p, facts.seq, facts.place.b, facts.place.h, kSpec.bias,
@@ -264,7 +263,7 @@ struct HopperForward {
         bias.apply(s, terms, row, first_key());
       }
       if (!whole) {
-        if (left < holds_to) look_at_masks(blocks().first);
+        if (left < holds_to) look_at_masks();
         if (masked) apply_mask<W>(s, facts.sides, first_key());
       }
       alpha[0] = alpha[1] = 1.0f;
@@ -287,7 +286,7 @@ struct HopperForward {
     };
     const auto await_values = [&](bool cut, u32 of) {
       if (!values_are_there) rings.v.await_full(turn);
-      if (cut) cut_values(rings.v.tile(turn), rings.tile(of).facts.seq.sk % kKeys);
+      if (cut) cut_values(rings.v.tile(turn), rings.tile(of).last_rows);
     };
     const auto await_turn = [&]() {
       if constexpr (kSpec.turns) barrier_sync(kTurn + group, 256);
@@ -313,7 +312,7 @@ struct HopperForward {
     // there is none.
     const auto step = [&](auto kind) {
       constexpr bool kWhole = decltype(kind)::kWhole;
-      const bool ends = !kWhole && left == 0, cuts = !kWhole && cut;
+      const bool ends = !kWhole && left == 0, cuts = !kWhole && is_cut();
       const u32 of_tile = tile;
       if (ends) {
         rings.q.await_full(tile + 1);
@@ -322,7 +321,6 @@ struct HopperForward {
         enter();
       } else {
         --left;
-        cut = false;
       }
       const u32 queries = address(q), keys = address(rings.k.tile(turn + 1));
       const u32 values = address(rings.v.tile(turn));
@@ -366,7 +364,7 @@ struct HopperForward {
       while (left > holds_to) step(WholeBlock{});
     }
     if (group == 0) await_turn();  // what was passed once too often
-    await_values(cut, tile);
+    await_values(is_cut(), tile);
     wgmma_touch(flat(o));
     wgmma_fence();
     add_values(o, weights, address(rings.v.tile(turn)));

@@ -18,31 +18,59 @@ struct HopperQueries {
   // All tiles of this block of threads, or those that are flagged, to the word that none is left.
   __device__ __forceinline__ void copy(const unsigned char* flags, bool flagged) {
     TileWalk walk;
-    HopperTile tile;
+    bool there;
     do {
-      tile.there = 0;
-      for (bool here; tile.there == 0 && walk.next(p, tile.facts.place, here);) {
-        tile.flag = static_cast<int>((walk.step - 1) % kTileFlags);
-        tile.there = here && (!flagged || flags[tile.flag] != 0);
-      }
-      if (tile.there != 0) {
-        const TilePlace place = tile.facts.place;
-        tile.facts.seq = sequence_of(p.f, place.b);
-        tile.facts.sides = MaskSides(p.f, tile.facts.seq, place.block * kSpec.queries);
+      TilePlace place;
+      u32 flag = 0;
+      there = false;
+      for (bool here; !there && walk.next(p, place, here);) {
+        flag = (walk.step - 1) % kTileFlags;
+        there = here && (!flagged || flags[flag] != 0);
       }
       if (leads_warp()) {
-        rings.tile(turn) = tile;
+        rings.tile(turn).flag = static_cast<int>(flag);
+        rings.tile(turn).there = there;
+      }
+      if (there) tell_of(place);
+      __syncwarp();
+      if (leads_warp()) {
         rings.tell(turn);
-        fetch(tile);
+        fetch(rings.tile(turn));
       }
       ++turn;
-    } while (tile.there != 0);
+    } while (there);
+  }
+
+  // Each lane finds out what the warp of its number needs, the first what all need.
+  __device__ __forceinline__ void tell_of(const TilePlace& place) const {
+    HopperTile& tile = rings.tile(turn);
+    const Sequence seq = sequence_of(p.f, place.b);
+    const MaskSides sides(p.f, seq, place.block * kSpec.queries);
+    if (leads_warp()) {
+      tile.facts.place = place;
+      tile.facts.seq = seq;
+      tile.facts.sides = sides;
+    }
+    const int rows = larger(smaller(kSpec.queries, seq.sq - place.block * kSpec.queries), 0);
+    const KeyBlocks all = KeyBlocks::of<kSpec.keys>(sides, rows);
+    if (leads_warp()) {
+      tile.rows = rows;
+      tile.first = all.first;
+      tile.blocks = all.end - all.first;
+      const bool goes_on = p.f.cu_seqlens_k.data != nullptr || p.f.key_lengths.data != nullptr;
+      tile.last_rows = goes_on ? seq.sk - (all.end - 1) * kSpec.keys : kSpec.keys;
+    }
+    const int warp = static_cast<int>(threadIdx.x % 32);
+    if (warp < consumers_of(kSpec) * 4) {
+      const KeyBlocks covered = KeyBlocks::covered<kSpec.keys>(sides, warp * 16);
+      rings.covered(turn, warp) = {covered.first - all.first, covered.end - all.first};
+    }
   }
 
   __device__ __forceinline__ void fetch(const HopperTile& tile) const {
     rings.q.await_free(turn);
     const u32 full = rings.q.full(turn);
-    if (!tile.has_rows<kSpec.queries>()) {
+    if (tile.there == 0 || tile.rows == 0) {
       mbarrier_arrive(full);
       return;
     }
@@ -77,19 +105,16 @@ struct HopperKeys {
     for (;; ++tile) {
       rings.await_told(tile);
       const HopperTile& here = rings.tile(tile);
-      const bool some = here.template has_rows<kSpec.queries>();
-      if (!some) {
+      if (here.there == 0 || here.rows == 0) {
         if (due) fetch_values(last);
         due = false;
         if (here.there == 0) break;
         continue;
       }
       const TileFacts& facts = here.facts;
-      const KeyBlocks blocks =
-          KeyBlocks::of<kSpec.keys>(facts, here.template rows<kSpec.queries>());
-      Block now{facts.seq.k_start + blocks.end * kSpec.keys, facts.place.h / p.f.group,
-                p.f.cu_seqlens_k.data != nullptr ? 0 : facts.place.b};
-      for (int left = blocks.end - blocks.first; left > 0; --left) {
+      Block now{facts.seq.k_start + (here.first + here.blocks) * kSpec.keys,
+                facts.place.h / p.f.group, p.f.cu_seqlens_k.data != nullptr ? 0 : facts.place.b};
+      for (int left = here.blocks; left > 0; --left) {
         now.row -= kSpec.keys;
         fetch(rings.k, turn, p.k, panels_of(kSpec.head_dim), now);
         if (due) fetch_values(last);

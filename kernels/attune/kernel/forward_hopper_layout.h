@@ -11,9 +11,13 @@ namespace attune::kernel {
 constexpr int kPanelColumns = 64, kPanelBytes = 128;
 constexpr int panels_of(int dim) { return (dim + kPanelColumns - 1) / kPanelColumns; }
 
-// Tiles are told of in turn in so many places, ahead of the one whose results are written. A flag for each of
-// so many tiles that a block of threads computes and one for all, and of a warp, words for each row.
-constexpr int kHopperTileBytes = kTileFactsBytes + 16, kHopperTiles = 8;
+// Tiles are told of in turn in so many places, ahead of the one whose results are written, with two words for
+// each warp that computes. A flag for each of so many tiles that a block of threads computes and one for all,
+// and of a warp, words for each row.
+constexpr int kHopperTileBytes = kTileFactsBytes + 24, kHopperTiles = 8;
+constexpr int hopper_tile_bytes(const HopperSpec& spec) {
+  return kHopperTileBytes + consumers_of(spec) * 4 * 8;
+}
 constexpr int kTileFlags = 512;
 constexpr int kRowScratchBytes = 16 * 8;
 
@@ -31,7 +35,7 @@ constexpr HopperShared forward_hopper_shared(const HopperSpec& spec, int query_s
   const int k = query_stages * queries, v = k + spec.stages * keys;
   const int barriers = v + spec.stages * values;
   const int tiles = barriers + (1 + kHopperTiles + 2 * query_stages + 4 * spec.stages) * 8;
-  const int flags = tiles + kHopperTiles * kHopperTileBytes, scratch = flags + kTileFlags + 16;
+  const int flags = tiles + kHopperTiles * hopper_tile_bytes(spec), scratch = flags + kTileFlags + 16;
   const int total = scratch + consumers_of(spec) * 4 * kRowScratchBytes;
   return {query_stages, queries, keys, values, k, v, barriers, tiles, flags, scratch, total};
 }

@@ -91,7 +91,7 @@ struct ExactRow {
       l = l * power(m - next) + power(s - next);
       m = next;
     }
-    const FinishedRow row = finish_row<kTerms>(p, h, m, l);
+    const FinishedRow row = finish_row<kTerms, kSpec.element>(p, h, m, l);
     reference = m;
     inverse = row.inverse;
     if (p.lse.data != nullptr && threadIdx.x % 32 == 0) *lse_at(p, seq, b, h, i) = row.lse;

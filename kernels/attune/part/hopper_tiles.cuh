@@ -9,20 +9,35 @@
 
 namespace attune::kernel {
 
-// What is told of a tile.
+// Blocks of keys [first, end).
+struct KeyBlocks {
+  int first, end;
+
+  // Those that any of the first `rows` rows of a tile attends to. At least one: rows that attend to nothing
+  // come to their result by one that is masked out.
+  template <int kKeys>
+  static __device__ __forceinline__ KeyBlocks of(const MaskSides& sides, int rows) {
+    const int first = sides.begin(0) / kKeys;
+    const int end = (sides.end(rows - 1) + kKeys - 1) / kKeys;
+    return first < end ? KeyBlocks{first, end} : KeyBlocks{0, 1};
+  }
+
+  // Those that all of 16 rows attend to all of.
+  template <int kKeys>
+  static __device__ __forceinline__ KeyBlocks covered(const MaskSides& sides, int row) {
+    return {(sides.begin(row + 15) + kKeys - 1) / kKeys, sides.end(row) / kKeys};
+  }
+};
+
+// What is told of a tile. Behind it come, for each warp that computes, the blocks that its rows cover,
+// counted from the tile's first.
 struct HopperTile {
   TileFacts facts;
-  int flag;   // its place among the flags
-  int there;  // 0: no tile is left
-  // Rows of queries, none where the sequence is shorter than the longest.
-  template <int kQueries>
-  [[nodiscard]] __device__ __forceinline__ int rows() const {
-    return smaller(kQueries, facts.seq.sq - facts.place.block * kQueries);
-  }
-  template <int kQueries>
-  [[nodiscard]] __device__ __forceinline__ bool has_rows() const {
-    return there != 0 && rows<kQueries>() > 0;
-  }
+  int flag;           // its place among the flags
+  int there;          // 0: no tile is left
+  int rows;           // of queries; none where the sequence is shorter than the longest
+  int first, blocks;  // of keys
+  int last_rows;      // of the last block, that belong to the sequence
 };
 static_assert(sizeof(HopperTile) <= kHopperTileBytes);
 
@@ -31,33 +46,12 @@ static_assert(sizeof(HopperTile) <= kHopperTileBytes);
 __device__ __forceinline__ int uniform(int x) { return __shfl_sync(~0u, x, 0); }
 __device__ __forceinline__ bool leads_warp() { return threadIdx.x % 32 == 0; }
 
-// Blocks of keys.
-struct KeyBlocks {
-  int first, end;
-
-  // Those that any of the first `rows` rows of a tile attends to. At least one: rows that attend to nothing
-  // come to their result by one that is masked out.
-  template <int kKeys>
-  static __device__ __forceinline__ KeyBlocks of(const TileFacts& facts, int rows) {
-    const int first = uniform(facts.sides.begin(0) / kKeys);
-    const int end = uniform((facts.sides.end(rows - 1) + kKeys - 1) / kKeys);
-    return first < end ? KeyBlocks{first, end} : KeyBlocks{0, 1};
-  }
-
-  // Those that all rows of this warp attend to all of.
-  template <typename W>
-  static __device__ __forceinline__ KeyBlocks covered(const TileFacts& facts) {
-    const int first = W::first_row(), last = first + W::kWarpRows - 1;
-    return {uniform((facts.sides.begin(last) + W::kKeys - 1) / W::kKeys),
-            uniform(facts.sides.end(first) / W::kKeys)};
-  }
-};
-
 template <HopperSpec kSpec>
 struct HopperRings {
   static constexpr HopperShared kShared = forward_hopper_shared(kSpec);
   using QueryRing = Ring<kShared.query_stages>;
   using KeyRing = Ring<kSpec.stages>;
+  static constexpr int kTileBytes = hopper_tile_bytes(kSpec);
 
   QueryRing q;  // its turns are tiles
   KeyRing k, v;
@@ -86,7 +80,12 @@ struct HopperRings {
 
   // A tile, by its turn; complete once it has been told of, and so once its Q is there.
   [[nodiscard]] __device__ __forceinline__ HopperTile& tile(u32 turn) const {
-    return *reinterpret_cast<HopperTile*>(tiles + turn % kHopperTiles * kHopperTileBytes);
+    return *reinterpret_cast<HopperTile*>(tiles + turn % kHopperTiles * kTileBytes);
+  }
+  // Of a warp that computes.
+  [[nodiscard]] __device__ __forceinline__ KeyBlocks& covered(u32 turn, int warp) const {
+    unsigned char* const words = tiles + turn % kHopperTiles * kTileBytes + kHopperTileBytes;
+    return reinterpret_cast<KeyBlocks*>(words)[warp];
   }
   __device__ __forceinline__ void tell(u32 turn) const { mbarrier_arrive(told_at(turn)); }
   __device__ __forceinline__ void await_told(u32 turn) const {

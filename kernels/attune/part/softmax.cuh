@@ -21,8 +21,8 @@ struct FinishedRow {
   float inverse, lse;
 };
 
-// Adds the sink to a row's sum, which counts from `reference`.
-template <bool kNatural>
+// Adds the sink to a row's sum, which counts from `reference`. The LSE only where it is asked for.
+template <bool kNatural, Element kElement>
 __device__ __forceinline__ FinishedRow finish_row(const ForwardParams& p, int h, float reference,
                                                   float sum) {
   float weight = 1.0f;
@@ -38,8 +38,12 @@ __device__ __forceinline__ FinishedRow finish_row(const ForwardParams& p, int h,
     }
   }
   const float unit = kNatural ? 1.0f : kLn2;
-  return {sum > 0.0f || sum != sum ? weight / sum : 0.0f,
-          sum == 0.0f ? -infinity() : reference * unit + logf(sum)};
+  FinishedRow row{0.0f, -infinity()};
+  if (sum > 0.0f || sum != sum) {
+    row.inverse = kElement == Element::f32 ? weight / sum : weight * reciprocal_fast(sum);
+  }
+  if (p.lse.data != nullptr && sum != 0.0f) row.lse = reference * unit + logf(sum);
+  return row;
 }
 
 // kNatural: scores are the contract's and references count in powers of e; else they are raw
@@ -219,7 +223,7 @@ struct Softmax {
     for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const FinishedRow row = finish_row<kNatural>(p, h, m[i][half], l[i][half]);
+        const FinishedRow row = finish_row<kNatural, W::kElement>(p, h, m[i][half], l[i][half]);
         inverse[i][half] = row.inverse;
         lse[i][half] = row.lse;
       }
