@@ -37,7 +37,7 @@ struct HopperForward {
   using W = WarpgroupShape<kSpec.element, kSpec.queries, kKeys, kSpec.value_dim>;
   static constexpr bool kTerms = kSpec.bias || kSpec.general;
   using State = Softmax<W, kTerms>;
-  static constexpr bool kWide = State::kWide;
+  static_assert(State::kWide);
 
   // Of a thread; together no more than the block has from its launch on.
   static constexpr int kOwnRegisters = kConsumers == 3 ? 160 : 232;
@@ -46,7 +46,6 @@ struct HopperForward {
   static_assert(kConsumers * kOwnRegisters + kCopyRegisters <= (kConsumers + 1) * kRegisters);
   // Barriers by number. Turns: one a warpgroup; cut: likewise.
   static constexpr int kTurn = 1, kCut = kTurn + kConsumers;
-  static constexpr float kMost = 3.0e38f;
 
   struct AnyBlock {
     static constexpr bool kWhole = false;
@@ -90,7 +89,7 @@ struct HopperForward {
   // Whether flagged tiles have to be walked again, when all who compute have come to the end of theirs.
   static __device__ __forceinline__ bool again(const Rings& rings, const unsigned char* flags,
                                                int round, bool computes) {
-    if (!kWide || round > 0) return false;
+    if (round > 0) return false;
     __syncwarp();
     if (computes && leads_warp()) mbarrier_arrive(rings.done);
     mbarrier_wait(rings.done, 0);
@@ -267,7 +266,7 @@ struct HopperForward {
         if (masked) apply_mask<W>(s, facts.sides, first_key());
       }
       alpha[0] = alpha[1] = 1.0f;
-      if (!kWide || (!whole && softmax.careful != State::kNever)) {
+      if (!whole && softmax.careful != State::kNever) {
         softmax.settle(s, alone, [&](int, int half, float by) { alpha[half] *= by; });
       }
       look_ahead(turn);
@@ -276,11 +275,16 @@ struct HopperForward {
         apply_dropout<W>(s, p, facts.place.b, facts.place.h, row, first_key());
       }
       // A branch that depends on all sums: exponentials are not moved behind a wait that comes after it.
-      if (alone.any(!(top <= (kWide ? State::kLift : kMost)))) {
-        softmax.lift(alone, [&](int, int half, float by) {
+      if (alone.any(!(top <= State::kLift))) {
+        const auto rescale = [&](int, int half, float by) {
           alpha[half] *= by;
           State::multiply(s, 0, half, by);
-        });
+        };
+        if constexpr (State::kByBlock) {
+          softmax.lift_by_block(s, rescale);
+        } else {
+          softmax.lift(alone, rescale);
+        }
         hold();
       }
     };
@@ -348,7 +352,7 @@ struct HopperForward {
       rings.v.release(turn++, leads);
       pack(s, weights);
       if (ends) {
-        write(p, rings, flags, kWide && round == 0, of_tile, before, o);
+        write(p, rings, flags, round == 0, of_tile, before, o);
         clear_fragments(o);
       } else if (alone.any(alpha[0] != 1.0f || alpha[1] != 1.0f)) {
         State::multiply(o, 0, 0, alpha[0]);
@@ -359,7 +363,7 @@ struct HopperForward {
 #pragma unroll 1
     while (step(AnyBlock{})) {
       // Code of their own for most blocks: what the others need would stand in the way of instructions.
-      if (masked || (kWide && softmax.careful != State::kNever)) continue;
+      if (masked || softmax.careful != State::kNever) continue;
 #pragma unroll 1
       while (left > holds_to) step(WholeBlock{});
     }
@@ -372,7 +376,7 @@ struct HopperForward {
     wgmma_wait<0>();
     wgmma_touch(flat(o));
     rings.v.release(turn++, leads);
-    write(p, rings, flags, kWide && round == 0, tile, softmax, o);
+    write(p, rings, flags, round == 0, tile, softmax, o);
   }
 };
 

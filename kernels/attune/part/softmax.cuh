@@ -53,11 +53,14 @@ __device__ __forceinline__ FinishedRow finish_row(const ForwardParams& p, int h,
 template <typename W, bool kNatural>
 struct Softmax {
   static constexpr bool kF32 = W::kElement == Element::f32;
-  static constexpr bool kWide = W::kElement == Element::bf16 || (kF32 && !kNatural);
+  // Where m need not follow each maximum: weights far above 1 are as precise as those below. For f16, which
+  // has room for 2^15, only if each block's are looked at; what that costs was measured on Hopper alone.
+  static constexpr bool kByBlock = W::kElement == Element::f16 && W::kTogether == 2;
+  static constexpr bool kWide = W::kElement == Element::bf16 || (kF32 && !kNatural) || kByBlock;
   // f32 has no error to spare: an exponent of 16 is 2^-20 wrong.
-  static constexpr float kSlack = kF32 ? 1.0f : 8.0f;        // in powers of two, where m follows
-  static constexpr float kLift = kF32 ? 16.0f : 1048576.0f;  // 2^4, 2^20
-  static constexpr float kMostSum = kF32 ? 512.0f : 1.2379400392853803e27f;  // 2^9, 2^90
+  static constexpr float kSlack = kF32 ? 1.0f : 8.0f;  // in powers of two, where m follows
+  static constexpr float kLift = kF32 ? 16.0f : kByBlock ? 8192.0f : 1048576.0f;  // 2^4, 2^13, 2^20
+  static constexpr float kMostSum = kF32 ? 512.0f : 1.2379400392853803e27f;       // 2^9, 2^90
   float m[W::kRowTiles][2], l[W::kRowTiles][2];
   const float* factor_at;  // raw product -> power of two; stays where the kernel's parameters lie
   // m follows the maximum: never any more, until every row has met a key, or always.
@@ -134,7 +137,7 @@ struct Softmax {
     }
   }
 
-  // Scores -> P, and their sums. Returns this thread's largest sum.
+  // Scores -> P, and their sums. Returns this thread's largest sum, of a block if kByBlock.
   __device__ __forceinline__ float powers(typename W::Scores& s) {
     float top = 0.0f;
 #pragma unroll
@@ -154,7 +157,7 @@ struct Softmax {
           }
         }
         l[i][half] += sum;
-        top = fmaxf(top, l[i][half]);
+        top = fmaxf(top, kByBlock ? sum : l[i][half]);
       }
     }
     return top;
@@ -192,6 +195,35 @@ struct Softmax {
           l[i][half] *= alpha;
           rescale(i, half, alpha);
         }
+      }
+    }
+  }
+
+  // The same for f16: by a block's largest weight, which is what has to have room, as sums need not.
+  template <typename Rescale>
+  __device__ __forceinline__ void lift_by_block(const typename W::Scores& s,
+                                                const Rescale& rescale) {
+#pragma unroll
+    for (int i = 0; i < W::kRowTiles; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float top = 0.0f;
+#pragma unroll
+        for (int n = 0; n < W::kKeyTiles; ++n) {
+          top = fmaxf(top, fmaxf(s[i][n][2 * half], s[i][n][2 * half + 1]));
+        }
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+        if (!(top > 64.0f)) continue;
+        if (top > kMostSum) {
+          l[i][half] = infinity();
+          continue;
+        }
+        const int exponent = static_cast<int>(__float_as_uint(top) >> 23) - 127;
+        m[i][half] += kNatural ? exponent * kLn2 : exponent;
+        const float alpha = power(kNatural ? -exponent * kLn2 : -exponent);
+        l[i][half] *= alpha;
+        rescale(i, half, alpha);
       }
     }
   }
