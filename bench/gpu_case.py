@@ -1,5 +1,6 @@
 """The rows that bench/gpu_peers.py times: their tensors, each way to compute them, and how wrong it is."""
 
+import contextlib
 import ctypes
 import math
 import statistics
@@ -16,10 +17,12 @@ def torch_dtype(torch, name):
 
 def problem_text(row, device, direction=None):
     direction = direction or row["direction"]
-    text = (f"{direction} dtype={row['dtype']} b={row['b']} hq={row['h']} hkv={row['h']} "
+    text = (f"{direction} dtype={row['dtype']} b={row['b']} hq={row['h']} hkv={row['hkv']} "
             f"sq={row['s']} sk={row['s']} d={row['d']}")
     if row["mask"] == "causal":
         text += " mask=causal-top-left"
+    if row["window"]:
+        text += f" window={row['window'] - 1},0"
     if row["bias"]:
         text += f" bias={row['dtype']}" + ("" if row["bias"] == "bhqk" else f":{row['bias']}")
         text += " bias_grad" if direction == "backward" and row["bias_grad"] else ""
@@ -40,12 +43,14 @@ class Case:
         self.torch, self.row, self.device = torch, row, device
         kind, dtype = torch_dtype(torch, row["dtype"]), row["dtype"]
         shape = (row["b"], row["s"], row["h"], row["d"])
+        shapes = {"q": shape, "k": (*shape[:2], row["hkv"], row["d"])}
+        shapes["v"] = shapes["k"]
         generator = torch.Generator(device).manual_seed(SEED)
 
         def random(shape):
             return torch.randn(shape, device=device, dtype=kind, generator=generator)
 
-        self.tensors = {name: random(shape) for name in ("q", "k", "v")}
+        self.tensors = {name: random(shape) for name, shape in shapes.items()}
         if row["bias"]:
             b = row["b"] if row["bias"] == "bhqk" else 1
             self.tensors["bias"] = random((b, row["h"], row["s"], row["s"]))
@@ -93,6 +98,8 @@ class Case:
         """A function that computes the row by one of PyTorch's backends, and its context. Results as
         PyTorch has them: [B, H, S, D]."""
         torch, row = self.torch, self.row
+        if row["window"]:
+            raise RuntimeError("scaled_dot_product_attention has no window")
         attention = torch.nn.attention
         backend = getattr(attention.SDPBackend, PEERS[name])
 
@@ -110,7 +117,7 @@ class Case:
         def forward():
             return torch.nn.functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=bias, dropout_p=row["dropout"],
-                is_causal=row["mask"] == "causal")
+                is_causal=row["mask"] == "causal", enable_gqa=row["hkv"] != row["h"])
 
         if not backward:
             return lambda: [forward()], context
@@ -134,6 +141,26 @@ def events(torch, function, calls):
     end.record()
     end.synchronize()
     return begin.elapsed_time(end) * 1e-3 / calls
+
+
+GRAPH_CALLS = 20
+
+
+def graphed(torch, case, functions):
+    """As `functions`, but GRAPH_CALLS calls each, replayed: without the host's share of a call."""
+    stream, replays = torch.cuda.Stream(), {}
+    for name, (function, context) in functions.items():
+        with torch.cuda.stream(stream), context():
+            case.arguments.stream = stream.cuda_stream
+            function()
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=stream):
+                for _ in range(GRAPH_CALLS):
+                    function()
+        replays[name] = (graph.replay, contextlib.nullcontext)
+    case.arguments.stream = torch.cuda.current_stream().cuda_stream
+    return replays
 
 
 def take_turns(torch, functions, rounds, turn):
@@ -198,7 +225,8 @@ def error_ratio(torch, got, exact, plain):
 def judge(torch, library, row, known):
     """The error ratios of Attune and its peers on a small problem of the row's kind, the worst of its
     results. Peers draw dropout masks of their own, which no oracle knows."""
-    small = {**row, "b": 1, "h": 2, "s": min(row["s"], 384)}
+    small = {**row, "b": 1, "h": 2, "hkv": 1 if row["hkv"] < row["h"] else 2,
+             "s": min(row["s"], 384), "window": min(row["window"], 100)}
     key = problem_text(small, "cuda")
     if key not in known:
         case = Case(torch, library, small)

@@ -6,15 +6,20 @@ the C ABI of libattune.so, mem-eff, FA2 and cuDNN by torch.nn.attention.sdpa_ker
 (A B C D A B C D ...), each turn is timed by CUDA events, and medians are compared, so that what the
 clocks do meanwhile hits all. Inputs are random normal, B S = 16,384 tokens, H D = 2,048.
 
+`window` has 8 heads of keys and values for 64 (D 256: 32) of queries, a causal window of 1,024 keys and
+at least one whole sequence; PyTorch's call has none to compare. `small` are causal problems of few tiles,
+replayed from a CUDA graph, microseconds a call beside TFLOP/s.
+
 TFLOP/s count the matrix products: 4 B H S^2 D forward, 2.5 times that backward, half of it when
-causal. Backward is timed alone, that of `bias-gradient` with the gradient of the bias in the bias's own
+causal, and of a window its pairs. `matrix_rate` is what torch.matmul of 8192 x 8192 matrices
+reaches in the same process. Backward is timed alone, that of `bias-gradient` with the gradient of the bias in the bias's own
 shape; `deterministic` asks Attune, not its peers, for the same bits every time. The error ratio is of
 the same kernel on a small problem of the same kind (two heads, S at most 384), judged by Attune's
 float64 oracle: the share of what the tolerance rule of docs/architecture.md allows, so at most 1 is
 fine.
 
 usage: gpu_peers.py [--groups forward,f32,backward,backward-bias] [--dims 64,128] [--lengths 1024,4096]
-                    [--masks full,causal] [--time-limit SECONDS] [--lib libattune.so] [-o OUT.json]
+                    [--masks full,causal] [--time-limit SECONDS] [--lib libattune.so] [-o OUT.json] [--plot OUT.svg]
 """
 
 import argparse
@@ -28,35 +33,59 @@ import time
 import warnings
 
 from attune_abi import ROOT, Library, commit
-from gpu_case import PEERS, Case, first_line, judge, problem_text, take_turns, usable_peers
+from gpu_case import (GRAPH_CALLS, PEERS, Case, first_line, graphed, judge, problem_text, take_turns,
+                      usable_peers)
+from gpu_table import draw
 
 TOKENS, WIDTH = 16384, 2048
 KINDS = ("forward", "f16", "f32", "bias", "dropout")
-GROUPS = (*KINDS, "backward", *(f"backward-{kind}" for kind in KINDS[1:]), "bias-gradient",
+ALONE = ("window", "small")  # forward alone
+GROUPS = (*KINDS, *ALONE, "backward", *(f"backward-{kind}" for kind in KINDS[1:]), "bias-gradient",
           "deterministic")
 
 
+SMALL = ((1, 16, 512), (1, 16, 1024), (1, 16, 2048), (2, 16, 512), (1, 32, 128), (8, 16, 128),
+         (1, 8, 4096))  # B, H, S
+
+
+def row_of(dtype, d, s, mask, **more):
+    b, h = max(1, TOKENS // s), WIDTH // d
+    row = {"dtype": dtype, "d": d, "s": s, "mask": mask, "bias": None, "dropout": 0.0, "b": b, "h": h,
+           "window": 0, **more}
+    return {"hkv": row["h"], **row}
+
+
 def rows_of(group):
-    """The rows of a group: dtype, d, S, mask, bias, dropout."""
     both = ("full", "causal")
     group = group.removeprefix("backward-")
     if group == "deterministic":
-        return [("bf16", d, s, mask, None, 0.0) for d in (64, 128, 256) for mask in both
+        return [row_of("bf16", d, s, mask) for d in (64, 128, 256) for mask in both
                 for s in (1024, 8192)]
     if group in ("forward", "backward"):
-        return [("bf16", d, s, mask, None, 0.0) for d in (64, 128, 256) for mask in both
+        return [row_of("bf16", d, s, mask) for d in (64, 128, 256) for mask in both
                 for s in (512, 1024, 2048, 4096, 8192, 16384)]
+    if group == "window":
+        return [row_of("bf16", d, s, "causal", window=1024, h=64 if d < 256 else 32, hkv=8)
+                for d in (64, 128, 256) for s in (8192, 16384, 32768)]
+    if group == "small":
+        return [row_of("bf16", d, s, "causal", b=b, h=h) for d in (64, 128) for b, h, s in SMALL]
     if group == "f16":
-        return [("f16", d, s, mask, None, 0.0) for d in (64, 128) for mask in both
-                for s in (1024, 4096)]
+        return [row_of("f16", d, s, mask) for d in (64, 128) for mask in both for s in (1024, 4096)]
     if group == "f32":
-        return [("f32", d, s, mask, None, 0.0) for d in (64, 128) for s in (1024, 4096)
-                for mask in both]
+        return [row_of("f32", d, s, mask) for d in (64, 128) for s in (1024, 4096) for mask in both]
     if group in ("bias", "bias-gradient"):
-        return [("bf16", d, s, "full", bias, 0.0) for d in (64, 128) for s in (1024, 4096)
+        return [row_of("bf16", d, s, "full", bias=bias) for d in (64, 128) for s in (1024, 4096)
                 for bias in ("bhqk", "1hqk")]
-    return [("bf16", d, s, mask, None, 0.125) for d in (64, 128) for s in (1024, 4096)
+    return [row_of("bf16", d, s, mask, dropout=0.125) for d in (64, 128) for s in (1024, 4096)
             for mask in both]
+
+
+def pairs_of(row):
+    """Of queries and keys, a head."""
+    s, window = row["s"], row["window"]
+    if window:
+        return window * s - window * (window - 1) // 2
+    return s * s / (2 if row["mask"] == "causal" else 1)
 
 
 def measure(torch, library, row, arguments, known):
@@ -66,11 +95,13 @@ def measure(torch, library, row, arguments, known):
     case.attune()
     torch.cuda.synchronize()
     peers, row["refused"] = usable_peers(case, arguments.peers)
-    seconds = take_turns(torch, {"attune": (case.attune, contextlib.nullcontext), **peers},
-                         arguments.rounds, arguments.turn)
-    work = 4 * row["b"] * row["h"] * row["s"] ** 2 * row["d"] * 1e-12
-    if row["mask"] == "causal":
-        work /= 2
+    functions = {"attune": (case.attune, contextlib.nullcontext), **peers}
+    calls = 1
+    if row["group"] == "small":
+        functions, calls = graphed(torch, case, functions), GRAPH_CALLS
+    seconds = {name: t / calls for name, t in
+               take_turns(torch, functions, arguments.rounds, arguments.turn).items()}
+    work = 4 * row["b"] * row["h"] * pairs_of(row) * row["d"] * 1e-12
     if row["direction"] == "backward":
         work *= 2.5
     row["workspace_bytes"] = case.plan.workspace_bytes
@@ -79,6 +110,13 @@ def measure(torch, library, row, arguments, known):
     row["ratio"] = {name: seconds[name] / seconds["attune"] for name in peers}
     if not arguments.no_check:
         row["error_ratio"] = judge(torch, library, row, known)
+
+
+def matrix_rate(torch):
+    n = 8192
+    a, b = (torch.randn(n, n, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    multiply = {"matmul": (lambda: torch.matmul(a, b), contextlib.nullcontext)}
+    return 2e-12 * n**3 / take_turns(torch, multiply, 9, 0.02)["matmul"]
 
 
 def driver_version():
@@ -115,6 +153,8 @@ def parse_arguments():
     parser.add_argument("--lib", type=pathlib.Path, default=ROOT / "build" / "src" / "libattune.so",
                         help="libattune.so; default %(default)s")
     parser.add_argument("-o", "--output", type=pathlib.Path, help="write JSON here, row by row")
+    parser.add_argument("--plot", type=pathlib.Path, action="append", default=[], metavar="OUT",
+                        help="draw TFLOP/s over S here (.svg, .png); may be given again")
     arguments = parser.parse_args()
     for group in arguments.groups:
         if group not in GROUPS:
@@ -129,18 +169,17 @@ def parse_arguments():
 
 def chosen_rows(arguments):
     for group in arguments.groups:
-        for dtype, d, s, mask, bias, dropout in rows_of(group):
-            if arguments.dims and d not in arguments.dims:
+        for row in rows_of(group):
+            if arguments.dims and row["d"] not in arguments.dims:
                 continue
-            if arguments.lengths and s not in arguments.lengths:
+            if arguments.lengths and row["s"] not in arguments.lengths:
                 continue
-            if mask not in arguments.masks:
+            if row["mask"] not in arguments.masks:
                 continue
-            direction = "forward" if group in KINDS else "backward"
-            yield {"group": group, "direction": direction,
-                   "deterministic": group == "deterministic", "dtype": dtype, "mask": mask,
-                   "bias": bias, "bias_grad": group == "bias-gradient", "dropout": dropout,
-                   "b": TOKENS // s, "h": WIDTH // d, "s": s, "d": d}
+            forward = group in (*KINDS, *ALONE)
+            yield {"group": group, "direction": "forward" if forward else "backward",
+                   "deterministic": group == "deterministic",
+                   "bias_grad": group == "bias-gradient", **row}
 
 
 def say_row(row):
@@ -149,7 +188,9 @@ def say_row(row):
                       for p in ("attune", *PEERS))
     ratios = "".join(f"{row['ratio'][p]:9.2f}" if p in row["ratio"] else f"{'-':>9}" for p in PEERS)
     error = f"{row['error_ratio']['attune']:7.2f}" if "error_ratio" in row else f"{'-':>7}"
-    return (f"{name:18} {row['dtype']:5} {row['mask']:6} {row['d']:4} {row['s']:6}{numbers}"
+    if row["group"] == "small":
+        name += f" B{row['b']} H{row['h']} {row['seconds']['attune'] * 1e6:.1f} us"
+    return (f"{name:25} {row['dtype']:5} {row['mask']:6} {row['d']:4} {row['s']:6}{numbers}"
             f"{ratios}{error}  {row['kernel']}")
 
 
@@ -171,13 +212,15 @@ def main():
               "cudnn": torch.backends.cudnn.version(), "compiler": library.compiler(),
               "version": library.version(), "commit": arguments.commit or commit(), "rows": []}
 
+    report["matrix_rate_tflops"] = matrix_rate(torch)
+
     def save():
         if arguments.output:
             arguments.output.write_text(json.dumps(report, indent=1) + "\n")
 
     print(f"{report['device']}, driver {report['driver']}; PyTorch {report['torch']}, cuDNN "
           f"{report['cudnn']}; Attune {report['version']} ({report['commit']}), TFLOP/s")
-    print(f"{'row':18} {'dtype':5} {'mask':6} {'D':>4} {'S':>6}{'Attune':>9}"
+    print(f"{'row':25} {'dtype':5} {'mask':6} {'D':>4} {'S':>6}{'Attune':>9}"
           + "".join(f"{p:>9}" for p in PEERS) + "".join(f"{'/' + p:>9}" for p in PEERS)
           + f"{'error':>7}  kernel")
     start, failed, known = time.monotonic(), False, {}
@@ -196,6 +239,8 @@ def main():
         save()
         print(say_row(row), flush=True)
     save()
+    for output in arguments.plot:
+        draw(report, output)
     return 1 if failed else 0
 
 

@@ -19,7 +19,7 @@ import warnings
 
 from attune_abi import ROOT, Library, Plan
 from gpu_case import PEERS, Case, first_line, problem_text, take_turns, usable_peers
-from gpu_peers import chosen_rows
+from gpu_peers import chosen_rows, pairs_of
 
 WRONG = 0.02  # relative error in norm
 
@@ -103,8 +103,8 @@ def main():
             continue
         peers, _ = usable_peers(case, arguments.peers)
         seconds = take_turns(torch, {**ways, **peers}, arguments.rounds, arguments.turn)
-        work = 4 * row["b"] * row["h"] * row["s"] ** 2 * row["d"] * 1e-12
-        work *= (0.5 if row["mask"] == "causal" else 1) * (2.5 if row["direction"] == "backward" else 1)
+        work = 4 * row["b"] * row["h"] * pairs_of(row) * row["d"] * 1e-12
+        work *= 2.5 if row["direction"] == "backward" else 1
         print(f"{row['group']} {row['dtype']} {row['mask']} d {row['d']} S {row['s']}, TFLOP/s")
         for name, t in sorted(seconds.items(), key=lambda item: item[1]):
             print(f"  {work / t:7.0f}  {name}", flush=True)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints bench/gpu_peers.py's JSON as the README's Markdown table, or draws it.
 
-usage: gpu_table.py IN.json [--plot OUT.png]
+usage: gpu_table.py IN.json [--plot OUT.svg]
 """
 
 import argparse
@@ -11,6 +11,7 @@ import sys
 
 PEERS = ("mem-eff", "FA2", "cuDNN")
 COLORS = {"attune": "#3b518b", "mem-eff": "#d0d0d0", "FA2": "#a8a8a8", "cuDNN": "#d9822b"}
+CEILING = "#c0392b"
 DRAWN = ("forward", "backward")
 # What the README shows: (title, group, lengths).
 SHOWN = (("bf16", "forward", (1024, 4096, 16384)),
@@ -18,6 +19,7 @@ SHOWN = (("bf16", "forward", (1024, 4096, 16384)),
          ("f32", "f32", (4096,)),
          ("bf16, bias [B, H, S, S]", "bias", (4096,)),
          ("bf16, dropout 0.125", "dropout", (4096,)),
+         ("bf16, window 1,024, 8 heads of keys", "window", (8192, 32768)),
          ("bf16 backward", "backward", (1024, 4096, 16384)),
          ("bf16 backward, deterministic", "deterministic", (8192,)),
          ("f32 backward", "backward-f32", (4096,)),
@@ -62,7 +64,10 @@ def draw(report, output):
                 points = [(row["s"], row["tflops"][name]) for row in chosen if name in row["tflops"]]
                 if points:
                     axes.plot(*zip(*points), marker="o", markersize=3, color=color,
-                              label="Attune portable" if name == "attune" else name)
+                              label="Attune" if name == "attune" else name)
+            if "matrix_rate_tflops" in report:
+                axes.axhline(report["matrix_rate_tflops"], color=CEILING, linestyle="--", linewidth=1,
+                             label="matrix product")
             axes.set_xscale("log", base=2)
             axes.set_xticks([row["s"] for row in chosen], [str(row["s"]) for row in chosen], fontsize=6)
             axes.set_ylim(bottom=0)
@@ -73,7 +78,7 @@ def draw(report, output):
     figure.suptitle(f"bf16, {report['device']}: Attune {report['version']}, PyTorch "
                     f"{report['torch']}, cuDNN {report['cudnn']}", fontsize=10)
     handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     figure.savefig(output, dpi=110)
     print(f"wrote {output}")
 

@@ -11,7 +11,7 @@ if(TARGET attune_cli)
   install(TARGETS attune_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
   # What `attune bench --device cuda --peers` runs.
   install(PROGRAMS ${PROJECT_SOURCE_DIR}/bench/gpu_peers.py ${PROJECT_SOURCE_DIR}/bench/gpu_case.py
-                   ${PROJECT_SOURCE_DIR}/bench/attune_abi.py
+                   ${PROJECT_SOURCE_DIR}/bench/gpu_table.py ${PROJECT_SOURCE_DIR}/bench/attune_abi.py
           DESTINATION ${CMAKE_INSTALL_DATADIR}/attune/bench)
 endif()
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/README.md

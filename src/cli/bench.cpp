@@ -41,6 +41,7 @@ struct BenchOptions {
   bool quick = false;
   bool check = false;
   bool peers = false;
+  std::string plot;
 };
 
 struct Shape {
@@ -181,7 +182,8 @@ void print_row(std::FILE* out, const Row& row) {
 }
 
 int run_on_gpu(const BenchOptions& options) {
-  if (options.peers) return bench_peers(options.json);
+  if (options.peers) return bench_peers(options.json, options.plot);
+  if (!options.plot.empty()) return bad_usage("--plot goes with --peers");
   GpuBenchOptions gpu;
   gpu.json = options.json;
   gpu.quick = options.quick;
@@ -197,6 +199,7 @@ int run_on_gpu(const BenchOptions& options) {
 int run(const BenchOptions& options) {
   if (options.device == "cuda") return run_on_gpu(options);
   if (options.peers) return bad_usage("--peers is for --device cuda; see bench/cpu_peers.py");
+  if (!options.plot.empty()) return bad_usage("--plot is for --device cuda --peers");
   const auto threads = integers_from(options.threads);
   if (!threads.ok() || threads->empty() ||
       std::any_of(threads->begin(), threads->end(),
@@ -246,6 +249,8 @@ Command add_bench(CLI::App& app) {
       ->capture_default_str();
   sub->add_flag("--peers", options->peers,
                 "With --device cuda: beside PyTorch's attention, where python3 imports torch");
+  sub->add_option("--plot", options->plot,
+                  "With --peers: draw TFLOP/s over S to this file (.svg, .png), by Matplotlib");
   sub->add_flag("--quick", options->quick, "Two small shapes and short measurements");
   sub->add_option("--threads", options->threads, "Numbers of threads; 0 is every core at hand")
       ->type_name("N,...")

@@ -352,7 +352,7 @@ int bench_gpu(const GpuBenchOptions& options) {
   return code;
 }
 
-int bench_peers(const std::string& json) {
+int bench_peers(const std::string& json, const std::string& plot) {
   const std::filesystem::path script =
       find_around({"bench/gpu_peers.py", "share/attune/bench/gpu_peers.py"});
   if (script.empty()) {
@@ -373,6 +373,7 @@ int bench_peers(const std::string& json) {
   const std::string lib = library.string(), path = script.string();
   std::vector<const char*> arguments = {"python3", path.c_str(), "--lib", lib.c_str()};
   if (!json.empty() && json != "-") arguments.insert(arguments.end(), {"-o", json.c_str()});
+  if (!plot.empty()) arguments.insert(arguments.end(), {"--plot", plot.c_str()});
   arguments.push_back(nullptr);
   std::fflush(nullptr);
   execvp("python3", const_cast<char* const*>(arguments.data()));

@@ -18,6 +18,6 @@ struct GpuBenchOptions {
 
 // Runs bench/gpu_peers.py, which times PyTorch's attention beside Attune's, in place of this process.
 // Returns only when there is no python3 with PyTorch, or no script, and then says so.
-[[nodiscard]] int bench_peers(const std::string& json);
+[[nodiscard]] int bench_peers(const std::string& json, const std::string& plot);
 
 }  // namespace attune::cli

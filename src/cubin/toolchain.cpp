@@ -7,6 +7,7 @@
 #include <array>
 #include <chrono>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -90,6 +91,19 @@ const PtxasProgram* ptxas_of(const Toolchain& toolchain) {
   return ptxas.ok() ? &*ptxas : nullptr;
 }
 
+// Targets of the same one share a front end.
+int ptx_generation(const Target& target) {
+  return target.arch < 90 ? 0 : target.arch < 100 ? 1 : 2;
+}
+
+Target first_of_generation(const std::vector<Target>& targets, const Target& like) {
+  Target first = like;
+  for (const Target& target : targets) {
+    if (ptx_generation(target) == ptx_generation(like)) first = std::min(first, target);
+  }
+  return first;
+}
+
 }  // namespace
 
 Expected<Toolchain> find_toolchain(Compiler compiler) {
@@ -121,21 +135,29 @@ std::vector<Expected<Cubin>> compile_for(const std::string& source, const std::s
     for (const Target& target : targets) cubins.push_back(compile(source, name, target, toolchain));
     return cubins;
   }
-  const auto start = Clock::now();
-  const Target first = *std::min_element(targets.begin(), targets.end());
-  std::vector<std::string> flags = flags_of(toolchain.compiler);
-  flags.push_back("-arch=compute_" + std::to_string(first.arch));
-  const auto ptx =
-      no_throw([&] { return nvrtc_compile(source, name + ".cu", flags, NvrtcOutput::ptx); });
-  const double front_seconds = seconds_since(start);
+  struct Front {
+    Expected<std::vector<std::byte>> ptx;
+    double seconds;
+  };
+  std::map<int, Front> fronts;  // by generation
   for (const Target& target : targets) {
-    cubins.push_back(no_throw([&]() -> Expected<Cubin> {
-      if (!ptx.ok()) return checked(ptx.status(), name, target, toolchain, 0);
+    auto front = fronts.find(ptx_generation(target));
+    if (front == fronts.end()) {
+      const auto start = Clock::now();
+      std::vector<std::string> flags = flags_of(toolchain.compiler);
+      flags.push_back("-arch=compute_" + std::to_string(first_of_generation(targets, target).arch));
+      auto ptx =
+          no_throw([&] { return nvrtc_compile(source, name + ".cu", flags, NvrtcOutput::ptx); });
+      front =
+          fronts.emplace(ptx_generation(target), Front{std::move(ptx), seconds_since(start)}).first;
+    }
+    cubins.push_back(no_throw([&, &front = front->second]() -> Expected<Cubin> {
+      if (!front.ptx.ok()) return checked(front.ptx.status(), name, target, toolchain, 0);
       const auto back = Clock::now();
-      auto bytes = ptxas_assemble(*ptxas, *ptx, target);
+      auto bytes = ptxas_assemble(*ptxas, *front.ptx, target);
       // What compiling it alone would have taken.
       return checked(std::move(bytes), name, target, toolchain,
-                     front_seconds + seconds_since(back));
+                     front.seconds + seconds_since(back));
     }));
   }
   return cubins;

@@ -1,12 +1,13 @@
 #include "select/select.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <tuple>
 #include <utility>
 
 #include "select/gpu.h"
+#include "select/hopper_cost.h"
 #include "spec/gpu_row.h"
-#include "spec/hopper_table.h"
 
 namespace attune {
 
@@ -54,30 +55,19 @@ std::vector<Candidate> cpu_candidates(const Problem& problem, std::string_view f
   return list;
 }
 
-// How many keys a query attends to at most, about: as many as there are, or as its window is wide.
-std::int64_t keys_attended(const Problem& problem) {
-  const Mask& mask = problem.mask;
-  const std::int64_t right = mask.causal ? 0 : mask.right;
-  if (mask.left < 0 || right < 0 || mask.left > problem.sk || right > problem.sk) return problem.sk;
-  return std::min(problem.sk, mask.left + right + 1);
-}
-
 // What decides between GPU rows that serve: the newest family, aligned loads, then the smallest head
-// dims, then the fewest features, then the tile that suits so many keys. The table is in this order within
-// an architecture.
-auto rank(const KernelSpec& spec, std::int64_t keys) {
+// dims, then the fewest features, then the tile that takes the fewest cycles. The table is in this order
+// within an architecture.
+auto rank(const KernelSpec& spec, const Problem& problem, const DeviceFacts* device) {
   const GpuRow row = gpu_row_of(spec);
-  const std::int64_t from = spec.family == Family::hopper ? keys_from(spec.hopper) : 0;
+  const double cycles = spec.family == Family::hopper && device != nullptr
+                            ? estimated_cycles(spec.hopper, problem, device->sms)
+                            : 0;
   const int bound = row.head_dim == 0 ? 1 << 30 : row.head_dim;
   const int features = int{row.bias} + int{row.dropout} + 2 * int{row.general};
-  return std::tuple{spec.family != Family::hopper,
-                    !row.aligned,
-                    bound,
-                    row.value_dim,
-                    features,
-                    from > keys,
-                    -from,
-                    -arch_range(spec).begin};
+  return std::tuple{
+      spec.family != Family::hopper, !row.aligned, bound, row.value_dim, features, cycles,
+      -arch_range(spec).begin};
 }
 
 std::vector<Candidate> cuda_candidates(const Problem& problem, std::string_view forced,
@@ -97,11 +87,16 @@ std::vector<Candidate> cuda_candidates(const Problem& problem, std::string_view 
     }
     list.push_back(std::move(candidate));
   }
-  const std::int64_t keys = keys_attended(problem);
-  std::stable_sort(list.begin(), list.end(), [keys](const Candidate& a, const Candidate& b) {
-    return rank(a.spec, keys) < rank(b.spec, keys);
-  });
-  return list;
+  using Rank = decltype(rank(list.front().spec, problem, device));
+  std::vector<std::pair<Rank, std::size_t>> order;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    order.emplace_back(rank(list[i].spec, problem, device), i);
+  }
+  std::ranges::sort(order);
+  std::vector<Candidate> sorted;
+  sorted.reserve(list.size());
+  for (const auto& [_, i] : order) sorted.push_back(std::move(list[i]));
+  return sorted;
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <cstdint>
 
 #include "spec/features.h"
 
@@ -21,35 +20,38 @@ constexpr std::array kDims = {Dims{64, 64},   Dims{96, 96},   Dims{128, 128},
 
 struct Tile {
   int queries, keys;
+  TileCycles cycles = {};
 };
 
-// docs/kernels/forward_hopper.md has the measurements. Of a spec's tiles, the later suits longer sequences.
-// Features have rows where their registers suffice and portable ones are slower.
+// docs/kernels/forward_hopper.md has the measurements. Features have rows where their registers suffice and
+// portable ones are slower.
 std::vector<Tile> tiles_of(const HopperSpec& spec) {
   if (spec.bias || spec.general) return {};
   if (spec.dropout) {
-    return spec.head_dim > 64 && spec.head_dim <= 192 ? std::vector<Tile>{{128, 64}}
-                                                      : std::vector<Tile>{};
+    if (spec.head_dim == 96 || spec.head_dim == 128)
+      return {{128, 64, {7700, 3630}}, {128, 96, {11600, 4930}}};
+    return spec.head_dim == 192 ? std::vector<Tile>{{128, 64}} : std::vector<Tile>{};
   }
   switch (spec.head_dim) {
     case 64:
-      return {{128, 128}, {192, 112}};
+      return {{128, 128, {3400, 1990}}, {192, 112, {5500, 2235}}};
     case 96:
-      return {{128, 128}};
     case 128:
-      return {{128, 128}, {128, 176}};
+      return {{128, 128}};
     case 192:
       return {{128, 96}};
     default:
-      return {{128, 80}};
+      return {{128, 64, {10200, 2450}}, {128, 80, {10300, 2980}}};
   }
 }
 
 }  // namespace
 
-std::int64_t keys_from(const HopperSpec& spec) {
-  if (spec.queries == 192) return 1536;
-  return spec.keys == 176 ? 4096 : 0;
+TileCycles tile_cycles(const HopperSpec& spec) {
+  for (const Tile& tile : tiles_of(spec)) {
+    if (tile.queries == spec.queries && tile.keys == spec.keys) return tile.cycles;
+  }
+  return {};
 }
 
 std::vector<HopperSpec> hopper_forward_rows(DType dtype) {

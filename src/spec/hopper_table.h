@@ -4,7 +4,6 @@
 #include <attune/spec/hopper.h>
 
 #include <attune/tensor.hpp>
-#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -13,8 +12,13 @@ namespace attune {
 // In order of preference: the smallest sufficient head dim, the fewest features. None for f32.
 [[nodiscard]] std::vector<kernel::HopperSpec> hopper_forward_rows(DType dtype);
 
-// How many keys a query attends to where this row's tile begins to be faster than the same with a smaller one.
-[[nodiscard]] std::int64_t keys_from(const kernel::HopperSpec& spec);
+// Cycles of a multiprocessor: of a tile but for its blocks of keys, and of each of these. Fitted to what rows with
+// the same head dim took in one run (docs/kernels/forward_hopper.md), so only they compare. 0 where there is
+// one tile.
+struct TileCycles {
+  int ends = 0, block = 0;
+};
+[[nodiscard]] TileCycles tile_cycles(const kernel::HopperSpec& spec);
 
 // "sm90a.bf16.d128.plain.q128k128", "...d192v128..." where dv has a smaller bound.
 [[nodiscard]] std::string hopper_id(const kernel::HopperSpec& spec);

@@ -100,20 +100,6 @@ struct Wgmma;
 #define ATTUNE_TIES_128(x)                                                          \
   ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24), \
       ATTUNE_TIE_8(x, 32), ATTUNE_TIE_8(x, 40), ATTUNE_TIE_8(x, 48), ATTUNE_TIE_8(x, 56)
-#define ATTUNE_LIST_160                                                                    \
-  ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32 ", " ATTUNE_R40 \
-            ", " ATTUNE_R48 ", " ATTUNE_R56 ", " ATTUNE_R64 ", " ATTUNE_R72
-#define ATTUNE_TIES_160(x)                                                                \
-  ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24),       \
-      ATTUNE_TIE_8(x, 32), ATTUNE_TIE_8(x, 40), ATTUNE_TIE_8(x, 48), ATTUNE_TIE_8(x, 56), \
-      ATTUNE_TIE_8(x, 64), ATTUNE_TIE_8(x, 72)
-#define ATTUNE_LIST_176                                                                    \
-  ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32 ", " ATTUNE_R40 \
-            ", " ATTUNE_R48 ", " ATTUNE_R56 ", " ATTUNE_R64 ", " ATTUNE_R72 ", " ATTUNE_R80
-#define ATTUNE_TIES_176(x)                                                                \
-  ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24),       \
-      ATTUNE_TIE_8(x, 32), ATTUNE_TIE_8(x, 40), ATTUNE_TIE_8(x, 48), ATTUNE_TIE_8(x, 56), \
-      ATTUNE_TIE_8(x, 64), ATTUNE_TIE_8(x, 72), ATTUNE_TIE_8(x, 80)
 #define ATTUNE_LIST_192                                                                     \
   ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32 ", " ATTUNE_R40  \
             ", " ATTUNE_R48 ", " ATTUNE_R56 ", " ATTUNE_R64 ", " ATTUNE_R72 ", " ATTUNE_R80 \
@@ -303,74 +289,6 @@ struct Wgmma<128> {
 };
 
 template <>
-struct Wgmma<160> {
-  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
-  template <bool kBf16>
-  static __device__ __forceinline__ void multiply(float (&c)[80], u64 a, u64 b, bool add) {
-    if constexpr (kBf16) {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %82, 0;\n" ATTUNE_WGMMA(
-                       160, ATTUNE_LIST_160, "bf16", "%80, %81", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_160(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    } else {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %82, 0;\n" ATTUNE_WGMMA(
-                       160, ATTUNE_LIST_160, "f16", "%80, %81", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_160(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    }
-  }
-  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
-  template <bool kBf16>
-  static __device__ __forceinline__ void add(float (&c)[80], const u32 (&a)[4], u64 b) {
-    if constexpr (kBf16) {
-      asm volatile(
-          ATTUNE_WGMMA(160, ATTUNE_LIST_160, "bf16", "{%80, %81, %82, %83}, %84", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_160(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    } else {
-      asm volatile(
-          ATTUNE_WGMMA(160, ATTUNE_LIST_160, "f16", "{%80, %81, %82, %83}, %84", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_160(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    }
-  }
-};
-
-template <>
-struct Wgmma<176> {
-  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
-  template <bool kBf16>
-  static __device__ __forceinline__ void multiply(float (&c)[88], u64 a, u64 b, bool add) {
-    if constexpr (kBf16) {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %90, 0;\n" ATTUNE_WGMMA(
-                       176, ATTUNE_LIST_176, "bf16", "%88, %89", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_176(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    } else {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %90, 0;\n" ATTUNE_WGMMA(
-                       176, ATTUNE_LIST_176, "f16", "%88, %89", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_176(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    }
-  }
-  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
-  template <bool kBf16>
-  static __device__ __forceinline__ void add(float (&c)[88], const u32 (&a)[4], u64 b) {
-    if constexpr (kBf16) {
-      asm volatile(
-          ATTUNE_WGMMA(176, ATTUNE_LIST_176, "bf16", "{%88, %89, %90, %91}, %92", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_176(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    } else {
-      asm volatile(
-          ATTUNE_WGMMA(176, ATTUNE_LIST_176, "f16", "{%88, %89, %90, %91}, %92", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_176(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    }
-  }
-};
-
-template <>
 struct Wgmma<192> {
   // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
   template <bool kBf16>
@@ -460,10 +378,10 @@ struct Wgmma<256> {
 #undef ATTUNE_TIES_80
 #undef ATTUNE_LIST_96
 #undef ATTUNE_TIES_96
+#undef ATTUNE_LIST_112
+#undef ATTUNE_TIES_112
 #undef ATTUNE_LIST_128
 #undef ATTUNE_TIES_128
-#undef ATTUNE_LIST_176
-#undef ATTUNE_TIES_176
 #undef ATTUNE_LIST_192
 #undef ATTUNE_TIES_192
 #undef ATTUNE_LIST_256
