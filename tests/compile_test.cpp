@@ -18,7 +18,7 @@ namespace {
 KernelSpec row_for(int device) {
   for (const KernelSpec& spec : kernel_table()) {
     if (spec.family != Family::portable || spec.portable.head_dim != 64) continue;
-    const ArchRange range = arch_range(spec);
+    const ArchRange range = spec.archs;
     if (spec.dtype == DType::bf16 && range.begin <= device && device < range.end) return spec;
   }
   ADD_FAILURE() << "the table has no row for sm_" << device;

@@ -103,7 +103,7 @@ TEST(Select, TakesHoppersOwnRowsOnHopper) {
       {"dtype=bf16 d=64 b=1 hq=8 hkv=8 sq=4096 sk=4096 mask=causal-top-left",
        "hopper.sm90a.bf16.d64.plain.q128k128"},
       {"dtype=bf16 d=64 b=4 hq=32 hkv=32 sq=4096 sk=4096 mask=causal-top-left "
-       "offset=9223372036854775807",
+       "offset=4611686018427387904",
        "hopper.sm90a.bf16.d64.plain.q192k112"},
       {"dtype=bf16 d=64 softcap=30", "portable.sm80.bf16.d64.aligned.full"},
       {"dtype=f32 d=64", "portable.sm80.f32.d64.aligned.plain"},

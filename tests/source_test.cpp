@@ -153,7 +153,7 @@ TEST(Source, TheManifestNamesEveryUnit) {
       EXPECT_EQ(kernel["entries"][i]["shared_bytes"],
                 entry.shared ? block_shape(*spec).shared_bytes : 0);
     }
-    EXPECT_EQ(kernel["arch_begin"], arch_range(*spec).begin);
+    EXPECT_EQ(kernel["arch_begin"], spec->archs.begin);
   }
 }
 
@@ -181,7 +181,7 @@ TEST(Source, DeviceHeadersIncludeOnlyEachOtherAndAskOnlyWhereRowsBegin) {
   // Sums in global memory by vectors: one place, and no reason for rows of their own.
   std::set<std::string> questions = {"__CUDA_ARCH__ >= 900\n"};
   for (const KernelSpec& spec : rows()) {
-    questions.insert("__CUDA_ARCH__ >= " + std::to_string(arch_range(spec).begin) + "0\n");
+    questions.insert("__CUDA_ARCH__ >= " + std::to_string(spec.archs.begin) + "0\n");
   }
   std::set<std::string> names;
   for (const DeviceHeader& header : device_headers()) names.insert(header.name);

@@ -55,7 +55,7 @@ std::vector<KernelInfo> list_kernels() {
       info.isa = to_string(spec.isa);
       info.missing = attune::missing_for(spec.isa);
     } else {
-      const ArchRange range = arch_range(spec);
+      const ArchRange range = spec.archs;
       info.arch_begin = range.begin;
       info.arch_end = range.end == kAnyLaterArch ? 0 : range.end;
       info.missing = missing_for(range, archs);

@@ -93,7 +93,7 @@ Expected<std::vector<CompileJob>> jobs_for(const CompileOptions& options,
                                            const std::vector<Target>& targets) {
   std::vector<CompileJob> jobs;
   for (const KernelSpec& spec : specs) {
-    const ArchRange range = arch_range(spec);
+    const ArchRange range = spec.archs;
     CompileJob job{spec, {}};
     for (const Target& target : targets) {
       if (target.arch < range.begin || target.arch >= range.end) continue;

@@ -35,7 +35,7 @@ Expected<std::vector<KernelSpec>> chosen(const GenerateOptions& options) {
     const auto target = target_named(options.arch);
     if (!target.ok()) return target.status();
     std::erase_if(specs, [&](const KernelSpec& spec) {
-      const ArchRange range = arch_range(spec);
+      const ArchRange range = spec.archs;
       return target->arch < range.begin || target->arch >= range.end;
     });
   }

@@ -95,7 +95,7 @@ Expected<std::shared_ptr<const Image>> Registry::image_for(const KernelSpec& spe
 }
 
 Expected<Image> Registry::find(const KernelSpec& spec, int device) {
-  if (const ArchRange range = arch_range(spec); device < range.begin || device >= range.end) {
+  if (const ArchRange range = spec.archs; device < range.begin || device >= range.end) {
     return Status(Code::unsupported, fmt::format("{} does not run on sm_{}", id_of(spec), device));
   }
   if (auto image = from_bundles(spec, device)) return *std::move(image);

@@ -44,7 +44,7 @@ class Reasons {
   }
 
   void architecture() {
-    const ArchRange range = arch_range(spec_);
+    const ArchRange range = spec_.archs;
     if (spec_.family == Family::hopper && device_.arch != range.begin) {
       add("it is made of sm_{}'s own instructions, the device is sm_{}: a portable row serves it",
           range.begin, device_.arch);

@@ -67,7 +67,7 @@ auto rank(const KernelSpec& spec, const Problem& problem, const DeviceFacts* dev
   const int features = int{row.bias} + int{row.dropout} + 2 * int{row.general};
   return std::tuple{
       spec.family != Family::hopper, !row.aligned, bound, row.value_dim, features, cycles,
-      -arch_range(spec).begin};
+      -spec.archs.begin};
 }
 
 std::vector<Candidate> cuda_candidates(const Problem& problem, std::string_view forced,

@@ -20,7 +20,7 @@ std::string dispatch_header(const std::vector<KernelSpec>& specs) {
   std::size_t count = 0;
   for (const KernelSpec& spec : specs) {
     const BlockShape shape = block_shape(spec);
-    const ArchRange range = arch_range(spec);
+    const ArchRange range = spec.archs;
     for (const UnitEntry& entry : entries_of(spec)) {
       rows += fmt::format("    Kernel{{\"{}\", \"{}\", \"{}\", {}, {}, {}, {}}},\n", id_of(spec),
                           unit_path(spec), entry.name, shape.threads,
@@ -85,7 +85,7 @@ std::string manifest(const std::vector<KernelSpec>& specs) {
   nlohmann::ordered_json kernels = nlohmann::ordered_json::array();
   for (const KernelSpec& spec : specs) {
     const BlockShape shape = block_shape(spec);
-    const ArchRange range = arch_range(spec);
+    const ArchRange range = spec.archs;
     nlohmann::ordered_json entries = nlohmann::ordered_json::array();
     for (const UnitEntry& entry : entries_of(spec)) {
       entries.push_back(

@@ -1,5 +1,6 @@
 #include "spec/kernel_spec.h"
 
+#include <algorithm>
 #include <array>
 
 #include "spec/hopper_table.h"
@@ -25,25 +26,36 @@ std::vector<Isa> sets_for(DType dtype) {
   }
 }
 
+// The first architecture that no longer runs a row: where the next begins, or rows for the same with other tiles.
+int end_of(const kernel::PortableSpec& spec, const std::vector<kernel::PortableSpec>& rows) {
+  if (spec.arch < 80) return 80;
+  int end = kAnyLaterArch;
+  for (const kernel::PortableSpec& other : rows) {
+    if (other.arch > spec.arch && same_but_for_tile(spec, other)) end = std::min(end, other.arch);
+  }
+  return end;
+}
+
 std::vector<KernelSpec> make_table() {
   std::vector<KernelSpec> table;
   for (const auto& [kind, name] : kKinds) {
     for (const DType dtype : kDTypes) {
       for (const Isa isa : sets_for(dtype))
-        table.push_back({kind, Family::cpu, dtype, isa, {}, {}});
+        table.push_back({kind, Family::cpu, dtype, isa, {}, {}, {}});
     }
   }
   for (const auto& [kind, name] : kKinds) {
     for (const DType dtype : kDTypes) {
       if (kind == Kind::forward) {
         for (const kernel::HopperSpec& spec : hopper_forward_rows(dtype)) {
-          table.push_back({kind, Family::hopper, dtype, Isa::generic, {}, spec});
+          table.push_back({kind, Family::hopper, dtype, Isa::generic, {}, spec, {90, 91}});
         }
       }
       const auto rows =
           kind == Kind::forward ? portable_forward_rows(dtype) : portable_backward_rows(dtype);
       for (const kernel::PortableSpec& spec : rows) {
-        table.push_back({kind, Family::portable, dtype, Isa::generic, spec, {}});
+        const ArchRange archs{spec.arch, end_of(spec, rows)};
+        table.push_back({kind, Family::portable, dtype, Isa::generic, spec, {}, archs});
       }
     }
   }
@@ -73,11 +85,6 @@ std::optional<KernelSpec> spec_from(std::string_view id) {
 const std::vector<KernelSpec>& kernel_table() {
   static const std::vector<KernelSpec> table = make_table();
   return table;
-}
-
-ArchRange arch_range(const KernelSpec& spec) {
-  if (spec.family == Family::hopper) return {90, 91};
-  return {spec.portable.arch, spec.portable.arch < 80 ? 80 : kAnyLaterArch};
 }
 
 }  // namespace attune

@@ -16,6 +16,14 @@ namespace attune {
 
 enum class Family : std::uint8_t { cpu, portable, hopper };
 
+// Half-open range of compute capabilities, as 10 * major + minor, whose devices run a spec's code.
+struct ArchRange {
+  int begin = 0;
+  int end = 0;
+  friend bool operator==(const ArchRange&, const ArchRange&) = default;
+};
+inline constexpr int kAnyLaterArch = 1 << 30;
+
 struct KernelSpec {
   Kind kind = Kind::forward;
   Family family = Family::cpu;
@@ -23,6 +31,7 @@ struct KernelSpec {
   Isa isa = Isa::generic;           // family cpu
   kernel::PortableSpec portable{};  // family portable; its element is dtype
   kernel::HopperSpec hopper{};      // family hopper; likewise
+  ArchRange archs{};                // of the GPU families
   friend bool operator==(const KernelSpec&, const KernelSpec&) = default;
 };
 
@@ -33,14 +42,5 @@ struct KernelSpec {
 
 // Every spec that may exist, in order of preference within a kind, a family and a dtype.
 [[nodiscard]] const std::vector<KernelSpec>& kernel_table();
-
-// Half-open range of compute capabilities, as 10 * major + minor, whose devices run the spec's
-// code. Precondition: not of family cpu.
-struct ArchRange {
-  int begin = 0;
-  int end = 0;
-};
-[[nodiscard]] ArchRange arch_range(const KernelSpec& spec);
-inline constexpr int kAnyLaterArch = 1 << 30;
 
 }  // namespace attune

@@ -56,7 +56,16 @@ Tiles half_tiles(const PortableSpec& spec) {
   return {is_featured(spec) ? PortableTile{64, 64, 4, 2, 2} : PortableTile{32, 128, 4, 2, 2}};
 }
 
+// As in portable_forward_table.cpp.
+Tiles blackwell_tiles(const PortableSpec& spec) {
+  if (spec.element == Element::f32 || !spec.aligned || is_featured(spec)) return {};
+  if (spec.head_dim == 128) return {{64, 128, 8, 2, 1}, {32, 64, 4, 2, 2}};
+  if (spec.head_dim == 256) return {kNarrowAhead, kSmall};
+  return {};
+}
+
 Tiles tiles_of(const PortableSpec& spec) {
+  if (spec.arch >= 100) return blackwell_tiles(spec);
   if (spec.arch < 80) return turing_tiles(spec);
   return spec.element == Element::f32 ? split_tiles(spec) : half_tiles(spec);
 }

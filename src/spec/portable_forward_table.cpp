@@ -69,7 +69,20 @@ PortableTile choose_tile(const PortableSpec& spec) {
   return spec.element == Element::f32 ? split_tile(spec, featured) : half_tile(spec, featured);
 }
 
+// From sm_100 on NVRTC 13 makes other code of the same source, which takes more registers than there are for
+// some tiles: smaller ones in their place. None of these has been measured.
+std::vector<PortableTile> blackwell_tiles(const PortableSpec& spec) {
+  if (spec.element == Element::f32 || !spec.aligned || spec.general) return {};
+  if (spec.head_dim == 64) {
+    if (!is_featured(spec)) return {{128, 64, 4, 2, 2}};
+    return {spec.bias ? PortableTile{64, 96, 4, 2, 2} : PortableTile{64, 64, 4, 2, 2}};
+  }
+  if (spec.head_dim != 128 || spec.dropout) return {};
+  return {{64, spec.bias ? 48 : 64, 4, 2, 2}};
+}
+
 std::vector<PortableTile> tiles_of(const PortableSpec& spec) {
+  if (spec.arch >= 100) return blackwell_tiles(spec);
   // O, S and the splits of f32 together pass 255 registers there.
   if (spec.element == Element::f32 && spec.arch >= 80 && spec.head_dim > 128) return {};
   if (gains_from_pairs(spec)) return {kPairedTile, choose_tile(spec)};

@@ -14,7 +14,7 @@ namespace {
 using kernel::PortableSpec;
 
 constexpr std::array kHeadDims = {32, 64, 96, 128, 192, 256, 0};
-constexpr std::array kArchs = {80, 75};
+constexpr std::array kArchs = {100, 80, 75};
 
 PortableSpec with_tile(PortableSpec spec, const PortableTile& tile) {
   spec.queries = tile.queries;
@@ -51,6 +51,12 @@ std::vector<PortableSpec> portable_rows(DType dtype, PortableTiles tiles) {
     }
   }
   return rows;
+}
+
+bool same_but_for_tile(const PortableSpec& a, const PortableSpec& b) {
+  PortableSpec c = with_tile(a, {b.queries, b.keys, b.warps, b.stages, b.blocks, b.paired});
+  c.arch = b.arch;
+  return c == b;
 }
 
 std::string portable_id(const PortableSpec& spec) {

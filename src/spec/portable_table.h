@@ -16,6 +16,9 @@ namespace attune {
 // `bias` in a row of these means: there may be one, and its gradient may be asked for.
 [[nodiscard]] std::vector<kernel::PortableSpec> portable_backward_rows(DType dtype);
 
+// Of all that a row is for but the architecture.
+[[nodiscard]] bool same_but_for_tile(const kernel::PortableSpec& a, const kernel::PortableSpec& b);
+
 // "sm80.bf16.d128.aligned.plain.q128k64": all that tells rows apart.
 [[nodiscard]] std::string portable_id(const kernel::PortableSpec& spec);
 

@@ -186,7 +186,7 @@ class AttentionText {
         "tile.\ninline constexpr AttentionRow kRows{0}[] = {{\n",
         index_);
     for (const AttentionRow& row : choice.rows) {
-      const ArchRange range = arch_range(row.spec);
+      const ArchRange range = row.spec.archs;
       t += fmt::format("    {{{}, {}, {}, {}, {}, {}, {}}},\n", row.variant,
                        as_literal(id_of(row.spec)), range.begin, range.end,
                        kernel::forward_portable_shared_bytes(row.spec.portable),

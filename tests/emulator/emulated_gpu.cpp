@@ -47,7 +47,7 @@ const DeviceFacts& facts_for(const KernelSpec& spec) {
     facts.sms = 3;
     return facts;
   }();
-  return arch_range(spec).begin < 80 ? turing : hopper;
+  return spec.archs.begin < 80 ? turing : hopper;
 }
 
 std::int64_t round_up(std::int64_t x, std::int64_t step) {

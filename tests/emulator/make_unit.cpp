@@ -47,7 +47,7 @@ std::string unit_for(const KernelSpec& spec) {
       "#include \"tests/emulator/entries.h\"\n"
       "#include \"tests/emulator/device.h\"\n"
       "{}\n{}\nnamespace {{\n{}}}  // namespace\n",
-      arch_range(spec).begin < 80 ? 750 : 900, renames, source, places);
+      spec.archs.begin < 80 ? 750 : 900, renames, source, places);
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ KernelSpec first_row() { return nth_row(0); }
 
 KernelSpec nth_row(std::size_t n) {
   for (const KernelSpec& spec : kernel_table()) {
-    if (spec.family == Family::portable && arch_range(spec).begin == 80 && n-- == 0) return spec;
+    if (spec.family == Family::portable && spec.archs.begin == 80 && n-- == 0) return spec;
   }
   return {};
 }

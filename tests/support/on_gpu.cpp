@@ -40,7 +40,7 @@ class Gpu final : public DeviceUnderTest {
     if (!missing_.empty()) return found;
     for (const KernelSpec& spec : kernel_table()) {
       if (spec.family == Family::cpu) continue;
-      const ArchRange range = arch_range(spec);
+      const ArchRange range = spec.archs;
       if (facts_->arch >= range.begin && facts_->arch < range.end) found.push_back(spec);
     }
     return found;
