@@ -57,7 +57,7 @@ void expect_part(const std::string& text, const std::string& part) {
 }
 
 TEST(Select, TakesAlignedThenSmallestThenLeast) {
-  const DeviceFacts blackwell = device("sm_100");
+  const DeviceFacts ada = device("sm_89");
   const struct {
     const char* words;
     const char* row;
@@ -78,7 +78,10 @@ TEST(Select, TakesAlignedThenSmallestThenLeast) {
       {"dtype=bf16 d=1024", "sm80.bf16.dany.aligned.full"},
       {"dtype=bf16 d=1023", "sm80.bf16.dany.strided.full"},
   };
-  for (const auto& c : cases) expect_part(chosen(problem(c.words), blackwell), c.row);
+  for (const auto& c : cases) expect_part(chosen(problem(c.words), ada), c.row);
+  // Where code needs other tiles, there are rows for them.
+  expect_part(chosen(problem("dtype=bf16 d=64"), device("sm_100")), "sm100.bf16.d64.aligned.plain");
+  expect_part(chosen(problem("dtype=bf16 d=96"), device("sm_100")), "sm80.bf16.d96.aligned.plain");
   expect_part(chosen(problem("dtype=f16 d=64"), device("sm_75")), "sm75.f16.d64.aligned.full");
 }
 
@@ -95,6 +98,8 @@ TEST(Select, TakesHoppersOwnRowsOnHopper) {
       {"dtype=f16 d=64 bias=f32", "portable.sm80.f16.d64.aligned.bias"},
       {"dtype=f16 d=128 bias=f32", "portable.sm80.f16.d128.aligned.bias"},
       {"dtype=f16 d=128 dropout=0.1", "hopper.sm90a.f16.d128.dropout"},
+      {"dtype=f16 d=72 dropout=0.1", "hopper.sm90a.f16.d96.dropout"},
+      {"dtype=f16 d=64 dropout=0.1", "portable.sm80.f16.d64.aligned.dropout"},
       {"dtype=bf16 d=256 sq=9 sk=512", "hopper.sm90a.bf16.d256.plain.q128k64"},
       {"dtype=bf16 d=256 sq=9 sk=4096", "hopper.sm90a.bf16.d256.plain.q128k80"},
       // Large tiles for many, small ones where large ones would leave multiprocessors idle.

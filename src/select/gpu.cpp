@@ -11,6 +11,7 @@
 #include "problem/shapes.h"
 #include "problem/strides.h"
 #include "spec/gpu_row.h"
+#include "spec/hopper_table.h"
 
 namespace attune {
 
@@ -27,7 +28,10 @@ class Reasons {
     architecture();
     head_dim();
     if (row_.aligned) alignment();
-    if (spec_.family == Family::hopper) boxes();
+    if (spec_.family == Family::hopper) {
+      gain();
+      boxes();
+    }
     features();
     if (p_.kind == Kind::backward && p_.page_size > 0) {
       add("paged keys have no gradient on a GPU: use device=cpu, or gather the pages into k and v "
@@ -65,6 +69,12 @@ class Reasons {
     if (value <= most) return;
     add("{} = {} is above its bound of {}: a row with a larger bound, or dany, takes it", name,
         value, most);
+  }
+
+  void gain() {
+    const int from = head_dim_from(spec_.hopper);
+    if (std::max(p_.d, p_.dv) >= from) return;
+    add("d = {} and dv = {} are below {}: a portable row is faster", p_.d, p_.dv, from);
   }
 
   // Each of q, k, v, o: rows of a multiple of 16 bytes, that start at one. The strides of gradients are

@@ -29,7 +29,7 @@ std::vector<Tile> tiles_of(const HopperSpec& spec) {
   if (spec.bias || spec.general) return {};
   if (spec.dropout) {
     if (spec.head_dim == 96 || spec.head_dim == 128)
-      return {{128, 64, {7700, 3630}}, {128, 96, {11600, 4930}}};
+      return {{128, 64, {7700, 3630}}, {128, 80, {10600, 4260}}};
     return spec.head_dim == 192 ? std::vector<Tile>{{128, 64}} : std::vector<Tile>{};
   }
   switch (spec.head_dim) {
@@ -46,6 +46,8 @@ std::vector<Tile> tiles_of(const HopperSpec& spec) {
 }
 
 }  // namespace
+
+int head_dim_from(const HopperSpec& spec) { return spec.dropout ? 65 : 1; }
 
 TileCycles tile_cycles(const HopperSpec& spec) {
   for (const Tile& tile : tiles_of(spec)) {

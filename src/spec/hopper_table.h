@@ -12,6 +12,9 @@ namespace attune {
 // In order of preference: the smallest sufficient head dim, the fewest features. None for f32.
 [[nodiscard]] std::vector<kernel::HopperSpec> hopper_forward_rows(DType dtype);
 
+// The smallest head dim, of d or dv, from which on the row is faster than the portable family's.
+[[nodiscard]] int head_dim_from(const kernel::HopperSpec& spec);
+
 // Cycles of a multiprocessor: of a tile but for its blocks of keys, and of each of these. Fitted to what rows with
 // the same head dim took in one run (docs/kernels/forward_hopper.md), so only they compare. 0 where there is
 // one tile.

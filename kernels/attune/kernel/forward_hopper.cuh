@@ -136,7 +136,10 @@ struct HopperForward {
     const TilePlace& tile = facts.place;
     const Sequence& seq = facts.seq;
     const WarpPair<W> alone(0);
-    if (flag && softmax.overflowed()) flags[here.flag] = flags[kTileFlags] = 1;
+    // By the thread that arrives at the barrier before flags are read.
+    if (flag && alone.any(softmax.overflowed()) && leads_warp()) {
+      flags[here.flag] = flags[kTileFlags] = 1;
+    }
     softmax.finish(p, tile.h, alone);
     write_lse<W>(p, seq, tile, softmax);
     const u32 bad = doubtful_rows<W, true>(o, softmax);

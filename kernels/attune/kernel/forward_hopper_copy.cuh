@@ -32,7 +32,6 @@ struct HopperQueries {
         rings.tile(turn).there = there;
       }
       if (there) tell_of(place);
-      __syncwarp();
       if (leads_warp()) {
         rings.tell(turn);
         fetch(rings.tile(turn));
@@ -41,7 +40,7 @@ struct HopperQueries {
     } while (there);
   }
 
-  // Each lane finds out what the warp of its number needs, the first what all need.
+  // Each lane finds out what the warp of its number needs; the first, which arrives at barriers, writes it.
   __device__ __forceinline__ void tell_of(const TilePlace& place) const {
     HopperTile& tile = rings.tile(turn);
     const Sequence seq = sequence_of(p.f, place.b);
@@ -60,10 +59,14 @@ struct HopperQueries {
       const bool goes_on = p.f.cu_seqlens_k.data != nullptr || p.f.key_lengths.data != nullptr;
       tile.last_rows = goes_on ? seq.sk - (all.end - 1) * kSpec.keys : kSpec.keys;
     }
-    const int warp = static_cast<int>(threadIdx.x % 32);
-    if (warp < consumers_of(kSpec) * 4) {
-      const KeyBlocks covered = KeyBlocks::covered<kSpec.keys>(sides, warp * 16);
-      rings.covered(turn, warp) = {covered.first - all.first, covered.end - all.first};
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    const KeyBlocks mine = KeyBlocks::covered<kSpec.keys>(sides, lane * 16);
+#pragma unroll 1
+    for (int warp = 0; warp < consumers_of(kSpec) * 4; ++warp) {
+      const KeyBlocks covered{__shfl_sync(~0u, mine.first, warp), __shfl_sync(~0u, mine.end, warp)};
+      if (lane == 0) {
+        rings.covered(turn, warp) = {covered.first - all.first, covered.end - all.first};
+      }
     }
   }
 
