@@ -39,8 +39,6 @@ enum OptionAt : int {
   kOptionCount
 };
 
-nb::handle at(nb::handle options, int index) { return PyTuple_GetItem(options.ptr(), index); }
-
 constexpr std::array<const char*, kOptionCount> kNames = {
     "bias",          "alibi_slopes", "sink",          "key_lengths",   "cu_seqlens_q",
     "cu_seqlens_k",  "page_table",   "dropout_state", "max_seqlen_q",  "max_seqlen_k",

@@ -13,6 +13,13 @@ namespace attune::python {
 // Throws the Python exception that a refusal stands for; returns when the status is ok.
 void raise_unless_ok(const Status& status);
 
+// What stands at a place of the tuple of options.
+[[nodiscard]] inline nb::handle at(nb::handle options, int index) {
+  PyObject* item = PyTuple_GetItem(options.ptr(), index);
+  if (item == nullptr) throw nb::python_error();
+  return item;
+}
+
 // o, or (o, lse), of PyTorch's or another framework's arrays; `out` and `lse` as attune.attention()'s,
 // `options` the tuple of attune/_options.py.
 [[nodiscard]] nb::object forward(nb::handle q, nb::handle k, nb::handle v, nb::handle out,

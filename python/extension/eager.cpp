@@ -28,12 +28,6 @@ nb::object call(PyObject* function) {
   return result;
 }
 
-nb::handle at(nb::handle options, int index) {
-  PyObject* item = PyTuple_GetItem(options.ptr(), index);
-  if (item == nullptr) throw nb::python_error();
-  return item;
-}
-
 bool is_tensor(nb::handle array) { return Py_TYPE(array.ptr()) == torch.tensor; }
 
 bool is_kind_of_tensor(nb::handle array) {

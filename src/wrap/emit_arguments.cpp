@@ -11,10 +11,6 @@ namespace {
 
 constexpr const char* kFail = "return code;\n";
 
-bool is_outside(const TensorDeclaration& tensor) {
-  return tensor.role == TensorRole::input || tensor.role == TensorRole::output;
-}
-
 std::string take_sizes(const Blueprint& b) {
   const Program& p = *b.program;
   std::string t =

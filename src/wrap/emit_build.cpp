@@ -90,7 +90,7 @@ std::string emit_main(const Blueprint& b) {
       "[[maybe_unused]] int run({0}_instance* instance, const {0}_sizes& size",
       n, b.options.cpu ? "of the host" : "on the GPU");
   for (const TensorDeclaration& tensor : p.tensors) {
-    if (tensor.role != TensorRole::input && tensor.role != TensorRole::output) continue;
+    if (!is_outside(tensor)) continue;
     t += fmt::format(", void* {}", tensor.name);
   }
   for (const ScalarDeclaration& scalar : p.scalars) {
@@ -105,7 +105,7 @@ std::string emit_main(const Blueprint& b) {
   // The example has no arithmetic of its own.
   std::string helpers;
   for (const TensorDeclaration& tensor : p.tensors) {
-    if (tensor.role != TensorRole::input && tensor.role != TensorRole::output) continue;
+    if (!is_outside(tensor)) continue;
     std::string shape;
     for (const Expression& extent : tensor.shape) {
       shape += fmt::format("{}{}", shape.empty() ? "" : ", ", over_size(extent));

@@ -91,7 +91,7 @@ std::string emit_header(const Blueprint& b) {
   t += "/* What a call brings: memory on the device that runs it. */\n";
   t += fmt::format("typedef struct {}_arguments {{\n", n);
   for (const TensorDeclaration& tensor : p.tensors) {
-    if (tensor.role != TensorRole::input && tensor.role != TensorRole::output) continue;
+    if (!is_outside(tensor)) continue;
     t += fmt::format("  attune_wrapped_tensor {}; /* {}: {} */\n", tensor.name,
                      tensor.role == TensorRole::input ? "input" : "output", tensor_text(tensor));
   }

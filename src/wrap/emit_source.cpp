@@ -190,7 +190,7 @@ std::string package_table(const Blueprint& b) {
   std::string rows;
   std::size_t count = 0;
   for (const TensorDeclaration& tensor : p.tensors) {
-    if (tensor.role != TensorRole::input && tensor.role != TensorRole::output) continue;
+    if (!is_outside(tensor)) continue;
     rows += fmt::format("    {{{}, {}, {}, {}}},\n", as_literal(tensor.name),
                         tensor.role == TensorRole::input ? 0 : 1, facts(tensor.element).constant,
                         tensor.shape.size());

@@ -121,7 +121,7 @@ std::string emit_tables(const Blueprint& b) {
   std::string rules;
   std::size_t count = 0;
   for (const TensorDeclaration& tensor : p.tensors) {
-    if (tensor.role != TensorRole::input && tensor.role != TensorRole::output) continue;
+    if (!is_outside(tensor)) continue;
     t += fmt::format("\ninline constexpr const char* kShape{}[] = {};\n", count,
                      texts(tensor.shape));
     t += fmt::format("inline constexpr const char* kStrides{}[] = {};", count,

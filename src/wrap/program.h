@@ -57,6 +57,11 @@ struct TensorDeclaration {
   Place place;
 };
 
+// Whether calls bring it: an input or an output.
+[[nodiscard]] inline bool is_outside(const TensorDeclaration& tensor) {
+  return tensor.role == TensorRole::input || tensor.role == TensorRole::output;
+}
+
 // A number that calls bring. Integers are sizes too, of the same name.
 struct ScalarDeclaration {
   std::string name;

@@ -52,7 +52,7 @@ class Checker {
       if (Status status = take(scalar.name, scalar.place); !status.ok()) return status;
     }
     for (const TensorDeclaration& tensor : program_.tensors) {
-      if (tensor.role != TensorRole::input && tensor.role != TensorRole::output) continue;
+      if (!is_outside(tensor)) continue;
       if (Status status = take(tensor.name, tensor.place); !status.ok()) return status;
     }
     std::set<std::string> kernels;
@@ -82,19 +82,15 @@ class Checker {
       const auto refused = [&](std::string_view what, const Status& status) {
         return at(tensor.place, fmt::format("{}: {}: {}", tensor.name, what, status.message()));
       };
-      for (const Expression& extent : tensor.shape) {
-        const auto r = range(extent);
-        if (!r.ok()) return refused("shape", r.status());
-        if (r->min >= 0) continue;
-        return at(tensor.place,
-                  fmt::format("{}: shape: {} may be {}", tensor.name, to_text(extent), r->min));
-      }
-      for (const Expression& stride : tensor.strides) {
-        const auto r = range(stride);
-        if (!r.ok()) return refused("strides", r.status());
-        if (r->min >= 0) continue;
-        return at(tensor.place,
-                  fmt::format("{}: strides: {} may be {}", tensor.name, to_text(stride), r->min));
+      for (const auto& [what, numbers] :
+           {std::pair{"shape", &tensor.shape}, {"strides", &tensor.strides}}) {
+        for (const Expression& number : *numbers) {
+          const auto r = range(number);
+          if (!r.ok()) return refused(what, r.status());
+          if (r->min >= 0) continue;
+          return at(tensor.place, fmt::format("{}: {}: {} may be {}", tensor.name, what,
+                                              to_text(number), r->min));
+        }
       }
       const auto bytes = range(extent_bytes(tensor));
       if (!bytes.ok()) return refused("shape", bytes.status());

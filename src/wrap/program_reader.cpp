@@ -8,6 +8,7 @@
 #include "io/file.h"
 #include "io/no_throw.h"
 #include "io/tensor.h"
+#include "wrap/layout_reader.h"
 #include "wrap/reading.h"
 #include "wrap/step_reader.h"
 
@@ -133,17 +134,7 @@ class ProgramReader {
     const JsonNode* shape = reading_.required(field.value, path, "shape");
     if (dtype == nullptr || shape == nullptr) return;
     tensor.element = reading_.element(*dtype, in(path, "dtype"));
-    tensor.shape = reading_.expressions(*shape, in(path, "shape"), kMaxTensorRank);
-    tensor.strides = row_major_strides(tensor.shape);
-    if (const JsonNode* strides = field.value.field("strides")) {
-      tensor.strides = reading_.expressions(*strides, in(path, "strides"), kMaxTensorRank);
-      tensor.contiguous = tensor.strides == row_major_strides(tensor.shape);
-      if (tensor.strides.size() != tensor.shape.size()) {
-        reading_.refuse(*strides, in(path, "strides"),
-                        fmt::format("there are {} strides for {} dimensions", tensor.strides.size(),
-                                    tensor.shape.size()));
-      }
-    }
+    read_layout(reading_, field.value, path, *shape, tensor);
     if (const JsonNode* align = field.value.field("align")) {
       tensor.alignment = static_cast<int>(reading_.integer(*align, in(path, "align"), 1, 256));
       if (!std::has_single_bit(static_cast<unsigned>(tensor.alignment))) {

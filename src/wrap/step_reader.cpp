@@ -4,6 +4,8 @@
 #include <array>
 
 #include "io/tensor.h"
+#include "problem/shapes.h"
+#include "wrap/layout_reader.h"
 
 namespace attune::wrap {
 
@@ -12,27 +14,12 @@ namespace {
 using Kind = JsonNode::Kind;
 
 // As in attune::Arguments; those of backward too.
-constexpr std::array kAttentionTensors = std::to_array<std::string_view>({"q",
-                                                                          "k",
-                                                                          "v",
-                                                                          "o",
-                                                                          "lse",
-                                                                          "bias",
-                                                                          "alibi_slopes",
-                                                                          "sink",
-                                                                          "key_lengths",
-                                                                          "cu_seqlens_q",
-                                                                          "cu_seqlens_k",
-                                                                          "page_table",
-                                                                          "dropout_state",
-                                                                          "grad_o",
-                                                                          "grad_lse",
-                                                                          "grad_q",
-                                                                          "grad_k",
-                                                                          "grad_v",
-                                                                          "grad_bias",
-                                                                          "grad_sink",
-                                                                          "grad_alibi_slopes"});
+bool is_tensor_of_attention(std::string_view name) {
+  if (name == "dropout_state") return true;
+  const auto specs = tensors_of(Problem{});
+  return std::any_of(specs.begin(), specs.end(),
+                     [&](const TensorSpec& spec) { return spec.name == name; });
+}
 
 class StepReader {
  public:
@@ -184,8 +171,7 @@ class StepReader {
         step.max_seqlen_q = reading_.expression(field.value, here);
       } else if (field.name == "max_seqlen_k") {
         step.max_seqlen_k = reading_.expression(field.value, here);
-      } else if (std::find(kAttentionTensors.begin(), kAttentionTensors.end(), field.name) !=
-                 kAttentionTensors.end()) {
+      } else if (is_tensor_of_attention(field.name)) {
         step.tensors.emplace_back(field.name, tensor(field.value, here));
       } else {
         reading_.refuse(
@@ -263,17 +249,7 @@ class StepReader {
                                     facts(base.element).name, base.name, bytes_of(base.element)));
       }
     }
-    view.shape = reading_.expressions(*shape, in(where, "shape"), kMaxTensorRank);
-    view.strides = row_major_strides(view.shape);
-    if (const JsonNode* strides = fields.field("strides")) {
-      view.strides = reading_.expressions(*strides, in(where, "strides"), kMaxTensorRank);
-      view.contiguous = view.strides == row_major_strides(view.shape);
-      if (view.strides.size() != view.shape.size()) {
-        reading_.refuse(*strides, in(where, "strides"),
-                        fmt::format("there are {} strides for {} dimensions", view.strides.size(),
-                                    view.shape.size()));
-      }
-    }
+    read_layout(reading_, fields, where, *shape, view);
     if (const JsonNode* offset = fields.field("offset")) {
       view.offset = reading_.expression(*offset, in(where, "offset"));
     }

@@ -13,11 +13,17 @@ MASKS = {
 }
 LAYOUTS = {"bshd": False, "bhsd": True}
 
-# Positions in the tuple, for those who change one value of it.
-BIAS, ALIBI_SLOPES, SINK = 0, 1, 2
-DROPOUT = 12
-CU_SEQLENS_Q, CU_SEQLENS_K, PAGE_TABLE, DROPOUT_STATE = 4, 5, 6, 7
-HEADS_FIRST, STREAM = 21, 23
+# What stands where in the tuple, tensors first.
+TENSORS = ("bias", "alibi_slopes", "sink", "key_lengths", "cu_seqlens_q", "cu_seqlens_k", "page_table",
+           "dropout_state")  # fmt: skip
+NAMES = (*TENSORS, "max_seqlen_q", "max_seqlen_k", "scale", "softcap", "dropout", "dropout_seed",
+         "dropout_offset", "causal", "top_left", "offset", "left", "right", "deterministic",
+         "heads_first", "threads", "stream")  # fmt: skip
+# Positions, for those who look at one value or change it.
+BIAS, ALIBI_SLOPES, SINK = (NAMES.index(n) for n in ("bias", "alibi_slopes", "sink"))
+CU_SEQLENS_Q, CU_SEQLENS_K = NAMES.index("cu_seqlens_q"), NAMES.index("cu_seqlens_k")
+PAGE_TABLE, DROPOUT_STATE = NAMES.index("page_table"), NAMES.index("dropout_state")
+DROPOUT, HEADS_FIRST, STREAM = (NAMES.index(n) for n in ("dropout", "heads_first", "stream"))
 
 
 def one_of(what: str, value: Any, known: dict) -> Any:

@@ -9,41 +9,11 @@ from .. import _options
 from ._errors import TraceError
 from ._recording import Attention, View, row_major
 
-_TENSORS = (
-    "bias",
-    "alibi_slopes",
-    "sink",
-    "key_lengths",
-    "cu_seqlens_q",
-    "cu_seqlens_k",
-    "page_table",
-    "dropout_state",
-)
-_NUMBERS = (
-    "max_seqlen_q",
-    "max_seqlen_k",
-    "scale",
-    "softcap",
-    "dropout",
-    "dropout_seed",
-    "dropout_offset",
-    "causal",
-    "top_left",
-    "offset",
-    "left",
-    "right",
-    "deterministic",
-    "heads_first",
-    "threads",
-    "stream",
-)
-
 
 def step(recorder, inputs, places, options) -> Attention:
     """`inputs`: q, k, v; `places`: o and the LSE, or None; `options` as _options.pack() orders
     them."""
-    given = dict(zip(_TENSORS + _NUMBERS, options))
-    assert given["heads_first"] is options[_options.HEADS_FIRST]
+    given = dict(zip(_options.NAMES, options))
     words = "forward" + _words(recorder.name, given)
     tensors: dict[str, View] = {}
     for name, tensor in zip(("q", "k", "v", "o"), (*inputs, places[0])):
@@ -59,7 +29,7 @@ def step(recorder, inputs, places, options) -> Attention:
         tensors["lse"] = recorder.writable(recorder.view(places[1]), "attention")
         if given["cu_seqlens_q"] is None and len(tensors["lse"].shape) == 2:
             tensors["lse"] = _padded(tensors["lse"], 3)
-    for name in _TENSORS:
+    for name in _options.TENSORS:
         if given[name] is not None:
             view = recorder.view(given[name])
             tensors[name] = _padded(view, 4) if name == "bias" else view
