@@ -35,7 +35,8 @@ constexpr HopperShared forward_hopper_shared(const HopperSpec& spec, int query_s
   const int k = query_stages * queries, v = k + spec.stages * keys;
   const int barriers = v + spec.stages * values;
   const int tiles = barriers + (1 + kHopperTiles + 2 * query_stages + 4 * spec.stages) * 8;
-  const int flags = tiles + kHopperTiles * hopper_tile_bytes(spec), scratch = flags + kTileFlags + 16;
+  const int flags = tiles + kHopperTiles * hopper_tile_bytes(spec),
+            scratch = flags + kTileFlags + 16;
   const int total = scratch + consumers_of(spec) * 4 * kRowScratchBytes;
   return {query_stages, queries, keys, values, k, v, barriers, tiles, flags, scratch, total};
 }

@@ -12,7 +12,7 @@ constexpr int bytes_of(Element element) { return element == Element::f32 ? 4 : 2
 // are in every kernel; what costs registers or time when unused is compiled in or left out.
 struct PortableSpec {
   Element element = Element::bf16;
-  int arch = 80;        // first of its range: 75, 80, or 100 where 80 has rows that later ones do not run
+  int arch = 80;        // first of its range: 75, 80, or 100 where those of 80 end
   int head_dim = 64;    // largest d and dv; 0: unbounded, o accumulated in global memory
   bool aligned = true;  // rows of q, k, v, o start at multiples of 16 bytes and have unit stride
   bool bias = false;
