@@ -65,9 +65,13 @@ auto rank(const KernelSpec& spec, const Problem& problem, const DeviceFacts* dev
                             : 0;
   const int bound = row.head_dim == 0 ? 1 << 30 : row.head_dim;
   const int features = int{row.bias} + int{row.dropout} + 2 * int{row.general};
-  return std::tuple{
-      spec.family != Family::hopper, !row.aligned, bound, row.value_dim, features, cycles,
-      -spec.archs.begin};
+  return std::tuple{spec.family != Family::hopper,
+                    !row.aligned,
+                    bound,
+                    row.value_dim,
+                    features,
+                    cycles,
+                    -spec.archs.begin};
 }
 
 std::vector<Candidate> cuda_candidates(const Problem& problem, std::string_view forced,

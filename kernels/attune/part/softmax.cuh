@@ -60,7 +60,9 @@ struct Softmax {
   // f32 has no error to spare: an exponent of 16 is 2^-20 wrong.
   static constexpr float kSlack = kF32 ? 1.0f : 8.0f;  // in powers of two, where m follows
   static constexpr float kLift = kF32 ? 16.0f : kByBlock ? 8192.0f : 1048576.0f;  // 2^4, 2^13, 2^20
-  static constexpr float kMostSum = kF32 ? 512.0f : 1.2379400392853803e27f;       // 2^9, 2^90
+  static constexpr float kSlackWeight =
+      64.0f;  // of a block, where its row is not lifted with others
+  static constexpr float kMostSum = kF32 ? 512.0f : 1.2379400392853803e27f;  // 2^9, 2^90
   float m[W::kRowTiles][2], l[W::kRowTiles][2];
   const float* factor_at;  // raw product -> power of two; stays where the kernel's parameters lie
   // m follows the maximum: never any more, until every row has met a key, or always.
@@ -183,20 +185,24 @@ struct Softmax {
       for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const float sum = tops[i][half];
-          if (!(sum > kLift)) continue;
-          if (sum > kMostSum) {
-            l[i][half] = infinity();
-            continue;
-          }
-          const int exponent = static_cast<int>(__float_as_uint(sum) >> 23) - 127;
-          m[i][half] += kNatural ? exponent * kLn2 : exponent;
-          const float alpha = power(kNatural ? -exponent * kLn2 : -exponent);
-          l[i][half] *= alpha;
-          rescale(i, half, alpha);
+          if (tops[i][half] > kLift) lift_row(i, half, tops[i][half], rescale);
         }
       }
     }
+  }
+
+  // `top`, of the row, is to come to between 1 and 2; one that is too large for that marks the row.
+  template <typename Rescale>
+  __device__ __forceinline__ void lift_row(int i, int half, float top, const Rescale& rescale) {
+    if (top > kMostSum) {
+      l[i][half] = infinity();
+      return;
+    }
+    const int exponent = static_cast<int>(__float_as_uint(top) >> 23) - 127;
+    m[i][half] += kNatural ? exponent * kLn2 : exponent;
+    const float alpha = power(kNatural ? -exponent * kLn2 : -exponent);
+    l[i][half] *= alpha;
+    rescale(i, half, alpha);
   }
 
   // The same for f16: by a block's largest weight, which is what has to have room, as sums need not.
@@ -214,16 +220,7 @@ struct Softmax {
         }
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-        if (!(top > 64.0f)) continue;
-        if (top > kMostSum) {
-          l[i][half] = infinity();
-          continue;
-        }
-        const int exponent = static_cast<int>(__float_as_uint(top) >> 23) - 127;
-        m[i][half] += kNatural ? exponent * kLn2 : exponent;
-        const float alpha = power(kNatural ? -exponent * kLn2 : -exponent);
-        l[i][half] *= alpha;
-        rescale(i, half, alpha);
+        if (top > kSlackWeight) lift_row(i, half, top, rescale);
       }
     }
   }
