@@ -47,8 +47,10 @@ struct WgmmaTile {
   }
 };
 
-// One step of 16 in depth, for 64 rows and kColumns columns. Operand lists are text: the preprocessor
-// writes them, from parts of 8 registers.
+// One step of 16 in depth, for 64 rows and kColumns columns:
+// multiply(c, a, b, add): c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth];
+// add(c, a, b): c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
+// Operand lists are text: the preprocessor writes them, from parts of 8 registers.
 template <int kColumns>
 struct Wgmma;
 
@@ -118,244 +120,51 @@ struct Wgmma;
       ATTUNE_TIE_8(x, 64), ATTUNE_TIE_8(x, 72), ATTUNE_TIE_8(x, 80), ATTUNE_TIE_8(x, 88), \
       ATTUNE_TIE_8(x, 96), ATTUNE_TIE_8(x, 104), ATTUNE_TIE_8(x, 112), ATTUNE_TIE_8(x, 120)
 
-template <>
-struct Wgmma<64> {
-  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
-  template <bool kBf16>
-  static __device__ __forceinline__ void multiply(float (&c)[32], u64 a, u64 b, bool add) {
-    if constexpr (kBf16) {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %34, 0;\n" ATTUNE_WGMMA(
-                       64, ATTUNE_LIST_64, "bf16", "%32, %33", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_64(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    } else {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %34, 0;\n" ATTUNE_WGMMA(
-                       64, ATTUNE_LIST_64, "f16", "%32, %33", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_64(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    }
+// The two products of kColumns = n: a row of results has n / 2 words in a thread, numbered from 0 on, and the
+// operands have the numbers after them.
+#define ATTUNE_WGMMA_KEYS(n, type, a, b, p)                                            \
+  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %" #p ", 0;\n" ATTUNE_WGMMA(        \
+                   n, ATTUNE_LIST_##n, type, "%" #a ", %" #b, ", p, 1, 1, 0, 0") "\n}" \
+               : ATTUNE_TIES_##n(c)                                                    \
+               : "l"(a_tile), "l"(b_tile), "r"(static_cast<int>(add)))
+#define ATTUNE_WGMMA_VALUES(n, type, a0, a1, a2, a3, b)                                       \
+  asm volatile(ATTUNE_WGMMA(n, ATTUNE_LIST_##n, type,                                         \
+                            "{%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b, ", 1, 1, 1, 1") \
+               : ATTUNE_TIES_##n(c)                                                           \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b_tile))
+#define ATTUNE_WGMMA_OF(n, i0, i1, i2, i3, i4)                                                     \
+  template <>                                                                                      \
+  struct Wgmma<n> {                                                                                \
+    template <bool kBf16>                                                                          \
+    static __device__ __forceinline__ void multiply(float (&c)[n / 2], u64 a_tile, u64 b_tile,     \
+                                                    bool add) {                                    \
+      if constexpr (kBf16) {                                                                       \
+        ATTUNE_WGMMA_KEYS(n, "bf16", i0, i1, i2);                                                  \
+      } else {                                                                                     \
+        ATTUNE_WGMMA_KEYS(n, "f16", i0, i1, i2);                                                   \
+      }                                                                                            \
+    }                                                                                              \
+    template <bool kBf16>                                                                          \
+    static __device__ __forceinline__ void add(float (&c)[n / 2], const u32 (&a)[4], u64 b_tile) { \
+      if constexpr (kBf16) {                                                                       \
+        ATTUNE_WGMMA_VALUES(n, "bf16", i0, i1, i2, i3, i4);                                        \
+      } else {                                                                                     \
+        ATTUNE_WGMMA_VALUES(n, "f16", i0, i1, i2, i3, i4);                                         \
+      }                                                                                            \
+    }                                                                                              \
   }
-  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
-  template <bool kBf16>
-  static __device__ __forceinline__ void add(float (&c)[32], const u32 (&a)[4], u64 b) {
-    if constexpr (kBf16) {
-      asm volatile(
-          ATTUNE_WGMMA(64, ATTUNE_LIST_64, "bf16", "{%32, %33, %34, %35}, %36", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_64(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    } else {
-      asm volatile(
-          ATTUNE_WGMMA(64, ATTUNE_LIST_64, "f16", "{%32, %33, %34, %35}, %36", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_64(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    }
-  }
-};
 
-template <>
-struct Wgmma<80> {
-  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
-  template <bool kBf16>
-  static __device__ __forceinline__ void multiply(float (&c)[40], u64 a, u64 b, bool add) {
-    if constexpr (kBf16) {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %42, 0;\n" ATTUNE_WGMMA(
-                       80, ATTUNE_LIST_80, "bf16", "%40, %41", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_80(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    } else {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %42, 0;\n" ATTUNE_WGMMA(
-                       80, ATTUNE_LIST_80, "f16", "%40, %41", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_80(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    }
-  }
-  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
-  template <bool kBf16>
-  static __device__ __forceinline__ void add(float (&c)[40], const u32 (&a)[4], u64 b) {
-    if constexpr (kBf16) {
-      asm volatile(
-          ATTUNE_WGMMA(80, ATTUNE_LIST_80, "bf16", "{%40, %41, %42, %43}, %44", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_80(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    } else {
-      asm volatile(
-          ATTUNE_WGMMA(80, ATTUNE_LIST_80, "f16", "{%40, %41, %42, %43}, %44", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_80(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    }
-  }
-};
+ATTUNE_WGMMA_OF(64, 32, 33, 34, 35, 36);
+ATTUNE_WGMMA_OF(80, 40, 41, 42, 43, 44);
+ATTUNE_WGMMA_OF(96, 48, 49, 50, 51, 52);
+ATTUNE_WGMMA_OF(112, 56, 57, 58, 59, 60);
+ATTUNE_WGMMA_OF(128, 64, 65, 66, 67, 68);
+ATTUNE_WGMMA_OF(192, 96, 97, 98, 99, 100);
+ATTUNE_WGMMA_OF(256, 128, 129, 130, 131, 132);
 
-template <>
-struct Wgmma<96> {
-  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
-  template <bool kBf16>
-  static __device__ __forceinline__ void multiply(float (&c)[48], u64 a, u64 b, bool add) {
-    if constexpr (kBf16) {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %50, 0;\n" ATTUNE_WGMMA(
-                       96, ATTUNE_LIST_96, "bf16", "%48, %49", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_96(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    } else {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %50, 0;\n" ATTUNE_WGMMA(
-                       96, ATTUNE_LIST_96, "f16", "%48, %49", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_96(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    }
-  }
-  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
-  template <bool kBf16>
-  static __device__ __forceinline__ void add(float (&c)[48], const u32 (&a)[4], u64 b) {
-    if constexpr (kBf16) {
-      asm volatile(
-          ATTUNE_WGMMA(96, ATTUNE_LIST_96, "bf16", "{%48, %49, %50, %51}, %52", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_96(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    } else {
-      asm volatile(
-          ATTUNE_WGMMA(96, ATTUNE_LIST_96, "f16", "{%48, %49, %50, %51}, %52", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_96(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    }
-  }
-};
-
-template <>
-struct Wgmma<112> {
-  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
-  template <bool kBf16>
-  static __device__ __forceinline__ void multiply(float (&c)[56], u64 a, u64 b, bool add) {
-    if constexpr (kBf16) {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %58, 0;\n" ATTUNE_WGMMA(
-                       112, ATTUNE_LIST_112, "bf16", "%56, %57", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_112(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    } else {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %58, 0;\n" ATTUNE_WGMMA(
-                       112, ATTUNE_LIST_112, "f16", "%56, %57", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_112(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    }
-  }
-  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
-  template <bool kBf16>
-  static __device__ __forceinline__ void add(float (&c)[56], const u32 (&a)[4], u64 b) {
-    if constexpr (kBf16) {
-      asm volatile(
-          ATTUNE_WGMMA(112, ATTUNE_LIST_112, "bf16", "{%56, %57, %58, %59}, %60", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_112(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    } else {
-      asm volatile(
-          ATTUNE_WGMMA(112, ATTUNE_LIST_112, "f16", "{%56, %57, %58, %59}, %60", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_112(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    }
-  }
-};
-
-template <>
-struct Wgmma<128> {
-  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
-  template <bool kBf16>
-  static __device__ __forceinline__ void multiply(float (&c)[64], u64 a, u64 b, bool add) {
-    if constexpr (kBf16) {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %66, 0;\n" ATTUNE_WGMMA(
-                       128, ATTUNE_LIST_128, "bf16", "%64, %65", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_128(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    } else {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %66, 0;\n" ATTUNE_WGMMA(
-                       128, ATTUNE_LIST_128, "f16", "%64, %65", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_128(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    }
-  }
-  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
-  template <bool kBf16>
-  static __device__ __forceinline__ void add(float (&c)[64], const u32 (&a)[4], u64 b) {
-    if constexpr (kBf16) {
-      asm volatile(
-          ATTUNE_WGMMA(128, ATTUNE_LIST_128, "bf16", "{%64, %65, %66, %67}, %68", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_128(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    } else {
-      asm volatile(
-          ATTUNE_WGMMA(128, ATTUNE_LIST_128, "f16", "{%64, %65, %66, %67}, %68", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_128(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    }
-  }
-};
-
-template <>
-struct Wgmma<192> {
-  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
-  template <bool kBf16>
-  static __device__ __forceinline__ void multiply(float (&c)[96], u64 a, u64 b, bool add) {
-    if constexpr (kBf16) {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %98, 0;\n" ATTUNE_WGMMA(
-                       192, ATTUNE_LIST_192, "bf16", "%96, %97", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_192(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    } else {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %98, 0;\n" ATTUNE_WGMMA(
-                       192, ATTUNE_LIST_192, "f16", "%96, %97", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_192(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    }
-  }
-  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
-  template <bool kBf16>
-  static __device__ __forceinline__ void add(float (&c)[96], const u32 (&a)[4], u64 b) {
-    if constexpr (kBf16) {
-      asm volatile(
-          ATTUNE_WGMMA(192, ATTUNE_LIST_192, "bf16", "{%96, %97, %98, %99}, %100", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_192(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    } else {
-      asm volatile(
-          ATTUNE_WGMMA(192, ATTUNE_LIST_192, "f16", "{%96, %97, %98, %99}, %100", ", 1, 1, 1, 1")
-          : ATTUNE_TIES_192(c)
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    }
-  }
-};
-
-template <>
-struct Wgmma<256> {
-  // c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth].
-  template <bool kBf16>
-  static __device__ __forceinline__ void multiply(float (&c)[128], u64 a, u64 b, bool add) {
-    if constexpr (kBf16) {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %130, 0;\n" ATTUNE_WGMMA(
-                       256, ATTUNE_LIST_256, "bf16", "%128, %129", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_256(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    } else {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %130, 0;\n" ATTUNE_WGMMA(
-                       256, ATTUNE_LIST_256, "f16", "%128, %129", ", p, 1, 1, 0, 0") "\n}"
-                   : ATTUNE_TIES_256(c)
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    }
-  }
-  // c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
-  template <bool kBf16>
-  static __device__ __forceinline__ void add(float (&c)[128], const u32 (&a)[4], u64 b) {
-    if constexpr (kBf16) {
-      asm volatile(ATTUNE_WGMMA(256, ATTUNE_LIST_256, "bf16", "{%128, %129, %130, %131}, %132",
-                                ", 1, 1, 1, 1")
-                   : ATTUNE_TIES_256(c)
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    } else {
-      asm volatile(ATTUNE_WGMMA(256, ATTUNE_LIST_256, "f16", "{%128, %129, %130, %131}, %132",
-                                ", 1, 1, 1, 1")
-                   : ATTUNE_TIES_256(c)
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-    }
-  }
-};
-
+#undef ATTUNE_WGMMA_OF
+#undef ATTUNE_WGMMA_VALUES
+#undef ATTUNE_WGMMA_KEYS
 #undef ATTUNE_R0
 #undef ATTUNE_R8
 #undef ATTUNE_R16
