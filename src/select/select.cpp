@@ -58,11 +58,8 @@ std::vector<Candidate> cpu_candidates(const Problem& problem, std::string_view f
 // What decides between GPU rows that serve: the newest family, aligned loads, then the smallest head
 // dims, then the fewest features, then the tile that takes the fewest cycles. The table is in this order
 // within an architecture.
-auto rank(const KernelSpec& spec, const Problem& problem, const DeviceFacts* device) {
+auto rank(const KernelSpec& spec, double cycles) {
   const GpuRow row = gpu_row_of(spec);
-  const double cycles = spec.family == Family::hopper && device != nullptr
-                            ? estimated_cycles(spec.hopper, problem, device->sms)
-                            : 0;
   const int bound = row.head_dim == 0 ? 1 << 30 : row.head_dim;
   const int features = int{row.bias} + int{row.dropout} + 2 * int{row.general};
   return std::tuple{spec.family != Family::hopper,
@@ -91,10 +88,14 @@ std::vector<Candidate> cuda_candidates(const Problem& problem, std::string_view 
     }
     list.push_back(std::move(candidate));
   }
-  using Rank = decltype(rank(list.front().spec, problem, device));
+  using Rank = decltype(rank(list.front().spec, 0));
   std::vector<std::pair<Rank, std::size_t>> order;
   for (std::size_t i = 0; i < list.size(); ++i) {
-    order.emplace_back(rank(list[i].spec, problem, device), i);
+    const auto& [spec, reasons, note] = list[i];
+    // Only rows that serve compete by their tiles.
+    const bool estimates = spec.family == Family::hopper && reasons.empty();
+    const double cycles = estimates ? estimated_cycles(spec.hopper, problem, device->sms) : 0;
+    order.emplace_back(rank(spec, cycles), i);
   }
   std::ranges::sort(order);
   std::vector<Candidate> sorted;

@@ -6,36 +6,26 @@
 
 namespace attune {
 
+namespace {
+
+template <typename Row>
+GpuRow common(const Row& row, int value_dim, bool aligned, int blocks, int shared_bytes) {
+  return {row.head_dim, value_dim,   aligned,  row.bias,   row.dropout,
+          row.general,  row.queries, row.keys, row.stages, kernel::threads_of(row),
+          blocks,       shared_bytes};
+}
+
+}  // namespace
+
 GpuRow gpu_row_of(const KernelSpec& spec) {
   if (spec.family == Family::hopper) {
     const kernel::HopperSpec& row = spec.hopper;
-    return {row.head_dim,
-            row.value_dim,
-            true,
-            row.bias,
-            row.dropout,
-            row.general,
-            row.queries,
-            row.keys,
-            row.stages,
-            kernel::threads_of(row),
-            1,
-            kernel::forward_hopper_shared_bytes(row)};
+    return common(row, row.value_dim, true, 1, kernel::forward_hopper_shared_bytes(row));
   }
   const kernel::PortableSpec& row = spec.portable;
-  return {row.head_dim,
-          row.head_dim,
-          row.aligned,
-          row.bias,
-          row.dropout,
-          row.general,
-          row.queries,
-          row.keys,
-          row.stages,
-          kernel::threads_of(row),
-          row.blocks,
-          spec.kind == Kind::forward ? kernel::forward_portable_shared_bytes(row)
-                                     : kernel::backward_portable_shared_bytes(row)};
+  return common(row, row.head_dim, row.aligned, row.blocks,
+                spec.kind == Kind::forward ? kernel::forward_portable_shared_bytes(row)
+                                           : kernel::backward_portable_shared_bytes(row));
 }
 
 }  // namespace attune

@@ -118,7 +118,7 @@ struct HopperForward {
   }
 
   static __device__ __forceinline__ bool has_rows(const HopperTile& tile) {
-    return uniform(tile.there != 0 && tile.rows != 0) != 0;
+    return uniform(tile.has_rows()) != 0;
   }
 
   static __device__ __forceinline__ void write_outside_of(const ForwardParams& p,

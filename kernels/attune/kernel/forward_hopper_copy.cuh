@@ -73,7 +73,7 @@ struct HopperQueries {
   __device__ __forceinline__ void fetch(const HopperTile& tile) const {
     rings.q.await_free(turn);
     const u32 full = rings.q.full(turn);
-    if (tile.there == 0 || tile.rows == 0) {
+    if (!tile.has_rows()) {
       mbarrier_arrive(full);
       return;
     }
@@ -108,7 +108,7 @@ struct HopperKeys {
     for (;; ++tile) {
       rings.await_told(tile);
       const HopperTile& here = rings.tile(tile);
-      if (here.there == 0 || here.rows == 0) {
+      if (!here.has_rows()) {
         if (due) fetch_values(last);
         due = false;
         if (here.there == 0) break;

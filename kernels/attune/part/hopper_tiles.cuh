@@ -38,6 +38,7 @@ struct HopperTile {
   int rows;           // of queries; none where the sequence is shorter than the longest
   int first, blocks;  // of keys
   int last_rows;      // of the last block, that belong to the sequence
+  [[nodiscard]] __device__ __forceinline__ bool has_rows() const { return there != 0 && rows != 0; }
 };
 static_assert(sizeof(HopperTile) <= kHopperTileBytes);
 
