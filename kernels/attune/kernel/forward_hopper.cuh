@@ -215,19 +215,16 @@ struct HopperForward {
     const bool leads = leads_warp();
     const int group = uniform(static_cast<int>(threadIdx.x) / 128) - 1;
     const auto address = [](u32 x) { return static_cast<u32>(uniform(static_cast<int>(x))); };
-    const auto fresh = [&]() { return State(p, round == 0 ? State::kAtFirst : State::kAlways); };
-    const int warp = static_cast<int>(threadIdx.x) / 32 - 4;
-    u32 q;  // this warpgroup's queries
-    // Of the tile's blocks, which come last first: those after this one; whether not all of this warp's rows
-    // attend to all of it, and down to how many `left` that holds.
-    int left, holds_to;
-    bool masked;
-    const auto look_at_masks = [&]() {
-      const KeyBlocks whole = rings.covered(tile, warp);
-      const int from = larger(whole.first, 0), to = larger(whole.end, 0);
-      masked = left >= to || left < from;
-      holds_to = left >= to ? to : masked ? 0 : from;
+    const auto fresh = [&]() { return State(p, State::kAtFirst); };
+    u32 q;     // this warpgroup's queries
+    int left;  // of the tile's blocks, which come last first: those after this one
+    // Whether not all rows of the warpgroup attend to all of this block.
+    const auto is_masked = [&]() {
+      const KeyBlocks covered = rings.blocks(tile, group).covered;
+      return left >= covered.end || left < covered.first;
     };
+    // The block down to which m follows the maximum.
+    const auto settles_to = [&]() { return round == 0 ? rings.blocks(tile, group).met : -1; };
     // Whether not all rows of the block's values belong to the sequence.
     const auto is_cut = [&]() {
       const HopperTile& here = rings.tile(tile);
@@ -237,7 +234,6 @@ struct HopperForward {
       const HopperTile& here = rings.tile(tile);
       left = here.blocks - 1;
       q = rings.q.tile(tile) + group * (64 * kPanelBytes);
-      look_at_masks();
     };
     // Found out while exponentials are computed: whether a turn's values and the keys of the block that comes
     // next are there.
@@ -265,12 +261,12 @@ struct HopperForward {
         bias.apply(s, terms, row, first_key());
       }
       if (!whole) {
-        if (left < holds_to) look_at_masks();
-        if (masked) apply_mask<W>(s, facts.sides, first_key());
+        if (is_masked()) apply_mask<W>(s, facts.sides, first_key());
       }
       alpha[0] = alpha[1] = 1.0f;
-      if (!whole && softmax.careful != State::kNever) {
-        softmax.settle(s, alone, [&](int, int half, float by) { alpha[half] *= by; });
+      if (!whole && left >= settles_to()) {
+        softmax.follow(s, alone, [&](int, int half, float by) { alpha[half] *= by; });
+        if (left == settles_to()) softmax.refer_to_any();
       }
       look_ahead(turn);
       const float top = softmax.powers(s);
@@ -366,9 +362,10 @@ struct HopperForward {
 #pragma unroll 1
     while (step(AnyBlock{})) {
       // Code of their own for most blocks: what the others need would stand in the way of instructions.
-      if (masked || softmax.careful != State::kNever) continue;
+      if (is_masked() || left > settles_to()) continue;
+      const int first = uniform(rings.blocks(tile, group).covered.first);
 #pragma unroll 1
-      while (left > holds_to) step(WholeBlock{});
+      while (left > first) step(WholeBlock{});
     }
     if (group == 0) await_turn();  // what was passed once too often
     await_values(is_cut(), tile);

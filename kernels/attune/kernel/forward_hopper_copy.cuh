@@ -40,7 +40,7 @@ struct HopperQueries {
     } while (there);
   }
 
-  // Each lane finds out what the warp of its number needs; the first, which arrives at barriers, writes it.
+  // Each lane finds out what the warpgroup of its number needs; the first, which arrives at barriers, writes it.
   __device__ __forceinline__ void tell_of(const TilePlace& place) const {
     HopperTile& tile = rings.tile(turn);
     const Sequence seq = sequence_of(p.f, place.b);
@@ -60,12 +60,15 @@ struct HopperQueries {
       tile.last_rows = goes_on ? seq.sk - (all.end - 1) * kSpec.keys : kSpec.keys;
     }
     const int lane = static_cast<int>(threadIdx.x % 32);
-    const KeyBlocks mine = KeyBlocks::covered<kSpec.keys>(sides, lane * 16);
-#pragma unroll 1
-    for (int warp = 0; warp < consumers_of(kSpec) * 4; ++warp) {
-      const KeyBlocks covered{__shfl_sync(~0u, mine.first, warp), __shfl_sync(~0u, mine.end, warp)};
+    const GroupBlocks mine = GroupBlocks::of<kSpec.keys>(sides, lane * 64);
+#pragma unroll
+    for (int group = 0; group < consumers_of(kSpec); ++group) {
+      const int from = __shfl_sync(~0u, mine.covered.first, group);
+      const int end = __shfl_sync(~0u, mine.covered.end, group);
+      const int met = __shfl_sync(~0u, mine.met, group);
       if (lane == 0) {
-        rings.covered(turn, warp) = {covered.first - all.first, covered.end - all.first};
+        rings.blocks(turn, group) = {{from - all.first, end - all.first},
+                                     smaller(met, all.end - 1) - all.first};
       }
     }
   }

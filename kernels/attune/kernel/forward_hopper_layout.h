@@ -11,12 +11,12 @@ namespace attune::kernel {
 constexpr int kPanelColumns = 64, kPanelBytes = 128;
 constexpr int panels_of(int dim) { return (dim + kPanelColumns - 1) / kPanelColumns; }
 
-// Tiles are told of in turn in so many places, ahead of the one whose results are written, with two words for
-// each warp that computes. A flag for each of so many tiles that a block of threads computes and one for all,
+// Tiles are told of in turn in so many places, ahead of the one whose results are written, with some words for
+// each warpgroup that computes. A flag for each of so many tiles that a block of threads computes and one for all,
 // and of a warp, words for each row.
-constexpr int kHopperTileBytes = kTileFactsBytes + 24, kHopperTiles = 8;
+constexpr int kHopperTileBytes = kTileFactsBytes + 24, kHopperTiles = 8, kGroupBlocksBytes = 16;
 constexpr int hopper_tile_bytes(const HopperSpec& spec) {
-  return kHopperTileBytes + consumers_of(spec) * 4 * 8;
+  return kHopperTileBytes + consumers_of(spec) * kGroupBlocksBytes;
 }
 constexpr int kTileFlags = 512;
 constexpr int kRowScratchBytes = 16 * 8;

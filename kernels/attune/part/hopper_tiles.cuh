@@ -21,16 +21,24 @@ struct KeyBlocks {
     const int end = (sides.end(rows - 1) + kKeys - 1) / kKeys;
     return first < end ? KeyBlocks{first, end} : KeyBlocks{0, 1};
   }
-
-  // Those that all of 16 rows attend to all of.
-  template <int kKeys>
-  static __device__ __forceinline__ KeyBlocks covered(const MaskSides& sides, int row) {
-    return {(sides.begin(row + 15) + kKeys - 1) / kKeys, sides.end(row) / kKeys};
-  }
 };
 
-// What is told of a tile. Behind it come, for each warp that computes, the blocks that its rows cover,
-// counted from the tile's first.
+// What the 64 rows of a warpgroup make of a tile's blocks, which go from the last to the first. Known for all
+// of them alike, since four warps issue a product together, from one place in the code (PTX ISA, ".aligned").
+struct GroupBlocks {
+  KeyBlocks covered;  // those that all rows attend to all of, from the tile's first on
+  int met;  // once this one is done, each row that attends to any key has met one; or below 0
+
+  template <int kKeys>
+  static __device__ __forceinline__ GroupBlocks of(const MaskSides& sides, int row) {
+    constexpr int kLast = 63;
+    return {{(sides.begin(row + kLast) + kKeys - 1) / kKeys, sides.end(row) / kKeys},
+            sides.end(row) > 0 ? (sides.end(row) - 1) / kKeys : -1};
+  }
+};
+static_assert(sizeof(GroupBlocks) <= kGroupBlocksBytes);
+
+// What is told of a tile. Behind it come the blocks of each warpgroup that computes.
 struct HopperTile {
   TileFacts facts;
   int flag;           // its place among the flags
@@ -83,10 +91,10 @@ struct HopperRings {
   [[nodiscard]] __device__ __forceinline__ HopperTile& tile(u32 turn) const {
     return *reinterpret_cast<HopperTile*>(tiles + turn % kHopperTiles * kTileBytes);
   }
-  // Of a warp that computes.
-  [[nodiscard]] __device__ __forceinline__ KeyBlocks& covered(u32 turn, int warp) const {
-    unsigned char* const words = tiles + turn % kHopperTiles * kTileBytes + kHopperTileBytes;
-    return reinterpret_cast<KeyBlocks*>(words)[warp];
+  // Of a warpgroup that computes.
+  [[nodiscard]] __device__ __forceinline__ GroupBlocks& blocks(u32 turn, int group) const {
+    unsigned char* const from = tiles + turn % kHopperTiles * kTileBytes + kHopperTileBytes;
+    return *reinterpret_cast<GroupBlocks*>(from + group * kGroupBlocksBytes);
   }
   __device__ __forceinline__ void tell(u32 turn) const { mbarrier_arrive(told_at(turn)); }
   __device__ __forceinline__ void await_told(u32 turn) const {

@@ -82,13 +82,28 @@ struct Softmax {
     return exp2_fast(kNatural ? difference * kLog2E : difference);
   }
 
-  // Moves the references up to the maxima of these scores where they have to. Calls
-  // rescale(row tile, half, alpha) for all rows if some did: their O is to be multiplied by alpha.
+  // Moves the references up to the maxima of these scores where they have to, and sees who still has none.
   template <typename Rescale>
   __device__ __forceinline__ void settle(const typename W::Scores& s, const WarpPair<W>& pair,
                                          const Rescale& rescale) {
+    follow(s, pair, rescale);
+    if (kWide && careful != kAlways) {
+      bool without = false;
+#pragma unroll
+      for (int i = 0; i < W::kRowTiles; ++i) {
+        without |= m[i][0] == -infinity() || m[i][1] == -infinity();
+      }
+      careful = __any_sync(~0u, without) ? kAtFirst : kNever;
+    }
+  }
+
+  // Moves the references up to the maxima of these scores where they have to. Calls
+  // rescale(row tile, half, alpha) for all rows if some did: their O is to be multiplied by alpha.
+  template <typename Rescale>
+  __device__ __forceinline__ void follow(const typename W::Scores& s, const WarpPair<W>& pair,
+                                         const Rescale& rescale) {
     float top[W::kRowTiles][2];
-    bool move = false, without = false;
+    bool move = false;
 #pragma unroll
     for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
@@ -119,12 +134,16 @@ struct Softmax {
         }
       }
     }
-    if (kWide && careful != kAlways) {
+  }
+
+  // For rows whose scores so far are all -inf, any reference will do.
+  __device__ __forceinline__ void refer_to_any() {
 #pragma unroll
-      for (int i = 0; i < W::kRowTiles; ++i) {
-        without |= m[i][0] == -infinity() || m[i][1] == -infinity();
+    for (int i = 0; i < W::kRowTiles; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        if (m[i][half] == -infinity()) m[i][half] = 0.0f;
       }
-      careful = __any_sync(~0u, without) ? kAtFirst : kNever;
     }
   }
 
