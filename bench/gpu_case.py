@@ -7,7 +7,8 @@ import statistics
 
 from attune_abi import Arguments, Doubles, OracleResult, Plan, view
 
-PEERS = {"mem-eff": "EFFICIENT_ATTENTION", "FA2": "FLASH_ATTENTION", "cuDNN": "CUDNN_ATTENTION"}
+BACKENDS = {"mem-eff": "EFFICIENT_ATTENTION", "FA2": "FLASH_ATTENTION", "cuDNN": "CUDNN_ATTENTION"}
+PEERS = (*BACKENDS, "FlexAttention")
 SEED, OFFSET = 20, 4
 
 
@@ -28,11 +29,21 @@ def problem_text(row, device, direction=None):
         text += " bias_grad" if direction == "backward" and row["bias_grad"] else ""
     if row["dropout"]:
         text += f" dropout={row['dropout']}"
+    if row["softcap"]:
+        text += f" softcap={row['softcap']}"
+    if row["alibi"]:
+        text += " alibi=head"
+    if row["page_size"]:
+        text += f" page_size={row['page_size']} pages={row['b'] * pages_a_sequence(row)}"
     if row["direction"] == "backward":
         text += " lse"
     if direction == "backward" and row["deterministic"]:
         text += " deterministic"
     return f"{text} device={device}"
+
+
+def pages_a_sequence(row):
+    return -(-row["s"] // row["page_size"])
 
 
 class Case:
@@ -44,6 +55,9 @@ class Case:
         kind, dtype = torch_dtype(torch, row["dtype"]), row["dtype"]
         shape = (row["b"], row["s"], row["h"], row["d"])
         shapes = {"q": shape, "k": (*shape[:2], row["hkv"], row["d"])}
+        if row["page_size"]:
+            count = row["b"] * pages_a_sequence(row)
+            shapes["k"] = (count, row["page_size"], row["hkv"], row["d"])
         shapes["v"] = shapes["k"]
         generator = torch.Generator(device).manual_seed(SEED)
 
@@ -54,6 +68,15 @@ class Case:
         if row["bias"]:
             b = row["b"] if row["bias"] == "bhqk" else 1
             self.tensors["bias"] = random((b, row["h"], row["s"], row["s"]))
+        self.dtypes = {}  # of tensors whose dtype is not the row's
+        if row["alibi"]:
+            heads = torch.arange(1, row["h"] + 1, device=device, dtype=torch.float32)
+            self.tensors["alibi_slopes"] = 2.0 ** (-8 * heads / row["h"])
+            self.dtypes["alibi_slopes"] = "f32"
+        if row["page_size"]:
+            order = torch.randperm(count, device=device, generator=generator)
+            self.tensors["page_table"] = order.reshape(row["b"], -1).to(torch.int32)
+            self.dtypes["page_table"] = "i32"
         self.inputs = list(self.tensors)
         self.tensors["o"] = torch.empty(shape, device=device, dtype=kind)
         self.results = ["o"]
@@ -85,7 +108,7 @@ class Case:
 
     def point_to(self, dtype):
         for name, tensor in self.tensors.items():
-            setattr(self.arguments, name, view(tensor, dtype))
+            setattr(self.arguments, name, view(tensor, self.dtypes.get(name, dtype)))
 
     def attune(self):
         self.plan.run(self.arguments, self.workspace.data_ptr())
@@ -98,10 +121,13 @@ class Case:
         """A function that computes the row by one of PyTorch's backends, and its context. Results as
         PyTorch has them: [B, H, S, D]."""
         torch, row = self.torch, self.row
-        if row["window"]:
-            raise RuntimeError("scaled_dot_product_attention has no window")
+        if name == "FlexAttention":
+            return self.flex(), contextlib.nullcontext
+        for feature in ("window", "alibi", "softcap", "page_size"):
+            if row[feature]:
+                raise RuntimeError(f"scaled_dot_product_attention has no {feature}")
         attention = torch.nn.attention
-        backend = getattr(attention.SDPBackend, PEERS[name])
+        backend = getattr(attention.SDPBackend, BACKENDS[name])
 
         def context():
             return attention.sdpa_kernel([backend])
@@ -126,6 +152,21 @@ class Case:
         grad = self.tensors["grad_o"].transpose(1, 2)
         wanted = [leaves[name] for name in asked]
         return lambda: torch.autograd.grad(o, wanted, grad, retain_graph=True), context
+
+    def flex(self):
+        """FlexAttention, compiled for ALiBi or a softcap with a causal mask."""
+        torch, row = self.torch, self.row
+        from torch.nn.attention import flex_attention
+
+        slopes, cap = self.tensors.get("alibi_slopes"), row["softcap"]
+
+        def changed(score, b, h, i, j):
+            return cap * torch.tanh(score / cap) if cap else score - slopes[h] * (i - j)
+
+        mask = flex_attention.create_block_mask(lambda b, h, i, j: i >= j, None, None, row["s"], row["s"])
+        compiled = torch.compile(flex_attention.flex_attention, dynamic=False)
+        q, k, v = (self.tensors[name].transpose(1, 2) for name in "qkv")
+        return lambda: [compiled(q, k, v, score_mod=changed, block_mask=mask)]
 
 
 def comparable(row, results):
@@ -183,10 +224,12 @@ def first_line(error):
     return str(error).strip().splitlines()[0][:120]
 
 
-def usable_peers(case, names=tuple(PEERS)):
+def usable_peers(case, names=PEERS):
     """The backends that compute this row, and why the others don't."""
     usable, refused = {}, {}
     for name in names:
+        if name == "FlexAttention" and not (case.row["alibi"] or case.row["softcap"]):
+            continue  # it is measured with these alone
         try:
             function, context = case.peer(name)
             with context():
@@ -204,7 +247,7 @@ def oracle(torch, library, case, rounding):
                           dropout_offset=OFFSET)
     inputs = {name: case.tensors[name].detach().cpu() for name in case.inputs}
     for name, tensor in inputs.items():
-        setattr(arguments, name, view(tensor, case.row["dtype"]))
+        setattr(arguments, name, view(tensor, case.dtypes.get(name, case.row["dtype"])))
     results = [torch.empty(case.tensors[name].shape, dtype=torch.float64) for name in case.results]
     room = OracleResult(struct_size=ctypes.sizeof(OracleResult))
     for name, result in zip(case.results, results):
@@ -239,7 +282,7 @@ def judge(torch, library, row, known):
 
         known[key] = {"attune": worst(case.got())}
         if not row["dropout"]:
-            for name, (function, context) in usable_peers(case)[0].items():
+            for name, (function, context) in usable_peers(case, BACKENDS)[0].items():
                 with context():
                     known[key][name] = worst(comparable(row, function()))
     return known[key]

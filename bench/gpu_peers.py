@@ -6,6 +6,9 @@ the C ABI of libattune.so, mem-eff, FA2 and cuDNN by torch.nn.attention.sdpa_ker
 (A B C D A B C D ...), each turn is timed by CUDA events, and medians are compared, so that what the
 clocks do meanwhile hits all. Inputs are random normal, B S = 16,384 tokens, H D = 2,048.
 
+`general` has ALiBi's slopes or a softcap of 30, where FlexAttention is the peer; `paged` has K and V in pages in
+random order, which no peer here takes.
+
 `window` has 8 heads of keys and values for 64 (D 256: 32) of queries, a causal window of 1,024 keys and
 at least one whole sequence; PyTorch's call has none to compare. `small` are causal problems of few tiles,
 replayed from a CUDA graph, microseconds a call beside TFLOP/s.
@@ -39,7 +42,7 @@ from gpu_table import draw
 
 TOKENS, WIDTH = 16384, 2048
 KINDS = ("forward", "f16", "f32", "bias", "dropout")
-ALONE = ("window", "small")  # forward alone
+ALONE = ("window", "small", "general", "paged")  # forward alone
 GROUPS = (*KINDS, *ALONE, "backward", *(f"backward-{kind}" for kind in KINDS[1:]), "bias-gradient",
           "deterministic")
 
@@ -51,7 +54,7 @@ SMALL = ((1, 16, 512), (1, 16, 1024), (1, 16, 2048), (2, 16, 512), (1, 32, 128),
 def row_of(dtype, d, s, mask, **more):
     b, h = max(1, TOKENS // s), WIDTH // d
     row = {"dtype": dtype, "d": d, "s": s, "mask": mask, "bias": None, "dropout": 0.0, "b": b, "h": h,
-           "window": 0, **more}
+           "window": 0, "softcap": 0.0, "alibi": False, "page_size": 0, **more}
     return {"hkv": row["h"], **row}
 
 
@@ -69,6 +72,12 @@ def rows_of(group):
                 for d in (64, 128, 256) for s in (8192, 16384, 32768)]
     if group == "small":
         return [row_of("bf16", d, s, "causal", b=b, h=h) for d in (64, 128) for b, h, s in SMALL]
+    if group == "general":
+        return [row_of("bf16", d, s, "causal", **more) for d in (64, 128) for s in (1024, 4096)
+                for more in ({"alibi": True}, {"softcap": 30.0})]
+    if group == "paged":
+        return [row_of("bf16", d, s, "causal", page_size=page) for d in (64, 128) for s in (1024, 4096)
+                for page in (16, 64, 256)]
     if group == "f16":
         return [row_of("f16", d, s, mask) for d in (64, 128) for mask in both for s in (1024, 4096)]
     if group == "f32":

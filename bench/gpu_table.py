@@ -9,7 +9,7 @@ import json
 import pathlib
 import sys
 
-PEERS = ("mem-eff", "FA2", "cuDNN")
+PEERS = ("mem-eff", "FA2", "cuDNN", "FlexAttention")
 COLORS = {"attune": "#3b518b", "mem-eff": "#d0d0d0", "FA2": "#a8a8a8", "cuDNN": "#d9822b"}
 CEILING = "#c0392b"
 DRAWN = ("forward", "backward")

@@ -95,10 +95,11 @@ struct alignas(128) TensorMap {
 };
 
 // Boxes of q, k and v are [64 columns][1 head][rows of a tile][1 sequence]; of packed tensors all tokens
-// are one sequence.
+// are one sequence, of paged ones a sequence is a page, and a tile has as many boxes as it may lie in pages.
 struct HopperParams {
   ForwardParams f;
   u32 pairs;  // of tiles, an early and a late one of a head, that go together; 0: tiles go one by one
+  int box_keys;  // rows of a box of k and v
   TensorMap q, k, v;
 };
 

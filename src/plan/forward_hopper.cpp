@@ -7,6 +7,7 @@
 #include "plan/forward_tiles.h"
 #include "plan/portable_params.h"
 #include "source/translation_unit.h"
+#include "spec/hopper_table.h"
 
 namespace attune {
 
@@ -77,6 +78,7 @@ kernel::HopperParams complete(const HopperPlan& plan, const Problem& problem,
   kernel::HopperParams params{};
   params.f = plan.params;
   params.pairs = plan.pairs;
+  params.box_keys = box_keys(plan.spec, problem.page_size);
   take_tensors(problem, arguments, params.f);
   return params;
 }
@@ -85,12 +87,15 @@ std::array<BoxedTensor, 3> boxes(const HopperPlan& plan, const Problem& problem,
                                  kernel::HopperParams& params) {
   const kernel::ForwardParams& f = params.f;
   const bool bf16 = problem.dtype == DType::bf16;
-  const int q_sequences = problem.packed_q ? 1 : f.b, k_sequences = problem.packed_k ? 1 : f.b;
+  const int q_sequences = problem.packed_q ? 1 : f.b;
+  const int k_sequences = problem.page_size > 0 ? f.pages : problem.packed_k ? 1 : f.b;
   const std::int64_t queries = problem.packed_q ? f.total_q : f.sq;
-  const std::int64_t keys = problem.packed_k ? f.total_k : f.sk;
+  const std::int64_t keys = problem.page_size > 0 ? f.page_size
+                            : problem.packed_k    ? f.total_k
+                                                  : f.sk;
   return {boxed("q", params.q, f.q, f.d, f.hq, queries, q_sequences, plan.spec.queries, bf16),
-          boxed("k", params.k, f.k, f.d, f.hkv, keys, k_sequences, plan.spec.keys, bf16),
-          boxed("v", params.v, f.v, f.dv, f.hkv, keys, k_sequences, plan.spec.keys, bf16)};
+          boxed("k", params.k, f.k, f.d, f.hkv, keys, k_sequences, params.box_keys, bf16),
+          boxed("v", params.v, f.v, f.dv, f.hkv, keys, k_sequences, params.box_keys, bf16)};
 }
 
 std::string describe(const HopperPlan& plan) {

@@ -129,7 +129,7 @@ class Reasons {
       add("b * hq * sq = {} * {} * {} makes 2^31 tiles or more: a portable row counts on", p_.b,
           p_.hq, p_.sq);
     }
-    if (p_.page_size > 0) add("paged keys are not copied in boxes: a portable full row takes them");
+    if (p_.page_size > 0) pages();
     for (const TensorSpec& tensor : tensors_of(p_)) {
       if (tensor.strides == nullptr || tensor.role != Role::input) continue;
       if (row_major_view(tensor).elements() == 0) {
@@ -148,18 +148,34 @@ class Reasons {
     }
   }
 
+  // A tile of keys is copied page by page, to where the engine's pattern of 8 rows begins.
+  void pages() {
+    constexpr int kPattern = 8;
+    if (box_keys(spec_.hopper, p_.page_size) % kPattern == 0) return;
+    add("page_size = {}: a tile of {} keys is copied in pieces of what both are multiples of, "
+        "which "
+        "has to be a multiple of {}: a portable full row takes pages of any size",
+        p_.page_size, row_.keys, kPattern);
+  }
+
   void features() {
     if (!row_.bias && p_.bias.kind != BiasKind::none) missing("bias", "bias");
     if (!row_.dropout && p_.dropout > 0) missing("dropout", "dropout");
+    const bool hopper = spec_.family == Family::hopper;
+    if (hopper && p_.softcap > kernel::kMostHopperSoftcap) {
+      add("softcap = {} is above {}, to which its tanh is precise: a portable full row takes any",
+          p_.softcap, kernel::kMostHopperSoftcap);
+    }
     if (row_.general) return;
-    if (p_.softcap > 0) missing("softcap", "full");
-    if (p_.alibi != PerHead::none) missing("ALiBi", "full");
-    if (p_.page_size > 0 && p_.kind == Kind::forward && spec_.family == Family::portable) {
+    const char* const general = hopper ? "general" : "full";
+    if (p_.softcap > 0) missing("softcap", general);
+    if (p_.alibi != PerHead::none) missing("ALiBi", general);
+    if (p_.page_size > 0 && p_.kind == Kind::forward && !hopper) {
       missing("paged keys", "full");
     }
     if (!(static_cast<float>(p_.effective_scale()) > 0)) {
-      add("scale = {} is not positive, and it takes only positive ones: a full row takes any",
-          p_.effective_scale());
+      add("scale = {} is not positive, and it takes only positive ones: a {} row takes any",
+          p_.effective_scale(), general);
     }
   }
 

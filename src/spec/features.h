@@ -14,7 +14,8 @@ struct FeatureSet {
 };
 inline constexpr std::array kFeatureSets = {
     FeatureSet{false, false, false, "plain"}, FeatureSet{true, false, false, "bias"},
-    FeatureSet{false, true, false, "dropout"}, FeatureSet{true, true, true, "full"}};
+    FeatureSet{false, true, false, "dropout"}, FeatureSet{false, false, true, "general"},
+    FeatureSet{true, true, true, "full"}};
 
 // Of a row; empty when it is none of them.
 template <typename Spec>

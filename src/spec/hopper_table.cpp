@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <numeric>
 
 #include "spec/features.h"
 
@@ -26,7 +27,11 @@ struct Tile {
 // docs/kernels/forward_hopper.md has the measurements. Features have rows where their registers suffice and
 // portable ones are slower.
 std::vector<Tile> tiles_of(const HopperSpec& spec) {
-  if (spec.bias || spec.general) return {};
+  if (spec.bias) return {};
+  if (spec.general) {
+    if (spec.dropout) return {};
+    return {{128, spec.head_dim == 256 ? 64 : spec.head_dim == 192 ? 96 : 128}};
+  }
   if (spec.dropout) {
     if (spec.head_dim == 96 || spec.head_dim == 128)
       return {{128, 64, {7700, 3630}}, {128, 80, {10600, 4260}}};
@@ -46,6 +51,10 @@ std::vector<Tile> tiles_of(const HopperSpec& spec) {
 }
 
 }  // namespace
+
+int box_keys(const HopperSpec& spec, std::int64_t page_size) {
+  return page_size > 0 ? static_cast<int>(std::gcd(page_size, std::int64_t{spec.keys})) : spec.keys;
+}
 
 int head_dim_from(const HopperSpec& spec) { return spec.dropout ? 65 : 1; }
 

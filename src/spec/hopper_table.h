@@ -4,6 +4,7 @@
 #include <attune/spec/hopper.h>
 
 #include <attune/tensor.hpp>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,9 @@ namespace attune {
 
 // In order of preference: the smallest sufficient head dim, the fewest features. None for f32.
 [[nodiscard]] std::vector<kernel::HopperSpec> hopper_forward_rows(DType dtype);
+
+// Rows of keys that the copy engine takes at once: a tile's, or as many as tiles and pages are multiples of.
+[[nodiscard]] int box_keys(const kernel::HopperSpec& spec, std::int64_t page_size);
 
 // The smallest head dim, of d or dv, from which on the row is faster than the portable family's.
 [[nodiscard]] int head_dim_from(const kernel::HopperSpec& spec);

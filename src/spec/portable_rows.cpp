@@ -37,6 +37,7 @@ std::vector<PortableSpec> portable_rows(DType dtype, PortableTiles tiles) {
           // Where loads are slow anyway, leaving features out gains nothing.
           const bool slow = !aligned || head_dim == 0 || arch < 80;
           if (slow && !set.general) continue;
+          if (set.general && !set.bias) continue;  // a gain on Hopper alone
           PortableSpec spec;
           spec.element = kernel_element(dtype);
           spec.arch = arch;

@@ -162,7 +162,7 @@ void random_sequences(Problem& p, Random& random) {
     p.packed_q = random.chance(0.8);
     p.packed_k = !p.packed_q || random.chance(0.7);
   } else if (kind < 0.40) {
-    p.page_size = random.pick<std::int64_t>({1, 3, 16, 64});
+    p.page_size = random.pick<std::int64_t>({1, 3, 16, 48, 64, 256});
     const std::int64_t needed = p.b * ((p.sk + p.page_size - 1) / p.page_size);
     p.pages = std::max<std::int64_t>(1, needed + random.integer(-1, 3));
     p.packed_q = random.chance(0.3);
@@ -220,7 +220,7 @@ Problem random_problem(std::uint64_t seed, std::optional<Kind> kind) {
 }
 
 Problem plainer(Problem p, std::uint64_t seed) {
-  enum Keeps : std::uint64_t { bias = 0, dropout = 1, general = 2 };  // or, mostly, nothing
+  enum Keeps : std::uint64_t { bias = 0, dropout = 1, general = 2, pages = 3 };  // or, mostly, nothing
   const std::uint64_t keeps = seed % 8;
   if (keeps != bias) p.bias = {};
   if (keeps != dropout) p.dropout = 0;
@@ -229,8 +229,8 @@ Problem plainer(Problem p, std::uint64_t seed) {
     p.alibi = PerHead::none;
     p.alibi_grad = false;
     if (p.scale && *p.scale <= 0) p.scale = 0.3;
-    p.page_size = p.pages = 0;
   }
+  if (keeps != pages) p.page_size = p.pages = 0;
   // 8 elements of any dtype are whole 16 bytes.
   constexpr std::int64_t kMostHeadDim = 256;
   p.d = std::min((p.d + 7) / 8 * 8, kMostHeadDim);

@@ -19,6 +19,7 @@
 #include <attune/kernel/forward_hopper_copy.cuh>
 #include <attune/part/exact_row.cuh>
 #include <attune/part/mask.cuh>
+#include <attune/part/power_terms.cuh>
 #include <attune/part/quad_rows.cuh>
 #include <attune/part/result.cuh>
 #include <attune/part/warpgroup_shape.cuh>
@@ -35,8 +36,8 @@ struct HopperForward {
   static constexpr int kValuePanels = panels_of(kSpec.value_dim);
   static constexpr HopperShared kShared = Rings::kShared;
   using W = WarpgroupShape<kSpec.element, kSpec.queries, kKeys, kSpec.value_dim>;
-  static constexpr bool kTerms = kSpec.bias || kSpec.general;
-  using State = Softmax<W, kTerms>;
+  static_assert(!kSpec.bias);
+  using State = Softmax<W, units_of(kSpec)>;
   static_assert(State::kWide);
 
   // Of a thread; together no more than the block has from its launch on.
@@ -252,13 +253,9 @@ struct HopperForward {
       const TileFacts& facts = rings.tile(tile).facts;
       const auto first_key = [&]() { return (rings.tile(tile).first + left) * kKeys; };
       const int row = facts.place.block * kSpec.queries + thread_row<W>(0, 0);
-      if constexpr (kTerms) {
-        const ScoreTerms terms(p, facts.seq, facts.place.b, facts.place.h, kSpec.bias,
-                               kSpec.general);
-        BiasTile<W> bias;
-        if constexpr (kSpec.bias)
-          bias.load(terms, row, facts.seq.sq - 1, first_key(), facts.seq.sk);
-        bias.apply(s, terms, row, first_key());
+      if constexpr (kSpec.general) {
+        const PowerTerms terms(p, facts.seq, facts.place.b, facts.place.h);
+        terms.template apply<W>(s, row, first_key());
       }
       if (!whole) {
         if (is_masked()) apply_mask<W>(s, facts.sides, first_key());

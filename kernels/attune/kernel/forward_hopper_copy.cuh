@@ -56,7 +56,8 @@ struct HopperQueries {
       tile.rows = rows;
       tile.first = all.first;
       tile.blocks = all.end - all.first;
-      const bool goes_on = p.f.cu_seqlens_k.data != nullptr || p.f.key_lengths.data != nullptr;
+      const bool goes_on = p.f.cu_seqlens_k.data != nullptr || p.f.key_lengths.data != nullptr ||
+                           p.f.page_table.data != nullptr;
       tile.last_rows = goes_on ? seq.sk - (all.end - 1) * kSpec.keys : kSpec.keys;
     }
     const int lane = static_cast<int>(threadIdx.x % 32);
@@ -94,9 +95,9 @@ struct HopperQueries {
 template <HopperSpec kSpec>
 struct HopperKeys {
   using Rings = HopperRings<kSpec>;
-  // A block of keys, or its values.
-  struct Block {
-    int row, hkv, b;
+  // The rows of a block of keys, or of its values, that this lane fetches.
+  struct Rows {
+    int row, hkv, b;  // b: a sequence or a page
   };
 
   const HopperParams& p;
@@ -106,7 +107,7 @@ struct HopperKeys {
   // Of all tiles to the word that none is left. Values come after the keys of the block that follows, of
   // whichever tile.
   __device__ __forceinline__ void copy() {
-    Block last{};
+    Rows last{};
     bool due = false;  // the values of the last block
     for (;; ++tile) {
       rings.await_told(tile);
@@ -117,11 +118,8 @@ struct HopperKeys {
         if (here.there == 0) break;
         continue;
       }
-      const TileFacts& facts = here.facts;
-      Block now{facts.seq.k_start + (here.first + here.blocks) * kSpec.keys,
-                facts.place.h / p.f.group, p.f.cu_seqlens_k.data != nullptr ? 0 : facts.place.b};
       for (int left = here.blocks; left > 0; --left) {
-        now.row -= kSpec.keys;
+        const Rows now = rows_of(here.facts, (here.first + left - 1) * kSpec.keys);
         fetch(rings.k, turn, p.k, panels_of(kSpec.head_dim), now);
         if (due) fetch_values(last);
         last = now;
@@ -132,20 +130,40 @@ struct HopperKeys {
     ++tile;
   }
 
-  __device__ __forceinline__ void fetch_values(const Block& block) const {
-    fetch(rings.v, turn - 1, p.v, panels_of(kSpec.value_dim), block);
+  // Of the block from a sequence's key `first` on. Keys past its end lie somewhere in the first page.
+  __device__ __forceinline__ Rows rows_of(const TileFacts& facts, int first) const {
+    const Sequence& seq = facts.seq;
+    const int hkv = facts.place.h / p.f.group;
+    const Indices& table = p.f.page_table;
+    if (table.data == nullptr) {
+      return {seq.k_start + first, hkv, p.f.cu_seqlens_k.data != nullptr ? 0 : facts.place.b};
+    }
+    const int key = first + lane() * p.box_keys;
+    if (key >= seq.sk) return {0, hkv, 0};
+    const int number = key / p.f.page_size;
+    const int page = table.data[facts.place.b * table.stride + number * table.inner_stride];
+    return {key - number * p.f.page_size, hkv, clamp(page, 0, p.f.pages - 1)};
+  }
+
+  __device__ __forceinline__ void fetch_values(const Rows& rows) const {
+    fetch(rings.v, turn - 1, p.v, panels_of(kSpec.value_dim), rows);
   }
 
   template <typename R>
   __device__ __forceinline__ void fetch(const R& ring, u32 turn, const TensorMap& map, int panels,
-                                        const Block& from) const {
-    if (!leads_warp()) return;
-    const u32 to = ring.tile(turn), full = ring.fill(turn);
+                                        const Rows& from) const {
+    if (leads_warp()) ring.fill(turn);
+    __syncwarp();
+    const int row = lane() * p.box_keys;
+    if (row >= kSpec.keys) return;
+    const u32 to = ring.tile(turn) + row * kPanelBytes;
     for (int panel = 0; panel < panels; ++panel) {
-      load_box(to + panel * (kSpec.keys * kPanelBytes), map, full, panel * kPanelColumns, from.hkv,
-               from.row, from.b);
+      load_box(to + panel * (kSpec.keys * kPanelBytes), map, ring.full(turn), panel * kPanelColumns,
+               from.hkv, from.row, from.b);
     }
   }
+
+  static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x % 32); }
 };
 
 }  // namespace attune::kernel

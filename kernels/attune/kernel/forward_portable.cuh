@@ -28,7 +28,7 @@ struct BoundedForward {
                       kSpec.paired ? 2 : 1>;
   static constexpr int kThreads = threads_of(kSpec);
   static constexpr bool kTerms = kSpec.bias || kSpec.general;
-  using State = Softmax<W, kTerms>;
+  using State = Softmax<W, units_of(kSpec)>;
   static constexpr bool kWide = State::kWide;
   static constexpr PortableForwardShared kShared = forward_portable_shared(kSpec);
 

@@ -18,7 +18,7 @@ struct PairedWalk {
   static_assert(kSpec.aligned && !kSpec.bias && !kSpec.dropout && !kSpec.general);
   static_assert(kSpec.stages == 2 && kSpec.warps % 4 == 0);
   using Bits = typename Elements<kSpec.element>::Bits;
-  using State = Softmax<W, false>;
+  using State = Softmax<W, Units::products>;
   static constexpr PortableForwardShared kShared = forward_portable_shared(kSpec);
   static constexpr int kThreads = threads_of(kSpec), kLoaders = kThreads / 2;
   static constexpr int kPieces = W::kKeys / 16;

@@ -23,7 +23,7 @@ struct WideForward {
   using W = WarpShape<kSpec.element, kSpec.queries, kSpec.keys, kSpec.warps, kWideChunk, 1, 1, 2>;
   static constexpr int kThreads = threads_of(kSpec);
   static constexpr bool kTerms = kSpec.bias || kSpec.general;
-  using State = Softmax<W, kTerms>;
+  using State = Softmax<W, units_of(kSpec)>;
   static constexpr PortableForwardShared kShared = forward_portable_shared(kSpec);
 
   static __device__ __forceinline__ void run(const ForwardParams& p) {

@@ -21,8 +21,8 @@ __device__ __forceinline__ bool begin_tile(const ForwardParams& p, TileFacts& fa
   if (threadIdx.x == 0) {
     const int hkv = tile.h / p.group;
     facts = {tile, seq, MaskSides(p, seq, tile.block * W::kQueries),
-             first_key_row<Bits, kSpec.general>(p, p.k, tile.b, seq.k_start, hkv),
-             first_key_row<Bits, kSpec.general>(p, p.v, tile.b, seq.k_start, hkv)};
+             first_key_row<Bits, takes_pages(kSpec)>(p, p.k, tile.b, seq.k_start, hkv),
+             first_key_row<Bits, takes_pages(kSpec)>(p, p.v, tile.b, seq.k_start, hkv)};
   }
   __syncthreads();
   return true;

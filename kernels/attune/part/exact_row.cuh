@@ -37,8 +37,8 @@ template <auto kSpec>
 struct ExactRow {
   using E = Elements<kSpec.element>;
   using Bits = typename E::Bits;
-  using Rows = KeyRows<Bits, kSpec.general>;
-  static constexpr bool kTerms = kSpec.bias || kSpec.general;
+  using Rows = KeyRows<Bits, takes_pages(kSpec)>;
+  static constexpr Units kUnits = units_of(kSpec);
   const ForwardParams& p;
   const Sequence& seq;
   int b, h, i;
@@ -55,9 +55,10 @@ struct ExactRow {
         i(i),
         terms(p, seq, b, h, kSpec.bias, kSpec.general),
         sides(p, seq, i),
-        k_rows(p, p.k, first_key_row<Bits, kSpec.general>(p, p.k, b, seq.k_start, h / p.group), b),
-        v_rows(p, p.v, first_key_row<Bits, kSpec.general>(p, p.v, b, seq.k_start, h / p.group), b) {
-  }
+        k_rows(p, p.k, first_key_row<Bits, takes_pages(kSpec)>(p, p.k, b, seq.k_start, h / p.group),
+               b),
+        v_rows(p, p.v, first_key_row<Bits, takes_pages(kSpec)>(p, p.v, b, seq.k_start, h / p.group),
+               b) {}
 
   // In the softmax's units; false when the key is masked out.
   __device__ __forceinline__ bool score(int j, float& out) const {
@@ -72,12 +73,16 @@ struct ExactRow {
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2)
       product += __shfl_xor_sync(~0u, product, distance);
-    out = kTerms ? terms.score(product, i, j, bias) : product * p.scale_log2;
+    if constexpr (kUnits == Units::products) {
+      out = product * p.scale_log2;
+    } else {
+      out = terms.score(product, i, j, bias) * (kUnits == Units::natural ? 1.0f : kLog2E);
+    }
     return true;
   }
 
   static __device__ __forceinline__ float power(float difference) {
-    return exp2_fast(kTerms ? difference * kLog2E : difference);
+    return exp2_fast(kUnits == Units::natural ? difference * kLog2E : difference);
   }
 
   // The row's sum when nothing is known of it; rewrites its LSE.
@@ -91,7 +96,7 @@ struct ExactRow {
       l = l * power(m - next) + power(s - next);
       m = next;
     }
-    const FinishedRow row = finish_row<kTerms, kSpec.element>(p, h, m, l);
+    const FinishedRow row = finish_row<kUnits == Units::natural, kSpec.element>(p, h, m, l);
     reference = m;
     inverse = row.inverse;
     if (p.lse.data != nullptr && threadIdx.x % 32 == 0) *lse_at(p, seq, b, h, i) = row.lse;

@@ -31,11 +31,10 @@ struct Ring {
   __device__ __forceinline__ void await_free(u32 turn) const {
     mbarrier_wait(full(turn) + 8 * kStages, turn / kStages & 1 ^ 1);
   }
-  // Once the tile is free, announces its bytes; the barrier that they are to arrive at.
-  [[nodiscard]] __device__ __forceinline__ u32 fill(u32 turn) const {
+  // Once the tile is free, announces its bytes.
+  __device__ __forceinline__ void fill(u32 turn) const {
     await_free(turn);
     mbarrier_expect(full(turn), bytes);
-    return full(turn);
   }
 
   // Readers.

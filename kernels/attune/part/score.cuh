@@ -10,6 +10,13 @@ namespace attune::kernel {
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 
+// What a softmax's scores count in. Raw products are multiplied by the scale in its exponential, which takes
+// a positive one.
+enum class Units { products, natural, powers_of_two };
+constexpr Units units_of(const PortableSpec& spec) {
+  return spec.bias || spec.general ? Units::natural : Units::products;
+}
+
 __device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u); }
 
 // cap * tanh(score / cap) = whole + rest, and the derivative by the score, 1 - tanh^2. The whole is exact

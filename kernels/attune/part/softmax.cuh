@@ -46,12 +46,11 @@ __device__ __forceinline__ FinishedRow finish_row(const ForwardParams& p, int h,
   return row;
 }
 
-// kNatural: scores are the contract's and references count in powers of e; else they are raw
-// products, references count in powers of two and the scale is folded into the exponential.
-// Natural ones are subtracted before log2(e) is multiplied: a mask of the lowest float would
-// overflow.
-template <typename W, bool kNatural>
+// Natural scores are the contract's, and references count in powers of e; they are subtracted before log2(e)
+// is multiplied: a mask of the lowest float would overflow. References of others count in powers of two.
+template <typename W, Units kUnits>
 struct Softmax {
+  static constexpr bool kNatural = kUnits == Units::natural;
   static constexpr bool kF32 = W::kElement == Element::f32;
   // Where m need not follow each maximum: weights far above 1 are as precise as those below. For f16, which
   // has room for 2^15, only if each block's are looked at; what that costs was measured on Hopper alone.
@@ -115,7 +114,7 @@ struct Softmax {
         }
         x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
         x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-        top[i][half] = kNatural ? x : x * *factor_at;
+        top[i][half] = kUnits == Units::products ? x * *factor_at : x;
         move |= top[i][half] > m[i][half] + (kNatural ? kSlack * kLn2 : kSlack);
       }
     }
@@ -173,7 +172,11 @@ struct Softmax {
 #pragma unroll
           for (int e = 0; e < 2; ++e) {
             float& x = s[i][n][2 * half + e];
-            x = kNatural ? exp2_fast((x - base) * kLog2E) : exp2_fast(x * *factor_at - base);
+            if constexpr (kUnits == Units::products) {
+              x = exp2_fast(x * *factor_at - base);
+            } else {
+              x = power(x - base);
+            }
             sum += x;
           }
         }

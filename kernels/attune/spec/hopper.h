@@ -5,8 +5,8 @@
 
 namespace attune::kernel {
 
-// One row of the table. Masks, windows, lengths, packed sequences, grouped heads, sinks and the LSE are in
-// every kernel.
+// One row of the table. Masks, windows, lengths, packed and paged sequences, grouped heads, sinks and the LSE
+// are in every kernel.
 struct HopperSpec {
   Element element = Element::bf16;  // f16 or bf16
   int head_dim = 128;               // largest d
@@ -19,6 +19,11 @@ struct HopperSpec {
   bool turns = false;  // warpgroups issue products in turns, so that one's softmax meets another's
   friend constexpr bool operator==(const HopperSpec&, const HopperSpec&) = default;
 };
+
+constexpr bool takes_pages(const HopperSpec&) { return true; }
+
+// The largest softcap. Its tanh is 2^-22 wrong, which times the cap is what scores may be.
+constexpr float kMostHopperSoftcap = 64.0f;
 
 // Warpgroups that compute; one more copies.
 constexpr int consumers_of(const HopperSpec& spec) { return spec.queries / 64; }

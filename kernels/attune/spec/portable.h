@@ -27,5 +27,6 @@ struct PortableSpec {
 };
 
 constexpr int threads_of(const PortableSpec& spec) { return spec.warps * 32; }
+constexpr bool takes_pages(const PortableSpec& spec) { return spec.general; }
 
 }  // namespace attune::kernel
