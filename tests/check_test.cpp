@@ -343,6 +343,29 @@ TEST(Check, ReadsKeyLengths) {
                  });
 }
 
+TEST(Check, HoldsABiasToItsPromise) {
+  const std::string text =
+      "forward dtype=bf16 b=1 hq=2 sq=3 sk=16 d=8 bias=bf16 bias_aligned device=cuda";
+  Call call(text);
+  call.args.bias.strides = {96, 48, 16, 1};
+  auto* const start = static_cast<std::byte*>(call.args.bias.data);
+  const auto past = reinterpret_cast<std::uintptr_t>(start) % 16;
+  call.args.bias.data = start + (16 - past) % 16;
+  expect_ok(call);
+  const auto refused = [&](const Extents& strides, std::size_t bytes) {
+    Call wrong = call;
+    wrong.args.bias.strides = strides;
+    wrong.args.bias.data = static_cast<std::byte*>(call.args.bias.data) + bytes;
+    expect_refused(wrong,
+                   "the problem promises (bias_aligned) rows that start at multiples of 16 bytes");
+  };
+  refused({96, 48, 16, 1}, 2);
+  refused({96, 52, 16, 1}, 0);
+  refused({96, 48, 16, 2}, 0);
+  refused({96, 48, 0, 1}, 0);
+  refused({96, -48, 16, 1}, 0);
+}
+
 TEST(Check, ReadsPageTables) {
   const std::string paged = "forward b=2 hq=1 sq=1 sk=5 d=8 page_size=2 pages=4";
   expect_refused(paged, "page_table[1, 2] = 4 is out of range: there are 4 pages", [](Call& c) {

@@ -94,6 +94,7 @@ TEST(Generator, CoversTheContract) {
       {"packed k only", [](const Problem& p) { return !p.packed_q && p.packed_k; }},
       {"packed both", [](const Problem& p) { return p.packed_q && p.packed_k; }},
       {"packed with key lengths", [](const Problem& p) { return p.packed_k && p.key_lengths; }},
+      {"aligned bias", [](const Problem& p) { return p.bias.aligned; }},
       {"page size 1", [](const Problem& p) { return p.page_size == 1; }},
       {"page size 3", [](const Problem& p) { return p.page_size == 3; }},
       {"page size 16", [](const Problem& p) { return p.page_size == 16; }},

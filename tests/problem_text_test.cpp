@@ -102,6 +102,7 @@ class Draw {
     p.bias.broadcast_h = coin();
     p.bias.broadcast_q = coin();
     p.bias.broadcast_k = coin();
+    p.bias.aligned = coin();
   }
 
   void layout(Problem& p) {

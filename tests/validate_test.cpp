@@ -157,6 +157,8 @@ TEST(Validate, RefusesDtypesAndBiases) {
           {"an additive bias is f32, f16 or bf16, not i32",
            [](Problem& p) { p.bias = {.kind = BiasKind::additive, .dtype = DType::i32}; }},
           {"its kind is none", [](Problem& p) { p.bias.broadcast_q = true; }},
+          {"bias.aligned is set, but the problem has no bias",
+           [](Problem& p) { p.bias.aligned = true; }},
       });
 }
 

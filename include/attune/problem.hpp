@@ -40,6 +40,9 @@ struct Bias {
   DType dtype = DType::f32;  // additive: f32, f16 or bf16; boolean: boolean
   bool broadcast_b = false, broadcast_h = false, broadcast_q = false, broadcast_k = false;
   bool grad = false;  // backward only, additive only: the gradient, in the bias's own shape
+  // CUDA: its rows start at multiples of 16 bytes, its keys are neighbours, its strides positive. Kernels that
+  // copy it tile by tile ask for that.
+  bool aligned = false;
   friend bool operator==(const Bias&, const Bias&) = default;
 };
 

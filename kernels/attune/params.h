@@ -101,6 +101,7 @@ struct HopperParams {
   u32 pairs;  // of tiles, an early and a late one of a head, that go together; 0: tiles go one by one
   int box_keys;  // rows of a box of k and v
   TensorMap q, k, v;
+  TensorMap bias;  // of kernels that copy one: [64 keys][1 head][queries of a tile][1 sequence]
 };
 
 // What backward needs of a row of queries. lse: natural, +inf where nothing is attended to, so that P is

@@ -220,6 +220,13 @@ std::int64_t alignment_of(const Arguments& arguments) {
   return static_cast<std::int64_t>(addresses & (~addresses + 1));
 }
 
+// What is known of the tensors beside their shapes, and matters to CUDA kernels alone.
+void promise(const Arguments& arguments, Problem& p) {
+  if (p.device != Device::cuda) return;
+  p.alignment = alignment_of(arguments);
+  p.bias.aligned = p.bias.kind == BiasKind::additive && bias_is_aligned(arguments.bias);
+}
+
 void ask_for_gradients(const WantedGradients& wanted, Problem& p) {
   p.kind = Kind::backward;
   p.lse_grad = wanted.lse;
@@ -229,8 +236,7 @@ void ask_for_gradients(const WantedGradients& wanted, Problem& p) {
 }
 
 Status run(Call& call, const AttentionOptions& options) {
-  // The CPU's kernels take any alignment.
-  if (call.problem.device == Device::cuda) call.problem.alignment = alignment_of(call.arguments);
+  promise(call.arguments, call.problem);
   std::shared_ptr<const Plan> plan = kept_plan(call.problem, options.threads, options.device_index);
   if (plan == nullptr) {
     // Before the plan, so that shapes that disagree are named, and nothing is planned for them. A plan
@@ -287,7 +293,7 @@ Expected<Problem> problem_of(const TensorView& q, const TensorView& k, const Ten
     Call call;
     if (Status built = build(q, k, v, result, options, call); !built.ok()) return built;
     problem = call.problem;
-    if (problem.device == Device::cuda) problem.alignment = alignment_of(call.arguments);
+    promise(call.arguments, problem);
     if (backward) {
       ask_for_gradients(*backward, problem);
       if (problem.lse == LseLayout::none) problem.lse = options.lse_layout;

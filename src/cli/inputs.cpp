@@ -222,6 +222,9 @@ Status describe_bias(const Tensor& bias, Problem& problem) {
   problem.bias.broadcast_h = bias.shape[1] == 1 && problem.hq != 1;
   problem.bias.broadcast_q = bias.shape[2] == 1 && problem.sq != 1;
   problem.bias.broadcast_k = bias.shape[3] == 1 && problem.sk != 1;
+  // Copies on a GPU start at multiples of 256 bytes.
+  problem.bias.aligned = problem.bias.kind == BiasKind::additive &&
+                         bias.shape[3] * static_cast<std::int64_t>(size_of(bias.dtype)) % 16 == 0;
   return {};
 }
 

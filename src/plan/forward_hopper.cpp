@@ -18,20 +18,23 @@ std::uint64_t stride_of(std::uint64_t size, kernel::i64 elements, std::uint64_t 
   return size > 1 ? static_cast<std::uint64_t>(elements) * 2 : otherwise;
 }
 
-BoxedTensor boxed(const char* name, kernel::TensorMap& map, const kernel::Operand& x, int columns,
-                  int heads, std::int64_t rows, int sequences, int box_rows, bool bf16) {
+struct Sizes {
+  std::int64_t columns, heads, rows, sequences;
+};
+
+BoxedTensor boxed(const char* name, kernel::TensorMap& map, const kernel::Operand& x,
+                  const Sizes& sizes, int box_rows) {
   BoxedTensor tensor;
   tensor.name = name;
   tensor.map = &map;
   tensor.data = x.data;
-  tensor.sizes = {static_cast<std::uint64_t>(columns), static_cast<std::uint64_t>(heads),
-                  static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(sequences)};
+  const auto size = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
+  tensor.sizes = {size(sizes.columns), size(sizes.heads), size(sizes.rows), size(sizes.sequences)};
   constexpr std::uint64_t kAny = 16;
   tensor.strides = {stride_of(tensor.sizes[1], x.h_stride, kAny),
                     stride_of(tensor.sizes[2], x.s_stride, kAny),
                     stride_of(tensor.sizes[3], x.b_stride, kAny)};
   tensor.box = {kernel::kPanelColumns, 1, static_cast<std::uint32_t>(box_rows), 1};
-  tensor.bf16 = bf16;
   return tensor;
 }
 
@@ -83,19 +86,29 @@ kernel::HopperParams complete(const HopperPlan& plan, const Problem& problem,
   return params;
 }
 
-std::array<BoxedTensor, 3> boxes(const HopperPlan& plan, const Problem& problem,
-                                 kernel::HopperParams& params) {
+BoxedTensors boxes(const HopperPlan& plan, const Problem& problem, kernel::HopperParams& params) {
   const kernel::ForwardParams& f = params.f;
-  const bool bf16 = problem.dtype == DType::bf16;
   const int q_sequences = problem.packed_q ? 1 : f.b;
   const int k_sequences = problem.page_size > 0 ? f.pages : problem.packed_k ? 1 : f.b;
   const std::int64_t queries = problem.packed_q ? f.total_q : f.sq;
   const std::int64_t keys = problem.page_size > 0 ? f.page_size
                             : problem.packed_k    ? f.total_k
                                                   : f.sk;
-  return {boxed("q", params.q, f.q, f.d, f.hq, queries, q_sequences, plan.spec.queries, bf16),
-          boxed("k", params.k, f.k, f.d, f.hkv, keys, k_sequences, params.box_keys, bf16),
-          boxed("v", params.v, f.v, f.dv, f.hkv, keys, k_sequences, params.box_keys, bf16)};
+  const int tile_queries = plan.spec.queries, box_keys = params.box_keys;
+  BoxedTensors all;
+  all.add(boxed("q", params.q, f.q, {f.d, f.hq, queries, q_sequences}, tile_queries));
+  all.add(boxed("k", params.k, f.k, {f.d, f.hkv, keys, k_sequences}, box_keys));
+  all.add(boxed("v", params.v, f.v, {f.dv, f.hkv, keys, k_sequences}, box_keys));
+  if (plan.spec.bias) {
+    const kernel::BiasOperand& bias = f.bias;
+    const kernel::Operand x{const_cast<void*>(bias.data), bias.b_stride, bias.q_stride,
+                            bias.h_stride, 1};
+    const int heads = problem.bias.broadcast_h ? 1 : f.hq,
+              sequences = problem.bias.broadcast_b ? 1 : f.b;
+    all.add(boxed("bias", params.bias, x, {f.sk, heads, f.sq, sequences}, tile_queries));
+  }
+  for (BoxedTensor& tensor : all) tensor.bf16 = problem.dtype == DType::bf16;
+  return all;
 }
 
 std::string describe(const HopperPlan& plan) {

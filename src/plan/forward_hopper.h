@@ -44,12 +44,24 @@ struct BoxedTensor {
   bool bf16 = false;
 };
 
+class BoxedTensors {
+ public:
+  void add(const BoxedTensor& tensor) { tensors_[count_++] = tensor; }
+  BoxedTensor* begin() { return tensors_.data(); }
+  BoxedTensor* end() { return tensors_.data() + count_; }
+
+ private:
+  static constexpr std::size_t kMost = 4;  // q, k, v, bias
+  std::array<BoxedTensor, kMost> tensors_;
+  std::size_t count_ = 0;
+};
+
 // The parameters of one run but for the descriptions of q, k and v. Allocates nothing. Precondition:
 // check_views(problem, arguments) is ok; `workspace` is device memory of plan.workspace_bytes.
 [[nodiscard]] kernel::HopperParams complete(const HopperPlan& plan, const Problem& problem,
                                             const Arguments& arguments, void* workspace);
-[[nodiscard]] std::array<BoxedTensor, 3> boxes(const HopperPlan& plan, const Problem& problem,
-                                               kernel::HopperParams& params);
+[[nodiscard]] BoxedTensors boxes(const HopperPlan& plan, const Problem& problem,
+                                 kernel::HopperParams& params);
 
 // One fact a line, for explain().
 [[nodiscard]] std::string describe(const HopperPlan& plan);

@@ -120,6 +120,17 @@ Status check_alignment(const Problem& problem, const TensorSpec& spec, const Ten
       spec.name, address, problem.alignment, address & (~address + 1)));
 }
 
+// What it promises, beside the check of its extents.
+Status check_bias(const TensorView& bias) {
+  if (bias_is_aligned(bias)) return {};
+  return refuse(fmt::format(
+      "bias starts at address {:#x} with strides [{}] in elements of {}, but the problem promises "
+      "(bias_aligned) rows that start at multiples of 16 bytes, neighbouring keys and positive "
+      "strides; lay it out so, or leave the promise out",
+      reinterpret_cast<std::uintptr_t>(bias.data), fmt::join(bias.strides, ", "),
+      to_string(bias.dtype)));
+}
+
 Status check_dropout_state(const Problem& problem, const TensorView& state) {
   if (state.empty()) return {};
   if (problem.device != Device::cuda) {
@@ -313,6 +324,8 @@ Status check_arguments(const Problem& problem, const Arguments& arguments) {
     if (Status status = check_tensor(spec, view); !status.ok()) return status;
     if (problem.device != Device::cuda) continue;
     if (Status status = check_alignment(problem, spec, view); !status.ok()) return status;
+    if (spec.view != &Arguments::bias || !problem.bias.aligned) continue;
+    if (Status status = check_bias(view); !status.ok()) return status;
   }
   if (Status status = check_aliases(specs, arguments); !status.ok()) return status;
   if (Status status = check_dropout_state(problem, arguments.dropout_state); !status.ok()) {

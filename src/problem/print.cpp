@@ -59,6 +59,7 @@ void print_bias(Printer& out, const Bias& bias) {
   }
   out.value("bias", text);
   out.flag("bias_grad", bias.grad);
+  out.flag("bias_aligned", bias.aligned);
 }
 
 void print_layout(Printer& out, const Problem& p) {

@@ -76,6 +76,16 @@ std::int64_t row_alignment(const TensorView& view) {
   return static_cast<std::int64_t>(bits & (~bits + 1));
 }
 
+bool bias_is_aligned(const TensorView& bias) {
+  if (bias.elements() == 0) return true;
+  if (reinterpret_cast<std::uintptr_t>(bias.data) % kMostRowAlignment != 0) return false;
+  if (row_alignment(bias) < kMostRowAlignment) return false;
+  for (std::size_t axis = 0; axis < static_cast<std::size_t>(bias.rank); ++axis) {
+    if (bias.shape[axis] > 1 && bias.strides[axis] <= 0) return false;
+  }
+  return true;
+}
+
 Extents resolve_strides(const Extents& shape, const Extents& strides, int rank) {
   const bool unset = std::all_of(strides.begin(), strides.end(), [](auto s) { return s == 0; });
   return unset ? contiguous_strides(shape, rank) : strides;

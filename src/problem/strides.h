@@ -33,6 +33,10 @@ struct Reach {
 inline constexpr std::int64_t kMostRowAlignment = 16;
 [[nodiscard]] std::int64_t row_alignment(const TensorView& view);
 
+// Whether a bias is as Problem's bias.aligned promises: its rows and it itself start at multiples of 16 bytes,
+// keys are neighbours, and no stride that counts is 0 or less.
+[[nodiscard]] bool bias_is_aligned(const TensorView& bias);
+
 // The strides meant: contiguous ones when all are zero.
 [[nodiscard]] Extents resolve_strides(const Extents& shape, const Extents& strides, int rank);
 

@@ -139,6 +139,11 @@ Wanted bias_grad(Problem& p, std::string_view) {
   return "";
 }
 
+Wanted bias_aligned(Problem& p, std::string_view) {
+  p.bias.aligned = true;
+  return "";
+}
+
 Wanted alibi(Problem& p, std::string_view text) {
   if (text != "head" && text != "batch-head") return "head or batch-head";
   p.alibi = text == "head" ? PerHead::head : PerHead::batch_head;
@@ -191,6 +196,7 @@ constexpr std::array kKeys = {
     Key{"window", kValue, window},
     Key{"bias", kValue, bias},
     Key{"bias_grad", Form::flag, bias_grad},
+    Key{"bias_aligned", Form::flag, bias_aligned},
     Key{"alibi", kValue, alibi},
     Key{"alibi_grad", Form::flag, flag<&Problem::alibi_grad>},
     Key{"sink", Form::flag, flag<&Problem::sink>},

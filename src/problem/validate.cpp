@@ -137,6 +137,7 @@ Status check_bias(const Problem& p) {
   switch (bias.kind) {
     case BiasKind::none:
       if (bias.grad) return refuse("bias.grad is set, but the problem has no bias");
+      if (bias.aligned) return refuse("bias.aligned is set, but the problem has no bias");
       if (bias != Bias{}) {
         return refuse("bias has a dtype or broadcast dimensions, but its kind is none");
       }

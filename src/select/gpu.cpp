@@ -158,8 +158,31 @@ class Reasons {
         p_.page_size, row_.keys, kPattern);
   }
 
+  // Its tiles are copied as q, k and v are.
+  void bias() {
+    const Bias& bias = p_.bias;
+    if (bias.kind == BiasKind::none) {
+      add("there is no bias: a plain row leaves it out");
+      return;
+    }
+    if (bias.dtype != p_.dtype) {
+      add("the bias is {}, and it takes {}: a portable bias row takes any", to_string(bias.dtype),
+          to_string(p_.dtype));
+    }
+    if (bias.broadcast_q || bias.broadcast_k) {
+      add("the bias is broadcast over {}, and it copies tiles of queries x keys: a portable bias "
+          "row takes it",
+          bias.broadcast_q ? "queries" : "keys");
+    }
+    if (!bias.aligned) {
+      add("the bias's rows need not start at multiples of 16 bytes: say so where they do "
+          "(bias_aligned)");
+    }
+  }
+
   void features() {
     if (!row_.bias && p_.bias.kind != BiasKind::none) missing("bias", "bias");
+    if (spec_.family == Family::hopper && row_.bias) bias();
     if (!row_.dropout && p_.dropout > 0) missing("dropout", "dropout");
     const bool hopper = spec_.family == Family::hopper;
     if (hopper && p_.softcap > kernel::kMostHopperSoftcap) {

@@ -27,9 +27,11 @@ struct Tile {
 // docs/kernels/forward_hopper.md has the measurements. Features have rows where their registers suffice and
 // portable ones are slower.
 std::vector<Tile> tiles_of(const HopperSpec& spec) {
-  if (spec.bias) return {};
-  if (spec.general) {
+  if (spec.bias) {
     if (spec.dropout) return {};
+    return {{128, spec.head_dim > 128 ? 64 : 128}};
+  }
+  if (spec.general) {
     return {{128, spec.head_dim == 256 ? 64 : spec.head_dim == 192 ? 96 : 128}};
   }
   if (spec.dropout) {

@@ -143,6 +143,7 @@ void random_scores(Problem& p, Random& random) {
     p.bias.broadcast_h = random.chance(0.4);
     p.bias.broadcast_q = random.chance(0.25);
     p.bias.broadcast_k = random.chance(0.2);
+    p.bias.aligned = p.bias.kind == BiasKind::additive && random.chance(0.5);
     p.bias.grad = backward && p.bias.kind == BiasKind::additive && random.chance(0.7);
   }
   if (random.chance(0.2)) {
@@ -220,9 +221,21 @@ Problem random_problem(std::uint64_t seed, std::optional<Kind> kind) {
 }
 
 Problem plainer(Problem p, std::uint64_t seed) {
-  enum Keeps : std::uint64_t { bias = 0, dropout = 1, general = 2, pages = 3 };  // or, mostly, nothing
+  enum Keeps : std::uint64_t {
+    bias = 0,
+    dropout = 1,
+    general = 2,
+    pages = 3
+  };  // or, mostly, nothing
   const std::uint64_t keeps = seed % 8;
-  if (keeps != bias) p.bias = {};
+  if (keeps != bias) {
+    p.bias = {};
+  } else if (seed / 8 % 2 == 0) {  // as rows that copy it take it
+    p.bias.kind = BiasKind::additive;
+    p.bias.dtype = p.dtype;
+    p.bias.broadcast_q = p.bias.broadcast_k = false;
+    p.bias.aligned = true;
+  }
   if (keeps != dropout) p.dropout = 0;
   if (keeps != general) {
     p.softcap = 0;

@@ -265,6 +265,10 @@ void Tensors::make_bias() {
       if (shape[axis] == 1) strides[axis] = random_.pick<std::int64_t>({0, 1, -7, 1 << 20});
     }
   }
+  if (p.bias.aligned) {
+    const std::int64_t row = (shape[3] + 7) / 8 * 8 + 8 * random_.integer(0, 2);
+    strides = {shape[1] * shape[2] * row, shape[2] * row, row, 1};
+  }
   bias_ = &input("bias", p.bias.dtype, shape, strides);
   const bool masked = distribution_ == Distribution::masked;
   const double hole = masked || distribution_ == Distribution::poison ? 0.3 : 0.05;

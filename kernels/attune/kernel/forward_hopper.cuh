@@ -17,6 +17,7 @@
 #include <attune/arch/registers.cuh>
 #include <attune/arch/wgmma.cuh>
 #include <attune/kernel/forward_hopper_copy.cuh>
+#include <attune/part/copied_bias.cuh>
 #include <attune/part/exact_row.cuh>
 #include <attune/part/mask.cuh>
 #include <attune/part/power_terms.cuh>
@@ -36,7 +37,6 @@ struct HopperForward {
   static constexpr int kValuePanels = panels_of(kSpec.value_dim);
   static constexpr HopperShared kShared = Rings::kShared;
   using W = WarpgroupShape<kSpec.element, kSpec.queries, kKeys, kSpec.value_dim>;
-  static_assert(!kSpec.bias);
   using State = Softmax<W, units_of(kSpec)>;
   static_assert(State::kWide);
 
@@ -83,6 +83,11 @@ struct HopperForward {
       if (leads_warp()) prefetch_map(p.q);
       HopperQueries<kSpec> queries{p, rings};
       do queries.copy(flags, round > 0);
+      while (again(rings, flags, round++, false));
+    } else if (kSpec.bias && threadIdx.x < 96) {
+      if (leads_warp()) prefetch_map(p.bias);
+      HopperBias<kSpec> bias{p, rings};
+      do bias.copy();
       while (again(rings, flags, round++, false));
     }
   }
@@ -143,7 +148,7 @@ struct HopperForward {
     }
     softmax.finish(p, tile.h, alone);
     write_lse<W>(p, seq, tile, softmax);
-    const u32 bad = doubtful_rows<W, true>(o, softmax);
+    const u32 bad = doubtful_rows<W, !kSpec.bias>(o, softmax);
     scale_values<W>(o, softmax, kSpec.dropout ? p.dropout.keep_scale : 1.0f);
     const QueryRows<typename E::Bits> rows(p.o, tile.b, seq.q_start, tile.h);
 #pragma unroll
@@ -257,13 +262,19 @@ struct HopperForward {
         const PowerTerms terms(p, facts.seq, facts.place.b, facts.place.h);
         terms.template apply<W>(s, row, first_key());
       }
+      if constexpr (kSpec.bias) {
+        rings.bias.await_full(turn);
+        add_copied_bias<W>(s, rings.bias.tile(turn), p.scale);
+        __syncwarp();
+        rings.bias.release(turn, leads);
+      }
       if (!whole) {
         if (is_masked()) apply_mask<W>(s, facts.sides, first_key());
       }
       alpha[0] = alpha[1] = 1.0f;
-      if (!whole && left >= settles_to()) {
+      if (!whole && (kSpec.bias || left >= settles_to())) {
         softmax.follow(s, alone, [&](int, int half, float by) { alpha[half] *= by; });
-        if (left == settles_to()) softmax.refer_to_any();
+        if (!kSpec.bias && left == settles_to()) softmax.refer_to_any();
       }
       look_ahead(turn);
       const float top = softmax.powers(s);
@@ -360,6 +371,10 @@ struct HopperForward {
     while (step(AnyBlock{})) {
       // Code of their own for most blocks: what the others need would stand in the way of instructions.
       if (is_masked() || left > settles_to()) continue;
+      // A bias may all but hide the first keys that a row meets. All warps have to agree.
+      if constexpr (kSpec.bias) {
+        if (barrier_or(kCut + group, 128, softmax.refers_low())) continue;
+      }
       const int first = uniform(rings.blocks(tile, group).covered.first);
 #pragma unroll 1
       while (left > first) step(WholeBlock{});

@@ -1,5 +1,5 @@
-// The two warps of the Hopper forward kernel that copy. One finds the tiles, tells of them and has their
-// queries fetched; the other has keys and values fetched, as far ahead as their rings are free.
+// The warps of the Hopper forward kernel that copy. One finds the tiles, tells of them and has their queries
+// fetched; another has keys and values fetched, as far ahead as their rings are free, a third the bias.
 #pragma once
 
 #include <attune/arch/tma.cuh>
@@ -164,6 +164,39 @@ struct HopperKeys {
   }
 
   static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x % 32); }
+};
+
+template <HopperSpec kSpec>
+struct HopperBias {
+  using Rings = HopperRings<kSpec>;
+  const HopperParams& p;
+  const Rings& rings;
+  u32 tile = 0, turn = 0;  // tiles seen; blocks of keys whose bias was fetched
+
+  __device__ __forceinline__ void copy() {
+    for (;; ++tile) {
+      rings.await_told(tile);
+      const HopperTile& here = rings.tile(tile);
+      if (here.there == 0) break;
+      if (!here.has_rows()) continue;
+      for (int left = here.blocks; left > 0; --left) {
+        if (leads_warp()) fetch(here.facts.place, (here.first + left - 1) * kSpec.keys);
+        ++turn;
+      }
+    }
+    ++tile;
+  }
+
+  // Of a tile's queries and the keys from `first` on.
+  __device__ __forceinline__ void fetch(const TilePlace& place, int first) const {
+    rings.bias.fill(turn);
+    const int h = p.f.bias.h_stride != 0 ? place.h : 0, b = p.f.bias.b_stride != 0 ? place.b : 0;
+    for (int panel = 0; panel < panels_of(kSpec.keys); ++panel) {
+      load_box(rings.bias.tile(turn) + panel * (kSpec.queries * kPanelBytes), p.bias,
+               rings.bias.full(turn), first + panel * kPanelColumns, h, place.block * kSpec.queries,
+               b);
+    }
+  }
 };
 
 }  // namespace attune::kernel

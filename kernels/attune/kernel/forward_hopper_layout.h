@@ -21,24 +21,26 @@ constexpr int hopper_tile_bytes(const HopperSpec& spec) {
 constexpr int kTileFlags = 512;
 constexpr int kRowScratchBytes = 16 * 8;
 
-// [query stages x Q][stages x K][stages x V][barriers][tiles][flags][scratch], in bytes.
+// [query stages x Q][stages x K][stages x V][stages x bias][barriers][tiles][flags][scratch], in bytes.
 struct HopperShared {
   int query_stages;
-  int query_bytes, key_bytes, value_bytes;           // of one tile
-  int k, v, barriers, tiles, flags, scratch, total;  // where they lie; Q comes first
+  int query_bytes, key_bytes, value_bytes, bias_bytes;     // of one tile
+  int k, v, bias, barriers, tiles, flags, scratch, total;  // where they lie; Q comes first
 };
 
 constexpr HopperShared forward_hopper_shared(const HopperSpec& spec, int query_stages) {
   const int row = panels_of(spec.head_dim) * kPanelBytes;
   const int value_row = panels_of(spec.value_dim) * kPanelBytes;
   const int queries = spec.queries * row, keys = spec.keys * row, values = spec.keys * value_row;
+  const int bias_tile = spec.bias ? panels_of(spec.keys) * spec.queries * kPanelBytes : 0;
   const int k = query_stages * queries, v = k + spec.stages * keys;
-  const int barriers = v + spec.stages * values;
-  const int tiles = barriers + (1 + kHopperTiles + 2 * query_stages + 4 * spec.stages) * 8;
+  const int bias = v + spec.stages * values, barriers = bias + spec.stages * bias_tile;
+  const int tiles = barriers + (1 + kHopperTiles + 2 * query_stages + 6 * spec.stages) * 8;
   const int flags = tiles + kHopperTiles * hopper_tile_bytes(spec),
             scratch = flags + kTileFlags + 16;
   const int total = scratch + consumers_of(spec) * 4 * kRowScratchBytes;
-  return {query_stages, queries, keys, values, k, v, barriers, tiles, flags, scratch, total};
+  return {query_stages, queries,  keys,  values, bias_tile, k,    v,
+          bias,         barriers, tiles, flags,  scratch,   total};
 }
 
 // Two buffers of Q where there is room: the next tile's queries then come while this one's are in use.

@@ -63,7 +63,7 @@ struct HopperRings {
   static constexpr int kTileBytes = hopper_tile_bytes(kSpec);
 
   QueryRing q;  // its turns are tiles
-  KeyRing k, v;
+  KeyRing k, v, bias;
   u32 told;  // barriers
   u32 done;  // a barrier of all warps that compute
   unsigned char* tiles;
@@ -72,7 +72,8 @@ struct HopperRings {
       : q{memory, memory + kShared.barriers, kShared.query_bytes},
         k{memory + kShared.k, q.barriers + QueryRing::kBarrierBytes, kShared.key_bytes},
         v{memory + kShared.v, k.barriers + KeyRing::kBarrierBytes, kShared.value_bytes},
-        told(v.barriers + KeyRing::kBarrierBytes),
+        bias{memory + kShared.bias, v.barriers + KeyRing::kBarrierBytes, kShared.bias_bytes},
+        told(bias.barriers + KeyRing::kBarrierBytes),
         done(told + kHopperTiles * 8),
         tiles(shared + kShared.tiles) {}
 
@@ -82,6 +83,7 @@ struct HopperRings {
     q.init(kReaders);
     k.init(kReaders);
     v.init(kReaders);
+    if constexpr (kSpec.bias) bias.init(kReaders);
     for (u32 i = 0; i < kHopperTiles; ++i) mbarrier_init(told_at(i), 1);
     mbarrier_init(done, kReaders);
     mbarrier_init_fence();

@@ -9,6 +9,7 @@
 namespace attune::kernel {
 
 constexpr Units units_of(const HopperSpec& spec) {
+  if (spec.bias) return Units::natural;
   return spec.general ? Units::powers_of_two : Units::products;
 }
 

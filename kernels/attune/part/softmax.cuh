@@ -146,6 +146,15 @@ struct Softmax {
     }
   }
 
+  // Whether ordinary scores could overflow beside some row's reference.
+  [[nodiscard]] __device__ __forceinline__ bool refers_low() const {
+    constexpr float kLow = -1e30f;
+    bool any = false;
+#pragma unroll
+    for (int i = 0; i < W::kRowTiles; ++i) any |= m[i][0] < kLow || m[i][1] < kLow;
+    return any;
+  }
+
   // Rows of O, or of P.
   template <int kTiles>
   static __device__ __forceinline__ void multiply(float (&x)[W::kRowTiles][kTiles][4], int i,
