@@ -26,6 +26,7 @@ def problem_text(row, device, direction=None):
         text += f" window={row['window'] - 1},0"
     if row["bias"]:
         text += f" bias={row['dtype']}" + ("" if row["bias"] == "bhqk" else f":{row['bias']}")
+        text += " bias_aligned" if device == "cuda" else ""
         text += " bias_grad" if direction == "backward" and row["bias_grad"] else ""
     if row["dropout"]:
         text += f" dropout={row['dropout']}"

@@ -37,13 +37,15 @@ __device__ __forceinline__ bool mbarrier_test(u32 barrier, u32 parity) {
   return over != 0;
 }
 
-// Until it is.
+// Until it is. Whoever waits sleeps for at most so many ns at a time: asked again and again, waiting warps
+// would take instructions' turns and their place in the caches.
 __device__ __forceinline__ void mbarrier_wait(u32 barrier, u32 parity) {
+  constexpr u32 kMostSleep = 10000000;
   asm volatile(
       "{\n .reg .pred done;\n"
-      "again:\n mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "again:\n mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1, %2;\n"
       " @!done bra again;\n}" ::"r"(barrier),
-      "r"(parity)
+      "r"(parity), "r"(kMostSleep)
       : "memory");
 }
 

@@ -73,22 +73,22 @@ struct HopperForward {
 
   static __device__ __forceinline__ void copy_tiles(const HopperParams& p, const Rings& rings,
                                                     const unsigned char* flags) {
-    int round = 0;
-    if (threadIdx.x < 32) {
-      if (leads_warp()) prefetch_map(p.k), prefetch_map(p.v);
-      HopperKeys<kSpec> keys{p, rings};
-      do keys.copy();
+    const auto copy = [&](const TensorMap& map, auto copier) {
+      if (leads_warp()) prefetch_map(map);
+      int round = 0;
+      do copier.copy();
       while (again(rings, flags, round++, false));
-    } else if (threadIdx.x < 64) {
-      if (leads_warp()) prefetch_map(p.q);
-      HopperQueries<kSpec> queries{p, rings};
-      do queries.copy(flags, round > 0);
-      while (again(rings, flags, round++, false));
-    } else if (kSpec.bias && threadIdx.x < 96) {
-      if (leads_warp()) prefetch_map(p.bias);
-      HopperBias<kSpec> bias{p, rings};
-      do bias.copy();
-      while (again(rings, flags, round++, false));
+    };
+    const int warp = uniform(static_cast<int>(threadIdx.x) / 32);
+    if (warp == 0) {
+      copy(p.q, HopperQueries<kSpec>{p, rings, flags});
+    } else if (warp < 3) {
+      const bool keys = warp == 1;
+      const TensorMap& map = keys ? p.k : p.v;
+      copy(map, HopperBlocks<kSpec>{p, rings, keys ? rings.k : rings.v, &map,
+                                    panels_of(keys ? kSpec.head_dim : kSpec.value_dim)});
+    } else if constexpr (kSpec.bias) {
+      copy(p.bias, HopperBias<kSpec>{p, rings});
     }
   }
 
@@ -218,19 +218,13 @@ struct HopperForward {
                                                     unsigned char* flags, int round, u32& tile,
                                                     u32& turn) {
     const WarpPair<W> alone(0);
-    const bool leads = leads_warp();
+    const bool leads = opaque(static_cast<int>(threadIdx.x % 32)) == 0;
     const int group = uniform(static_cast<int>(threadIdx.x) / 128) - 1;
     const auto address = [](u32 x) { return static_cast<u32>(uniform(static_cast<int>(x))); };
     const auto fresh = [&]() { return State(p, State::kAtFirst); };
-    u32 q;     // this warpgroup's queries
-    int left;  // of the tile's blocks, which come last first: those after this one
-    // Whether not all rows of the warpgroup attend to all of this block.
-    const auto is_masked = [&]() {
-      const KeyBlocks covered = rings.blocks(tile, group).covered;
-      return left >= covered.end || left < covered.first;
-    };
-    // The block down to which m follows the maximum.
-    const auto settles_to = [&]() { return round == 0 ? rings.blocks(tile, group).met : -1; };
+    u32 q;         // this warpgroup's queries
+    int left;      // of the tile's blocks, which come last first: those after this one
+    int whole_to;  // blocks are whole down to this one
     // Whether not all rows of the block's values belong to the sequence.
     const auto is_cut = [&]() {
       const HopperTile& here = rings.tile(tile);
@@ -253,8 +247,9 @@ struct HopperForward {
     Weights weights;
     float alpha[2];  // what O is to be multiplied by, with the product that is under way
     State softmax = fresh();
-    // S of a turn's block -> P. A block is whole if no mask meets it and its maxima need not be looked at.
-    const auto soften = [&](u32 turn, bool whole) {
+    // S of a turn's block -> P. A block is whole if no mask meets it and its maxima need not be looked at; what
+    // decides that, `blocks`, is of no other.
+    const auto soften = [&](u32 turn, bool whole, const GroupBlocks& blocks) {
       const TileFacts& facts = rings.tile(tile).facts;
       const auto first_key = [&]() { return (rings.tile(tile).first + left) * kKeys; };
       const int row = facts.place.block * kSpec.queries + thread_row<W>(0, 0);
@@ -268,13 +263,16 @@ struct HopperForward {
         __syncwarp();
         rings.bias.release(turn, leads);
       }
-      if (!whole) {
-        if (is_masked()) apply_mask<W>(s, facts.sides, first_key());
-      }
       alpha[0] = alpha[1] = 1.0f;
-      if (!whole && (kSpec.bias || left >= settles_to())) {
-        softmax.follow(s, alone, [&](int, int half, float by) { alpha[half] *= by; });
-        if (!kSpec.bias && left == settles_to()) softmax.refer_to_any();
+      if (!whole) {
+        const bool masked = left >= blocks.covered.end || left < blocks.covered.first;
+        if (masked) apply_mask<W>(s, facts.sides, first_key());
+        const int follows_to = round == 0 ? blocks.met : -1;
+        if (kSpec.bias || left >= follows_to) {
+          softmax.follow(s, alone, [&](int, int half, float by) { alpha[half] *= by; });
+          if (!kSpec.bias && left == follows_to) softmax.refer_to_any();
+        }
+        whole_to = masked || left > follows_to ? left : blocks.covered.first;
       }
       look_ahead(turn);
       const float top = softmax.powers(s);
@@ -316,7 +314,7 @@ struct HopperForward {
     wgmma_touch(flat(s));
     rings.k.release(turn, leads);
     if (left == 0) rings.q.release(tile, leads);
-    soften(turn, false);  // O is 0, whatever it is to be multiplied by
+    soften(turn, false, rings.blocks(tile, group));  // O is 0, whatever it is to be multiplied by
     pack(s, weights);
     clear_fragments(o);
     // S and P of the block that comes next, perhaps of the next tile, beside O of the one before. False when
@@ -335,6 +333,7 @@ struct HopperForward {
       }
       const u32 queries = address(q), keys = address(rings.k.tile(turn + 1));
       const u32 values = address(rings.v.tile(turn));
+      const GroupBlocks blocks = kWhole ? GroupBlocks{} : rings.blocks(tile, group);
       if (!keys_are_there) rings.k.await_full(turn + 1);
       await_turn();
       wgmma_touch(flat(s));
@@ -353,7 +352,7 @@ struct HopperForward {
       if (left == 0) rings.q.release(tile, leads);
       State before = softmax;
       if (ends) softmax = fresh();
-      soften(turn + 1, kWhole);
+      soften(turn + 1, kWhole, blocks);
       wgmma_wait<0>();
       wgmma_touch(flat(o));
       rings.v.release(turn++, leads);
@@ -370,14 +369,12 @@ struct HopperForward {
 #pragma unroll 1
     while (step(AnyBlock{})) {
       // Code of their own for most blocks: what the others need would stand in the way of instructions.
-      if (is_masked() || left > settles_to()) continue;
-      // A bias may all but hide the first keys that a row meets. All warps have to agree.
       if constexpr (kSpec.bias) {
-        if (barrier_or(kCut + group, 128, softmax.refers_low())) continue;
+        // A bias may all but hide the first keys that a row meets. All warps have to agree.
+        if (left > whole_to && barrier_or(kCut + group, 128, softmax.refers_low())) continue;
       }
-      const int first = uniform(rings.blocks(tile, group).covered.first);
 #pragma unroll 1
-      while (left > first) step(WholeBlock{});
+      while (left > whole_to) step(WholeBlock{});
     }
     if (group == 0) await_turn();  // what was passed once too often
     await_values(is_cut(), tile);

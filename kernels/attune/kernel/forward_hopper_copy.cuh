@@ -1,5 +1,5 @@
 // The warps of the Hopper forward kernel that copy. One finds the tiles, tells of them and has their queries
-// fetched; another has keys and values fetched, as far ahead as their rings are free, a third the bias.
+// fetched; others have keys, values and the bias fetched, each as far ahead as its ring is free.
 #pragma once
 
 #include <attune/arch/tma.cuh>
@@ -13,10 +13,12 @@ struct HopperQueries {
   using Rings = HopperRings<kSpec>;
   const HopperParams& p;
   const Rings& rings;
+  const unsigned char* flags;
+  bool flagged = false;
   u32 turn = 0;  // tiles told of
 
-  // All tiles of this block of threads, or those that are flagged, to the word that none is left.
-  __device__ __forceinline__ void copy(const unsigned char* flags, bool flagged) {
+  // All tiles of this block of threads, to the word that none is left; called again, those that are flagged.
+  __device__ __forceinline__ void copy() {
     TileWalk walk;
     bool there;
     do {
@@ -38,6 +40,7 @@ struct HopperQueries {
       }
       ++turn;
     } while (there);
+    flagged = true;
   }
 
   // Each lane finds out what the warpgroup of its number needs; the first, which arrives at barriers, writes it.
@@ -92,78 +95,73 @@ struct HopperQueries {
   }
 };
 
+// Blocks of keys, or of values. One piece of code for both warps: tiles' ends wait for instructions as it is.
 template <HopperSpec kSpec>
-struct HopperKeys {
+struct HopperBlocks {
   using Rings = HopperRings<kSpec>;
-  // The rows of a block of keys, or of its values, that this lane fetches.
+  // The rows of a block that a lane fetches.
   struct Rows {
     int row, hkv, b;  // b: a sequence or a page
   };
 
   const HopperParams& p;
   const Rings& rings;
-  u32 tile = 0, turn = 0;  // tiles seen; blocks whose keys were fetched
+  typename Rings::KeyRing ring;
+  const TensorMap* map;
+  int panels;
+  u32 tile = 0, turn = 0;  // tiles seen; blocks fetched
 
-  // Of all tiles to the word that none is left. Values come after the keys of the block that follows, of
-  // whichever tile.
+  // Of all tiles to the word that none is left.
   __device__ __forceinline__ void copy() {
-    Rows last{};
-    bool due = false;  // the values of the last block
     for (;; ++tile) {
       rings.await_told(tile);
       const HopperTile& here = rings.tile(tile);
-      if (!here.has_rows()) {
-        if (due) fetch_values(last);
-        due = false;
-        if (here.there == 0) break;
-        continue;
-      }
+      if (here.there == 0) break;
+      if (!here.has_rows()) continue;
+      const TileFacts& facts = here.facts;
+      Rows rows{facts.seq.k_start + (here.first + here.blocks) * kSpec.keys,
+                facts.place.h / p.f.group, p.f.cu_seqlens_k.data != nullptr ? 0 : facts.place.b};
       for (int left = here.blocks; left > 0; --left) {
-        const Rows now = rows_of(here.facts, (here.first + left - 1) * kSpec.keys);
-        fetch(rings.k, turn, p.k, panels_of(kSpec.head_dim), now);
-        if (due) fetch_values(last);
-        last = now;
-        due = true;
+        rows.row -= kSpec.keys;
+        fetch(rows, facts.seq.sk);
         ++turn;
       }
     }
     ++tile;
   }
 
-  // Of the block from a sequence's key `first` on. Keys past its end lie somewhere in the first page.
-  __device__ __forceinline__ Rows rows_of(const TileFacts& facts, int first) const {
-    const Sequence& seq = facts.seq;
-    const int hkv = facts.place.h / p.f.group;
-    const Indices& table = p.f.page_table;
-    if (table.data == nullptr) {
-      return {seq.k_start + first, hkv, p.f.cu_seqlens_k.data != nullptr ? 0 : facts.place.b};
+  __device__ __forceinline__ void fetch(const Rows& rows, int sk) const {
+    const u32 to = ring.tile(turn);
+    if (p.f.page_table.data == nullptr) {
+      if (!leads_warp()) return;
+      ring.fill(turn);
+      load(to, ring.full(turn), rows);
+      return;
     }
-    const int key = first + lane() * p.box_keys;
-    if (key >= seq.sk) return {0, hkv, 0};
-    const int number = key / p.f.page_size;
-    const int page = table.data[facts.place.b * table.stride + number * table.inner_stride];
-    return {key - number * p.f.page_size, hkv, clamp(page, 0, p.f.pages - 1)};
-  }
-
-  __device__ __forceinline__ void fetch_values(const Rows& rows) const {
-    fetch(rings.v, turn - 1, p.v, panels_of(kSpec.value_dim), rows);
-  }
-
-  template <typename R>
-  __device__ __forceinline__ void fetch(const R& ring, u32 turn, const TensorMap& map, int panels,
-                                        const Rows& from) const {
+    const int first = static_cast<int>(threadIdx.x % 32) * p.box_keys;
+    const bool takes_part = first < kSpec.keys;
+    Rows mine{0, rows.hkv, 0};
+    if (takes_part && rows.row + first < sk) mine = in_page(rows, rows.row + first);
     if (leads_warp()) ring.fill(turn);
     __syncwarp();
-    const int row = lane() * p.box_keys;
-    if (row >= kSpec.keys) return;
-    const u32 to = ring.tile(turn) + row * kPanelBytes;
-    for (int panel = 0; panel < panels; ++panel) {
-      load_box(to + panel * (kSpec.keys * kPanelBytes), map, ring.full(turn), panel * kPanelColumns,
-               from.hkv, from.row, from.b);
-    }
+    if (takes_part) load(to + first * kPanelBytes, ring.full(turn), mine);
   }
 
-  static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x % 32); }
+  // Of a sequence's key. Those past its end, which nobody asks about, lie in the first page.
+  __device__ __forceinline__ Rows in_page(const Rows& rows, int key) const {
+    const Indices& table = p.f.page_table;
+    const int number = key / p.f.page_size;
+    const int page = table.data[rows.b * table.stride + number * table.inner_stride];
+    return {key - number * p.f.page_size, rows.hkv, clamp(page, 0, p.f.pages - 1)};
+  }
+
+  __device__ __forceinline__ void load(u32 to, u32 full, const Rows& from) const {
+#pragma unroll 1
+    for (int panel = 0; panel < panels; ++panel) {
+      load_box(to + panel * (kSpec.keys * kPanelBytes), *map, full, panel * kPanelColumns, from.hkv,
+               from.row, from.b);
+    }
+  }
 };
 
 template <HopperSpec kSpec>
