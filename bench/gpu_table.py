@@ -13,12 +13,16 @@ PEERS = ("mem-eff", "FA2", "cuDNN", "FlexAttention")
 COLORS = {"attune": "#3b518b", "mem-eff": "#d0d0d0", "FA2": "#a8a8a8", "cuDNN": "#d9822b"}
 CEILING = "#c0392b"
 DRAWN = ("forward", "backward")
-# What the README shows: (title, group, lengths).
+# What the README shows: (title, group, lengths), and what else rows of the group have to be.
 SHOWN = (("bf16", "forward", (1024, 4096, 16384)),
          ("f16", "f16", (4096,)),
          ("f32", "f32", (4096,)),
          ("bf16, bias [B, H, S, S]", "bias", (4096,)),
          ("bf16, dropout 0.125", "dropout", (4096,)),
+         ("bf16, ALiBi", "general", (4096,), {"alibi": True}),
+         ("bf16, softcap 30", "general", (4096,), {"softcap": 30.0}),
+         ("bf16, pages of 16 keys", "paged", (4096,), {"page_size": 16}),
+         ("bf16, pages of 64 keys", "paged", (4096,), {"page_size": 64}),
          ("bf16, window 1,024, 8 heads of keys", "window", (8192, 32768)),
          ("bf16 backward", "backward", (1024, 4096, 16384)),
          ("bf16 backward, deterministic", "deterministic", (8192,)),
@@ -36,9 +40,12 @@ def cell(row, peer):
 def print_table(rows):
     print("| what | D | S | mask | Attune | " + " | ".join(PEERS) + " |")
     print("|---" * (5 + len(PEERS)) + "|")
-    for title, group, lengths in SHOWN:
+    for title, group, lengths, *more in SHOWN:
+        wanted = {"group": group, **(more[0] if more else {})}
         for row in rows:
-            if row["group"] != group or row["s"] not in lengths or row["bias"] == "1hqk":
+            if any(row[key] != value for key, value in wanted.items()):
+                continue
+            if row["s"] not in lengths or row["bias"] == "1hqk":
                 continue
             print(f"| {title} | {row['d']} | {row['s']:,} | {row['mask']} | "
                   f"**{row['tflops']['attune']:.0f}** | "
