@@ -266,6 +266,44 @@ TEST_P(Edges, HugeNegativeBias) {
   }
 }
 
+// As models pad: the last keys are hidden from all, by a bias of the tensors' own dtype in rows that kernels may
+// copy. Where blocks of keys go from the last to the first, a row's first ones all but hide it.
+TEST_P(Edges, ABiasHidesTheLastKeys) {
+  Problem p = base();
+  p.sq = 70;
+  p.sk = 600;
+  p.bias = additive(p.dtype);
+  p.bias.aligned = true;
+  ask_all_gradients(p);
+  Tensors tensors(p, Distribution::normal, 1);
+  const double lowest = p.dtype == DType::f16 ? -65504 : -3.38e38;
+  for (const double hidden : {-kInfinity, lowest}) {
+    Random random(5);
+    tensors.edit("bias", [&](const Index& i) { return i[3] >= 150 ? hidden : random.normal(); });
+    EXPECT_EQ(judge_problem(p, tensors), "") << hidden;
+  }
+}
+
+// The keys that a bias of -inf leaves out, whatever their products are.
+TEST_P(Edges, PoisonUnderABias) {
+  Problem p = base();
+  p.sk = 300;
+  p.bias = additive(p.dtype);
+  p.bias.aligned = true;
+  ask_all_gradients(p);
+  Tensors tensors(p, Distribution::normal, 1);
+  const auto is_out = [](std::int64_t key) { return key % 7 == 3 || key > 280; };
+  Random random(6);
+  const auto poisoned = [&](const Index& i) {
+    if (!is_out(i[1])) return random.normal();
+    return i[1] % 2 == 0 ? kInfinity : std::numeric_limits<double>::quiet_NaN();
+  };
+  tensors.edit("k", poisoned);
+  tensors.edit("v", poisoned);
+  tensors.edit("bias", [&](const Index& i) { return is_out(i[3]) ? -kInfinity : random.normal(); });
+  EXPECT_EQ(judge_problem(p, tensors), "");
+}
+
 TEST_P(Edges, MoreQueriesThanKeysBottomRight) {
   Problem p = base();
   p.sq = 100;
@@ -296,6 +334,23 @@ TEST_P(Edges, PagesOfOneKey) {
   p.page_size = 1;
   p.pages = 80;
   p.key_lengths = true;
+  EXPECT_EQ(judge_problem(p, Distribution::poison), "");
+}
+
+TEST_P(Edges, PagesOfManyKeys) {
+  Problem p = base();
+  if (on_gpu() && p.kind == Kind::backward) GTEST_SKIP() << "no GPU kernel has gradients of pages";
+  p.sq = 70;
+  p.sk = 600;
+  p.key_lengths = true;
+  for (const std::int64_t size : {8, 16, 48, 128, 1000}) {
+    p.page_size = size;
+    p.pages = 2 * ((p.sk + size - 1) / size) + 3;
+    EXPECT_EQ(judge_problem(p, Distribution::poison), "") << size;
+  }
+  p.mask.causal = true;
+  p.softcap = 20;
+  p.alibi = PerHead::batch_head;
   EXPECT_EQ(judge_problem(p, Distribution::poison), "");
 }
 
