@@ -114,6 +114,7 @@ struct HopperBlocks {
   // Of all tiles to the word that none is left.
   __device__ __forceinline__ void copy() {
     for (;; ++tile) {
+      __syncwarp();  // the first lane works alone, and the others must not fall behind or get ahead
       rings.await_told(tile);
       const HopperTile& here = rings.tile(tile);
       if (here.there == 0) break;
@@ -173,6 +174,7 @@ struct HopperBias {
 
   __device__ __forceinline__ void copy() {
     for (;; ++tile) {
+      __syncwarp();  // the first lane works alone, and the others must not fall behind or get ahead
       rings.await_told(tile);
       const HopperTile& here = rings.tile(tile);
       if (here.there == 0) break;
