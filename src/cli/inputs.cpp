@@ -15,6 +15,7 @@
 
 #include "io/convert.h"
 #include "io/tensor_file.h"
+#include "problem/strides.h"
 #include "problem/text.h"
 
 namespace attune::cli {
@@ -223,8 +224,8 @@ Status describe_bias(const Tensor& bias, Problem& problem) {
   problem.bias.broadcast_q = bias.shape[2] == 1 && problem.sq != 1;
   problem.bias.broadcast_k = bias.shape[3] == 1 && problem.sk != 1;
   // Copies on a GPU start at multiples of 256 bytes.
-  problem.bias.aligned = problem.bias.kind == BiasKind::additive &&
-                         bias.shape[3] * static_cast<std::int64_t>(size_of(bias.dtype)) % 16 == 0;
+  problem.bias.aligned =
+      problem.bias.kind == BiasKind::additive && row_alignment(bias.view()) >= kMostRowAlignment;
   return {};
 }
 

@@ -95,6 +95,22 @@ struct HopperQueries {
   }
 };
 
+// Calls begin(tile), then fetch(its block of keys), from the last on, of all tiles to the word that none is left.
+template <HopperSpec kSpec, typename Begin, typename Fetch>
+__device__ __forceinline__ void for_each_block(const HopperRings<kSpec>& rings, u32& number,
+                                               const Begin& begin, const Fetch& fetch) {
+  for (;; ++number) {
+    __syncwarp();  // the first lane works alone, and the others must not fall behind or get ahead
+    rings.await_told(number);
+    const HopperTile& tile = rings.tile(number);
+    if (tile.there == 0) break;
+    if (!tile.has_rows()) continue;
+    begin(tile);
+    for (int left = tile.blocks; left > 0; --left) fetch(tile, left - 1);
+  }
+  ++number;
+}
+
 // Blocks of keys, or of values. One piece of code for both warps: tiles' ends wait for instructions as it is.
 template <HopperSpec kSpec>
 struct HopperBlocks {
@@ -111,24 +127,18 @@ struct HopperBlocks {
   int panels;
   u32 tile = 0, turn = 0;  // tiles seen; blocks fetched
 
-  // Of all tiles to the word that none is left.
   __device__ __forceinline__ void copy() {
-    for (;; ++tile) {
-      __syncwarp();  // the first lane works alone, and the others must not fall behind or get ahead
-      rings.await_told(tile);
-      const HopperTile& here = rings.tile(tile);
-      if (here.there == 0) break;
-      if (!here.has_rows()) continue;
+    Rows rows;
+    const auto begin = [&](const HopperTile& here) {
       const TileFacts& facts = here.facts;
-      Rows rows{facts.seq.k_start + (here.first + here.blocks) * kSpec.keys,
-                facts.place.h / p.f.group, p.f.cu_seqlens_k.data != nullptr ? 0 : facts.place.b};
-      for (int left = here.blocks; left > 0; --left) {
-        rows.row -= kSpec.keys;
-        fetch(rows, facts.seq.sk);
-        ++turn;
-      }
-    }
-    ++tile;
+      rows = {facts.seq.k_start + (here.first + here.blocks) * kSpec.keys,
+              facts.place.h / p.f.group, p.f.cu_seqlens_k.data != nullptr ? 0 : facts.place.b};
+    };
+    for_each_block<kSpec>(rings, tile, begin, [&](const HopperTile& here, int) {
+      rows.row -= kSpec.keys;
+      fetch(rows, here.facts.seq.sk);
+      ++turn;
+    });
   }
 
   __device__ __forceinline__ void fetch(const Rows& rows, int sk) const {
@@ -173,18 +183,11 @@ struct HopperBias {
   u32 tile = 0, turn = 0;  // tiles seen; blocks of keys whose bias was fetched
 
   __device__ __forceinline__ void copy() {
-    for (;; ++tile) {
-      __syncwarp();  // the first lane works alone, and the others must not fall behind or get ahead
-      rings.await_told(tile);
-      const HopperTile& here = rings.tile(tile);
-      if (here.there == 0) break;
-      if (!here.has_rows()) continue;
-      for (int left = here.blocks; left > 0; --left) {
-        if (leads_warp()) fetch(here.facts.place, (here.first + left - 1) * kSpec.keys);
-        ++turn;
-      }
-    }
-    ++tile;
+    const auto nothing = [](const HopperTile&) {};
+    for_each_block<kSpec>(rings, tile, nothing, [&](const HopperTile& here, int block) {
+      if (leads_warp()) fetch(here.facts.place, (here.first + block) * kSpec.keys);
+      ++turn;
+    });
   }
 
   // Of a tile's queries and the keys from `first` on.
