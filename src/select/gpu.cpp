@@ -189,6 +189,9 @@ class Reasons {
       add("softcap = {} is above {}, to which its tanh is precise: a portable full row takes any",
           p_.softcap, kernel::kMostHopperSoftcap);
     }
+    if (hopper && !spec_.hopper.lse && p_.lse != LseLayout::none) {
+      add("its rows' sums are of rounded weights, too coarse for the LSE: a plain row has it");
+    }
     if (row_.general) return;
     const char* const general = hopper ? "general" : "full";
     if (p_.softcap > 0) missing("softcap", general);

@@ -39,6 +39,12 @@ std::vector<Tile> tiles_of(const HopperSpec& spec) {
       return {{128, 64, {7700, 3630}}, {128, 80, {10600, 4260}}};
     return spec.head_dim == 192 ? std::vector<Tile>{{128, 64}} : std::vector<Tile>{};
   }
+  if (!spec.lse) {
+    // f16 has no room for weights that nobody adds up; elsewhere registers or shared memory do not suffice.
+    if (spec.element != kernel::Element::bf16) return {};
+    if (spec.head_dim == 64) return {{128, 128, {3300, 1785}}, {192, 112, {5200, 2235}}};
+    return spec.head_dim == 128 ? std::vector<Tile>{{128, 128}} : std::vector<Tile>{};
+  }
   switch (spec.head_dim) {
     case 64:
       return {{128, 128, {3400, 1990}}, {192, 112, {5500, 2235}}};
@@ -81,10 +87,14 @@ std::vector<HopperSpec> hopper_forward_rows(DType dtype) {
       spec.general = set.general;
       spec.stages = 2;
       spec.turns = true;
-      for (const Tile& tile : tiles_of(spec)) {
-        spec.queries = tile.queries;
-        spec.keys = tile.keys;
-        rows.push_back(spec);
+      for (const bool lse : {false, true}) {
+        if (!lse && features_name(spec) != features_name(HopperSpec{})) continue;
+        spec.lse = lse;
+        for (const Tile& tile : tiles_of(spec)) {
+          spec.queries = tile.queries;
+          spec.keys = tile.keys;
+          rows.push_back(spec);
+        }
       }
     }
   }
@@ -95,7 +105,7 @@ std::string hopper_id(const HopperSpec& spec) {
   const std::string value =
       spec.value_dim == spec.head_dim ? "" : "v" + std::to_string(spec.value_dim);
   return fmt::format("sm90a.{}.d{}{}.{}.q{}k{}", name_of(spec.element), spec.head_dim, value,
-                     features_name(spec), spec.queries, spec.keys);
+                     spec.lse ? features_name(spec) : "nolse", spec.queries, spec.keys);
 }
 
 }  // namespace attune

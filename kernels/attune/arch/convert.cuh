@@ -50,6 +50,16 @@ __device__ __forceinline__ u32 pack_bf16(float a, float b) {
 #endif
 }
 
+// sum + 0 x of two in one register: NaN as soon as one x was not finite. sm_80 and later.
+__device__ __forceinline__ u32 add_zeros_f16(u32 x, u32 sum) {
+  asm("fma.rn.f16x2 %0, %1, %2, %0;" : "+r"(sum) : "r"(x), "r"(0u));
+  return sum;
+}
+__device__ __forceinline__ u32 add_zeros_bf16(u32 x, u32 sum) {
+  asm("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(sum) : "r"(x), "r"(0u));
+  return sum;
+}
+
 // 2^x to 2 units in the last place; exact at 0, 0 at -inf.
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;

@@ -58,6 +58,8 @@ struct Wgmma;
   "+f"(x[i]), "+f"(x[i + 1]), "+f"(x[i + 2]), "+f"(x[i + 3]), "+f"(x[i + 4]), "+f"(x[i + 5]), \
       "+f"(x[i + 6]), "+f"(x[i + 7])
 
+#define ATTUNE_TIE_4(x, i) "+f"(x[i]), "+f"(x[i + 1]), "+f"(x[i + 2]), "+f"(x[i + 3])
+
 #define ATTUNE_R0 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define ATTUNE_R8 "%8, %9, %10, %11, %12, %13, %14, %15"
 #define ATTUNE_R16 "%16, %17, %18, %19, %20, %21, %22, %23"
@@ -75,12 +77,17 @@ struct Wgmma;
 #define ATTUNE_R112 "%112, %113, %114, %115, %116, %117, %118, %119"
 #define ATTUNE_R120 "%120, %121, %122, %123, %124, %125, %126, %127"
 
+#define ATTUNE_H32 "%32, %33, %34, %35"
+#define ATTUNE_H64 "%64, %65, %66, %67"
+
 #define ATTUNE_WGMMA(columns, list, type, a, flags) \
   "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type " {" list "}, " a flags ";"
 
 #define ATTUNE_LIST_64 ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24
 #define ATTUNE_TIES_64(x) \
   ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24)
+#define ATTUNE_LIST_72 ATTUNE_LIST_64 ", " ATTUNE_H32
+#define ATTUNE_TIES_72(x) ATTUNE_TIES_64(x), ATTUNE_TIE_4(x, 32)
 #define ATTUNE_LIST_80 ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32
 #define ATTUNE_TIES_80(x)                                                           \
   ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24), \
@@ -102,6 +109,8 @@ struct Wgmma;
 #define ATTUNE_TIES_128(x)                                                          \
   ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24), \
       ATTUNE_TIE_8(x, 32), ATTUNE_TIE_8(x, 40), ATTUNE_TIE_8(x, 48), ATTUNE_TIE_8(x, 56)
+#define ATTUNE_LIST_136 ATTUNE_LIST_128 ", " ATTUNE_H64
+#define ATTUNE_TIES_136(x) ATTUNE_TIES_128(x), ATTUNE_TIE_4(x, 64)
 #define ATTUNE_LIST_192                                                                     \
   ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32 ", " ATTUNE_R40  \
             ", " ATTUNE_R48 ", " ATTUNE_R56 ", " ATTUNE_R64 ", " ATTUNE_R72 ", " ATTUNE_R80 \
@@ -155,16 +164,25 @@ struct Wgmma;
   }
 
 ATTUNE_WGMMA_OF(64, 32, 33, 34, 35, 36);
+ATTUNE_WGMMA_OF(72, 36, 37, 38, 39, 40);
 ATTUNE_WGMMA_OF(80, 40, 41, 42, 43, 44);
 ATTUNE_WGMMA_OF(96, 48, 49, 50, 51, 52);
 ATTUNE_WGMMA_OF(112, 56, 57, 58, 59, 60);
 ATTUNE_WGMMA_OF(128, 64, 65, 66, 67, 68);
+ATTUNE_WGMMA_OF(136, 68, 69, 70, 71, 72);
 ATTUNE_WGMMA_OF(192, 96, 97, 98, 99, 100);
 ATTUNE_WGMMA_OF(256, 128, 129, 130, 131, 132);
 
 #undef ATTUNE_WGMMA_OF
 #undef ATTUNE_WGMMA_VALUES
 #undef ATTUNE_WGMMA_KEYS
+#undef ATTUNE_H32
+#undef ATTUNE_H64
+#undef ATTUNE_LIST_72
+#undef ATTUNE_TIES_72
+#undef ATTUNE_LIST_136
+#undef ATTUNE_TIES_136
+#undef ATTUNE_TIE_4
 #undef ATTUNE_R0
 #undef ATTUNE_R8
 #undef ATTUNE_R16

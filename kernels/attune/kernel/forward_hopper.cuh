@@ -38,7 +38,11 @@ struct HopperForward {
   static constexpr HopperShared kShared = Rings::kShared;
   using W = WarpgroupShape<kSpec.element, kSpec.queries, kKeys, kSpec.value_dim>;
   using State = Softmax<W, units_of(kSpec)>;
+  // O, and behind it rows' sums in columns that are all alike, if they are not added up otherwise.
+  using Values = float[1][product_columns(kSpec) / 8][4];
   static_assert(State::kWide);
+  // What powers() returns at most where references may stay. Weights of bf16 have the range of sums.
+  static constexpr float kMostTop = State::kByBlock ? State::kLift : State::kMostSum;
 
   // Of a thread; together no more than the block has from its launch on.
   static constexpr int kOwnRegisters = kConsumers == 3 ? 160 : 232;
@@ -48,79 +52,84 @@ struct HopperForward {
   // Barriers by number. Turns: one a warpgroup; cut: likewise.
   static constexpr int kTurn = 1, kCut = kTurn + kConsumers;
 
-  struct AnyBlock {
-    static constexpr bool kWhole = false;
-  };
-  struct WholeBlock {
-    static constexpr bool kWhole = true;
-  };
-
   static __device__ __forceinline__ void run(const HopperParams& p) {
     extern __shared__ __align__(1024) unsigned char shared[];
     const Rings rings(shared_address(shared), shared);
-    unsigned char* const flags = shared + kShared.flags;
-    for (int i = threadIdx.x; i <= kTileFlags; i += threads_of(kSpec)) flags[i] = 0;
+    for (int i = threadIdx.x; i < (kRounds - 1) * kTileFlagsBytes; i += threads_of(kSpec)) {
+      rings.flags(kCarefulRound)[i] = 0;
+    }
+    if constexpr (!kSpec.lse) write_ones(rings);
     if (threadIdx.x == 0) rings.init();
     __syncthreads();
     if (threadIdx.x < 128) {
       give_registers<kCopyRegisters>();
-      copy_tiles(p, rings, flags);
+      copy_tiles(p, rings);
     } else {
       take_registers<kOwnRegisters>();
-      compute_tiles(p.f, rings, flags);
+      compute_tiles(p.f, rings);
     }
   }
 
-  static __device__ __forceinline__ void copy_tiles(const HopperParams& p, const Rings& rings,
-                                                    const unsigned char* flags) {
-    const auto copy = [&](const TensorMap& map, auto copier) {
+  // Behind each tile of V, for all of the kernel's time.
+  static __device__ __forceinline__ void write_ones(const Rings& rings) {
+    const u32 two = E::pack(1.0f, 1.0f);
+    const u32 ones[4] = {two, two, two, two};
+    for (int i = threadIdx.x; i < kKeys * 8; i += threads_of(kSpec)) {
+#pragma unroll
+      for (int stage = 0; stage < kSpec.stages; ++stage) {
+        store_shared(rings.v.tile(stage) + kShared.value_bytes + i * 16, ones);
+      }
+    }
+    fence_shared_for_engines();
+  }
+
+  static __device__ __forceinline__ void copy_tiles(const HopperParams& p, const Rings& rings) {
+    const auto copy = [&](const TensorMap& map, int rounds, auto copier) {
       if (leads_warp()) prefetch_map(map);
-      int round = 0;
-      do copier.copy();
-      while (again(rings, flags, round++, false));
+      for (int round = 0; round < rounds; round = round_after(rings, round, false)) {
+        copier.copy(round);
+      }
     };
     const int warp = uniform(static_cast<int>(threadIdx.x) / 32);
     if (warp == 0) {
-      copy(p.q, HopperQueries<kSpec>{p, rings, flags});
+      copy(p.q, kRounds, HopperQueries<kSpec>{p, rings});
     } else if (warp < 3) {
       const bool keys = warp == 1;
       const TensorMap& map = keys ? p.k : p.v;
-      copy(map, HopperBlocks<kSpec>{p, rings, keys ? rings.k : rings.v, &map,
-                                    panels_of(keys ? kSpec.head_dim : kSpec.value_dim)});
+      copy(map, kExactRound,
+           HopperBlocks<kSpec>{p, rings, keys ? rings.k : rings.v, &map,
+                               panels_of(keys ? kSpec.head_dim : kSpec.value_dim)});
     } else if constexpr (kSpec.bias) {
-      copy(p.bias, HopperBias<kSpec>{p, rings});
+      copy(p.bias, kExactRound, HopperBias<kSpec>{p, rings});
     }
   }
 
-  // Whether flagged tiles have to be walked again, when all who compute have come to the end of theirs.
-  static __device__ __forceinline__ bool again(const Rings& rings, const unsigned char* flags,
-                                               int round, bool computes) {
-    if (round > 0) return false;
+  // The next round that has tiles, or kRounds, when all who compute have come to the end of this one.
+  static __device__ __forceinline__ int round_after(const Rings& rings, int round, bool computes) {
+    if (round == kExactRound) return kRounds;
     __syncwarp();
     if (computes && leads_warp()) mbarrier_arrive(rings.done);
-    mbarrier_wait(rings.done, 0);
-    return flags[kTileFlags] != 0;
+    mbarrier_wait(rings.done, static_cast<u32>(round));  // it has a phase for each of the two
+    if (round == kFirstRound && rings.any_flag(kCarefulRound)) return kCarefulRound;
+    return rings.any_flag(kExactRound) ? kExactRound : kRounds;
   }
 
-  static __device__ __forceinline__ void compute_tiles(const ForwardParams& p, const Rings& rings,
-                                                       unsigned char* flags) {
-    int round = 0;
+  static __device__ __forceinline__ void compute_tiles(const ForwardParams& p, const Rings& rings) {
     u32 tile = 0, turn = 0;
-    do {
-      for (;; ++tile) {
-        rings.q.await_full(tile);
-        if (has_rows(rings.tile(tile))) {
-          walk_tiles(p, rings, flags, round, tile, turn);
-          continue;
-        }
-        const HopperTile& here = rings.tile(tile);
-        const bool none = uniform(here.there) == 0;
-        if (!none) write_outside_of(p, here.facts);
-        rings.q.release(tile, leads_warp());
-        if (none) break;
+    for (;; ++tile) {
+      rings.q.await_full(tile);
+      const HopperTile& here = rings.tile(tile);
+      const int round = uniform(here.round);
+      const bool has_some = has_rows(here), none = uniform(here.there) == 0;
+      if (has_some && round != kExactRound) {
+        walk_tiles(p, rings, tile, turn);
+        continue;
       }
-      ++tile;
-    } while (again(rings, flags, round++, true));
+      if (has_some) write_spoiled_rows<kSpec, W>(p, here.facts);
+      if (!none && round == kFirstRound) write_outside_of(p, here.facts);
+      rings.q.release(tile, leads_warp());
+      if (none && round_after(rings, round, true) == kRounds) break;
+    }
   }
 
   static __device__ __forceinline__ bool has_rows(const HopperTile& tile) {
@@ -135,31 +144,35 @@ struct HopperForward {
 
   // Results of a tile from O and the softmax's state.
   static __device__ __forceinline__ void write(const ForwardParams& p, const Rings& rings,
-                                               unsigned char* flags, bool flag, u32 number,
-                                               State& softmax, typename W::Values& o) {
+                                               u32 number, State& softmax, const Values& o) {
     const HopperTile& here = rings.tile(number);
     const TileFacts& facts = here.facts;
     const TilePlace& tile = facts.place;
     const Sequence& seq = facts.seq;
     const WarpPair<W> alone(0);
-    // By the thread that arrives at the barrier before flags are read.
-    if (flag && alone.any(softmax.overflowed()) && leads_warp()) {
-      flags[here.flag] = flags[kTileFlags] = 1;
+    if constexpr (kSpec.lse) {
+      softmax.sum_up(alone);
+    } else {
+      softmax.l[0][0] = o[0][W::kWidthTiles][0];
+      softmax.l[0][1] = o[0][W::kWidthTiles][2];
     }
-    softmax.finish(p, tile.h, alone);
+    // Flags are written by the thread that arrives at the barrier before they are read.
+    if (alone.any(softmax.overflowed()) && here.round == kFirstRound && leads_warp()) {
+      rings.flag(kCarefulRound, here);
+    }
+    softmax.finish(p, tile.h);
     write_lse<W>(p, seq, tile, softmax);
-    const u32 bad = doubtful_rows<W, !kSpec.bias>(o, softmax);
-    scale_values<W>(o, softmax, kSpec.dropout ? p.dropout.keep_scale : 1.0f);
+    const float keep = kSpec.dropout ? p.dropout.keep_scale : 1.0f;
     const QueryRows<typename E::Bits> rows(p.o, tile.b, seq.q_start, tile.h);
+    bool spoiled = false;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int i = tile.block * kSpec.queries + thread_row<W>(0, half);
-      write_row<kSpec.element>(i < seq.sq ? rows(i) : nullptr, o[0], half, p.dv);
+      const bool finite = write_row<kSpec.element, W::kWidthTiles>(
+          i < seq.sq ? rows(i) : nullptr, o[0], half, softmax.inverse[0][half] * keep, p.dv);
+      spoiled |= !finite && (kSpec.bias || softmax.l[0][half] * 0.0f == 0.0f);
     }
-    if (alone.any(bad != 0)) {
-      const u32 scratch = kShared.scratch + (threadIdx.x / 32 - 4) * kRowScratchBytes;
-      exact_rows<kSpec, W>(p, facts, softmax, bad, rings.q.tiles + scratch);
-    }
+    if (alone.any(spoiled) && leads_warp()) rings.flag(kExactRound, here);
     write_outside_of(p, facts);
   }
 
@@ -177,12 +190,11 @@ struct HopperForward {
 
   // O += P V of this warpgroup; likewise.
   using Weights = u32[kKeys / 16][4];
-  static __device__ __forceinline__ void add_values(typename W::Values& o, const Weights& p,
-                                                    u32 v) {
+  static __device__ __forceinline__ void add_values(Values& o, const Weights& p, u32 v) {
     const WgmmaTile b(v, kKeys * kPanelBytes, 1024);
 #pragma unroll
     for (int step = 0; step < kKeys / 16; ++step) {
-      Wgmma<kSpec.value_dim>::template add<kBf16>(flat(o), p[step], b.at(step * 2048));
+      Wgmma<product_columns(kSpec)>::template add<kBf16>(flat(o), p[step], b.at(step * 2048));
     }
   }
 
@@ -213,49 +225,74 @@ struct HopperForward {
     barrier_sync(kCut + static_cast<int>(threadIdx.x) / 128 - 1, 128);
   }
 
-  // From tile number `tile` on all that follow each other, to the last of them.
-  static __device__ __forceinline__ void walk_tiles(const ForwardParams& p, const Rings& rings,
-                                                    unsigned char* flags, int round, u32& tile,
-                                                    u32& turn) {
-    const WarpPair<W> alone(0);
+  // What a warpgroup does with tile number `tile` and all that follow it, to the last of them.
+  struct Walk {
+    const ForwardParams& p;
+    const Rings& rings;
+    u32& tile;
+    u32& turn;  // blocks of keys so far
     const bool leads = opaque(static_cast<int>(threadIdx.x % 32)) == 0;
     const int group = uniform(static_cast<int>(threadIdx.x) / 128) - 1;
-    const auto address = [](u32 x) { return static_cast<u32>(uniform(static_cast<int>(x))); };
-    const auto fresh = [&]() { return State(p, State::kAtFirst); };
-    u32 q;         // this warpgroup's queries
-    int left;      // of the tile's blocks, which come last first: those after this one
-    int whole_to;  // blocks are whole down to this one
-    // Whether not all rows of the block's values belong to the sequence.
-    const auto is_cut = [&]() {
-      const HopperTile& here = rings.tile(tile);
-      return left + 1 == here.blocks && here.last_rows < kKeys;
-    };
-    const auto enter = [&]() {
-      const HopperTile& here = rings.tile(tile);
-      left = here.blocks - 1;
-      q = rings.q.tile(tile) + group * (64 * kPanelBytes);
-    };
-    // Found out while exponentials are computed: whether a turn's values and the keys of the block that comes
-    // next are there.
-    bool keys_are_there, values_are_there;
-    const auto look_ahead = [&](u32 turn) {
-      keys_are_there = rings.k.is_full(turn + 1);
-      values_are_there = rings.v.is_full(turn);
-    };
-    typename W::Scores s;
-    typename W::Values o;
+    int left = 0;      // of the tile's blocks, which come last first: those after this one
+    int whole_to = 0;  // blocks are whole down to this one: no mask meets them, and m stays
+    Values o;
     Weights weights;
-    float alpha[2];  // what O is to be multiplied by, with the product that is under way
-    State softmax = fresh();
-    // S of a turn's block -> P. A block is whole if no mask meets it and its maxima need not be looked at; what
-    // decides that, `blocks`, is of no other.
-    const auto soften = [&](u32 turn, bool whole, const GroupBlocks& blocks) {
-      const TileFacts& facts = rings.tile(tile).facts;
-      const auto first_key = [&]() { return (rings.tile(tile).first + left) * kKeys; };
-      const int row = facts.place.block * kSpec.queries + thread_row<W>(0, 0);
+    State softmax = State(p, State::kAtFirst);
+
+    static __device__ __forceinline__ u32 address(u32 x) {
+      return static_cast<u32>(uniform(static_cast<int>(x)));
+    }
+    [[nodiscard]] __device__ __forceinline__ const HopperTile& here() const {
+      return rings.tile(tile);
+    }
+    [[nodiscard]] __device__ __forceinline__ u32 queries_of(u32 number) const {
+      return rings.q.tile(number) + group * (64 * kPanelBytes);
+    }
+    [[nodiscard]] __device__ __forceinline__ int first_key() const {
+      return (here().first + left) * kKeys;
+    }
+    [[nodiscard]] __device__ __forceinline__ int row() const {
+      return here().facts.place.block * kSpec.queries + thread_row<W>(0, 0);
+    }
+
+    // O of this tile so far. Rare enough to wait for the product that it is the sum of.
+    __device__ __forceinline__ void rescale(int half, float by) {
+      wgmma_wait<0>();
+      wgmma_touch(flat(o));
+      State::multiply(o, 0, half, by);
+    }
+
+    // What a block that is not whole asks for before its exponentials. The first of a tile has no O yet.
+    __device__ __forceinline__ void prepare(typename W::Scores& s, bool first) {
+      const WarpPair<W> alone(0);
+      const GroupBlocks blocks = rings.blocks(tile, group);
+      const bool masked = left >= blocks.covered.end || left < blocks.covered.first;
+      if (masked) apply_mask<W>(s, here().facts.sides, first_key());
+      const int follows_to = here().round == kFirstRound ? blocks.met : -1;
+      if (!kSpec.bias && first && !masked && follows_to >= 0) {
+        softmax.refer_to_some(s);
+      } else if (kSpec.bias || left >= follows_to) {
+        softmax.follow(s, alone, [&](int, int half, float by) {
+          if (!first) rescale(half, by);
+        });
+        if (!kSpec.bias && left == follows_to) softmax.refer_to_any();
+      }
+      whole_to = masked || left > follows_to ? left : blocks.covered.first;
+      if constexpr (kSpec.bias) {
+        // A bias may all but hide the first keys that a row meets. All warps have to agree.
+        if (whole_to < left && barrier_or(kCut + group, 128, softmax.refers_low())) whole_to = left;
+      }
+    }
+
+    // S of the block that `turn` is to be, -> P. Calls look_ahead() before exponentials.
+    template <typename Look>
+    __device__ __forceinline__ void soften(typename W::Scores& s, u32 turn, bool whole, bool first,
+                                           const Look& look_ahead) {
+      const WarpPair<W> alone(0);
       if constexpr (kSpec.general) {
+        const TileFacts& facts = here().facts;
         const PowerTerms terms(p, facts.seq, facts.place.b, facts.place.h);
-        terms.template apply<W>(s, row, first_key());
+        terms.template apply<W>(s, row(), first_key());
       }
       if constexpr (kSpec.bias) {
         rings.bias.await_full(turn);
@@ -263,129 +300,144 @@ struct HopperForward {
         __syncwarp();
         rings.bias.release(turn, leads);
       }
-      alpha[0] = alpha[1] = 1.0f;
-      if (!whole) {
-        const bool masked = left >= blocks.covered.end || left < blocks.covered.first;
-        if (masked) apply_mask<W>(s, facts.sides, first_key());
-        const int follows_to = round == 0 ? blocks.met : -1;
-        if (kSpec.bias || left >= follows_to) {
-          softmax.follow(s, alone, [&](int, int half, float by) { alpha[half] *= by; });
-          if (!kSpec.bias && left == follows_to) softmax.refer_to_any();
-        }
-        whole_to = masked || left > follows_to ? left : blocks.covered.first;
-      }
-      look_ahead(turn);
-      const float top = softmax.powers(s);
+      if (!whole) prepare(s, first);
+      look_ahead();
+      const float top = softmax.template powers<kSpec.lse>(s);
       if constexpr (kSpec.dropout) {
-        apply_dropout<W>(s, p, facts.place.b, facts.place.h, row, first_key());
+        const TilePlace& place = here().facts.place;
+        apply_dropout<W>(s, p, place.b, place.h, row(), first_key());
       }
-      // A branch that depends on all sums: exponentials are not moved behind a wait that comes after it.
-      if (alone.any(!(top <= State::kLift))) {
-        const auto rescale = [&](int, int half, float by) {
-          alpha[half] *= by;
+      // A branch that depends on the exponentials: they are not moved behind a wait that comes after it.
+      if (!alone.any(!(top <= kMostTop))) return;
+      if constexpr (State::kByBlock) {
+        softmax.lift_by_block(s, [&](int, int half, float by) {
+          if (!first) rescale(half, by);
           State::multiply(s, 0, half, by);
-        };
-        if constexpr (State::kByBlock) {
-          softmax.lift_by_block(s, rescale);
-        } else {
-          softmax.lift(alone, rescale);
-        }
-        hold();
+        });
       }
-    };
-    const auto await_values = [&](bool cut, u32 of) {
-      if (!values_are_there) rings.v.await_full(turn);
-      if (cut) cut_values(rings.v.tile(turn), rings.tile(of).last_rows);
-    };
-    const auto await_turn = [&]() {
-      if constexpr (kSpec.turns) barrier_sync(kTurn + group, 256);
-    };
-    const auto pass_turn = [&](int to) {
-      if constexpr (kSpec.turns) barrier_arrive(kTurn + to % kConsumers, 256);
-    };
+      hold();
+    }
 
-    enter();
-    if (group == kConsumers - 1) pass_turn(0);
+    // `first`: of tile `of`, whose last rows may be another sequence's.
+    __device__ __forceinline__ void await_values(bool there, bool first, u32 of) const {
+      if (!there) rings.v.await_full(turn);
+      if (!first) return;
+      const int rows = rings.tile(of).last_rows;
+      if (rows < kKeys) cut_values(rings.v.tile(turn), rows);
+    }
+
+    __device__ __forceinline__ void await_turn() const {
+      if constexpr (kSpec.turns) barrier_sync(kTurn + group, 256);
+    }
+    __device__ __forceinline__ void pass_turn(int to) const {
+      if constexpr (kSpec.turns) barrier_arrive(kTurn + to % kConsumers, 256);
+    }
+
+    __device__ __forceinline__ void enter() {
+      left = here().blocks - 1;
+      whole_to = left + 1;
+    }
+  };
+
+  struct AnyBlock {
+    static constexpr bool kWhole = false;
+  };
+  struct WholeBlock {
+    static constexpr bool kWhole = true;
+  };
+
+  static __device__ __forceinline__ void walk_tiles(const ForwardParams& p, const Rings& rings,
+                                                    u32& tile, u32& turn) {
+    Walk at{p, rings, tile, turn};
+    typename W::Scores s;
+    // Found out while exponentials are computed: whether a turn's values and the keys of the block that comes
+    // next are there.
+    bool keys_are_there, values_are_there;
+    const auto look_ahead = [&](u32 turn) {
+      return [&, turn]() {
+        keys_are_there = rings.k.is_full(turn + 1);
+        values_are_there = rings.v.is_full(turn);
+      };
+    };
+    // Whether the block whose P is known is its tile's first.
+    const auto is_first = [&]() { return at.left + 1 == at.here().blocks; };
+
+    at.enter();
+    if (at.group == kConsumers - 1) at.pass_turn(0);
     rings.k.await_full(turn);
     wgmma_fence();
-    multiply_keys(s, address(q), address(rings.k.tile(turn)));
+    multiply_keys(s, Walk::address(at.queries_of(tile)), Walk::address(rings.k.tile(turn)));
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_touch(flat(s));
-    rings.k.release(turn, leads);
-    if (left == 0) rings.q.release(tile, leads);
-    soften(turn, false, rings.blocks(tile, group));  // O is 0, whatever it is to be multiplied by
-    pack(s, weights);
-    clear_fragments(o);
+    rings.k.release(turn, at.leads);
+    if (at.left == 0) rings.q.release(tile, at.leads);
+    at.soften(s, turn, false, true, look_ahead(turn));
+    pack(s, at.weights);
+    clear_fragments(at.o);
+    u32 queries_at = at.queries_of(tile);
     // S and P of the block that comes next, perhaps of the next tile, beside O of the one before. False when
     // there is none.
     const auto step = [&](auto kind) {
       constexpr bool kWhole = decltype(kind)::kWhole;
-      const bool ends = !kWhole && left == 0, cuts = !kWhole && is_cut();
+      const bool ends = !kWhole && at.left == 0, follows_first = !kWhole && is_first();
       const u32 of_tile = tile;
       if (ends) {
         rings.q.await_full(tile + 1);
         if (!has_rows(rings.tile(tile + 1))) return false;
         ++tile;
-        enter();
+        at.enter();
+        queries_at = at.queries_of(tile);
       } else {
-        --left;
+        --at.left;
       }
-      const u32 queries = address(q), keys = address(rings.k.tile(turn + 1));
-      const u32 values = address(rings.v.tile(turn));
-      const GroupBlocks blocks = kWhole ? GroupBlocks{} : rings.blocks(tile, group);
+      const u32 queries = Walk::address(queries_at), keys = Walk::address(rings.k.tile(turn + 1));
+      const u32 values = Walk::address(rings.v.tile(turn));
       if (!keys_are_there) rings.k.await_full(turn + 1);
-      await_turn();
+      at.await_turn();
       wgmma_touch(flat(s));
       wgmma_fence();
       multiply_keys(s, queries, keys);
       wgmma_commit();
-      await_values(cuts, of_tile);
-      wgmma_touch(flat(o));
+      at.await_values(values_are_there, follows_first, of_tile);
+      wgmma_touch(flat(at.o));
       wgmma_fence();
-      add_values(o, weights, values);
+      add_values(at.o, at.weights, values);
       wgmma_commit();
-      pass_turn(group + 1);
+      at.pass_turn(at.group + 1);
       wgmma_wait<1>();
       wgmma_touch(flat(s));
-      rings.k.release(turn + 1, leads);
-      if (left == 0) rings.q.release(tile, leads);
-      State before = softmax;
-      if (ends) softmax = fresh();
-      soften(turn + 1, kWhole, blocks);
+      rings.k.release(turn + 1, at.leads);
+      if (at.left == 0) rings.q.release(tile, at.leads);
+      State before = at.softmax;
+      if (ends) at.softmax = State(p, State::kAtFirst);
+      at.soften(s, turn + 1, kWhole, ends, look_ahead(turn + 1));
       wgmma_wait<0>();
-      wgmma_touch(flat(o));
-      rings.v.release(turn++, leads);
-      pack(s, weights);
+      wgmma_touch(flat(at.o));
+      rings.v.release(turn++, at.leads);
+      pack(s, at.weights);
       if (ends) {
-        write(p, rings, flags, round == 0, of_tile, before, o);
-        clear_fragments(o);
-      } else if (alone.any(alpha[0] != 1.0f || alpha[1] != 1.0f)) {
-        State::multiply(o, 0, 0, alpha[0]);
-        State::multiply(o, 0, 1, alpha[1]);
+        write(p, rings, of_tile, before, at.o);
+        clear_fragments(at.o);
       }
       return true;
     };
 #pragma unroll 1
     while (step(AnyBlock{})) {
       // Code of their own for most blocks: what the others need would stand in the way of instructions.
-      if constexpr (kSpec.bias) {
-        // A bias may all but hide the first keys that a row meets. All warps have to agree.
-        if (left > whole_to && barrier_or(kCut + group, 128, softmax.refers_low())) continue;
-      }
 #pragma unroll 1
-      while (left > whole_to) step(WholeBlock{});
+      while (at.left > at.whole_to) step(WholeBlock{});
     }
-    if (group == 0) await_turn();  // what was passed once too often
-    await_values(is_cut(), tile);
-    wgmma_touch(flat(o));
+    if (at.group == 0) at.await_turn();  // what was passed once too often
+    at.await_values(values_are_there, is_first(), tile);
+    wgmma_touch(flat(at.o));
     wgmma_fence();
-    add_values(o, weights, address(rings.v.tile(turn)));
+    add_values(at.o, at.weights, Walk::address(rings.v.tile(turn)));
     wgmma_commit();
     wgmma_wait<0>();
-    wgmma_touch(flat(o));
-    rings.v.release(turn++, leads);
-    write(p, rings, flags, round == 0, tile, softmax, o);
+    wgmma_touch(flat(at.o));
+    rings.v.release(turn++, at.leads);
+    write(p, rings, tile, at.softmax, at.o);
   }
 };
 

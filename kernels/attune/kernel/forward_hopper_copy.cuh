@@ -13,12 +13,10 @@ struct HopperQueries {
   using Rings = HopperRings<kSpec>;
   const HopperParams& p;
   const Rings& rings;
-  const unsigned char* flags;
-  bool flagged = false;
   u32 turn = 0;  // tiles told of
 
-  // All tiles of this block of threads, to the word that none is left; called again, those that are flagged.
-  __device__ __forceinline__ void copy() {
+  // All tiles of this block of threads that the round has, to the word that none is left.
+  __device__ __forceinline__ void copy(int round) {
     TileWalk walk;
     bool there;
     do {
@@ -27,11 +25,12 @@ struct HopperQueries {
       there = false;
       for (bool here; !there && walk.next(p, place, here);) {
         flag = (walk.step - 1) % kTileFlags;
-        there = here && (!flagged || flags[flag] != 0);
+        there = here && (round == kFirstRound || rings.flags(round)[flag] != 0);
       }
       if (leads_warp()) {
         rings.tile(turn).flag = static_cast<int>(flag);
         rings.tile(turn).there = there;
+        rings.tile(turn).round = round;
       }
       if (there) tell_of(place);
       if (leads_warp()) {
@@ -40,7 +39,6 @@ struct HopperQueries {
       }
       ++turn;
     } while (there);
-    flagged = true;
   }
 
   // Each lane finds out what the warpgroup of its number needs; the first, which arrives at barriers, writes it.
@@ -80,7 +78,7 @@ struct HopperQueries {
   __device__ __forceinline__ void fetch(const HopperTile& tile) const {
     rings.q.await_free(turn);
     const u32 full = rings.q.full(turn);
-    if (!tile.has_rows()) {
+    if (!tile.has_rows() || tile.round == kExactRound) {
       mbarrier_arrive(full);
       return;
     }
@@ -127,7 +125,7 @@ struct HopperBlocks {
   int panels;
   u32 tile = 0, turn = 0;  // tiles seen; blocks fetched
 
-  __device__ __forceinline__ void copy() {
+  __device__ __forceinline__ void copy(int) {
     Rows rows;
     const auto begin = [&](const HopperTile& here) {
       const TileFacts& facts = here.facts;
@@ -182,7 +180,7 @@ struct HopperBias {
   const Rings& rings;
   u32 tile = 0, turn = 0;  // tiles seen; blocks of keys whose bias was fetched
 
-  __device__ __forceinline__ void copy() {
+  __device__ __forceinline__ void copy(int) {
     const auto nothing = [](const HopperTile&) {};
     for_each_block<kSpec>(rings, tile, nothing, [&](const HopperTile& here, int block) {
       if (leads_warp()) fetch(here.facts.place, (here.first + block) * kSpec.keys);

@@ -12,20 +12,23 @@ constexpr int kPanelColumns = 64, kPanelBytes = 128;
 constexpr int panels_of(int dim) { return (dim + kPanelColumns - 1) / kPanelColumns; }
 
 // Tiles are told of in turn in so many places, ahead of the one whose results are written, with some words for
-// each warpgroup that computes. A flag for each of so many tiles that a block of threads computes and one for all,
-// and of a warp, words for each row.
-constexpr int kHopperTileBytes = kTileFactsBytes + 24, kHopperTiles = 8, kGroupBlocksBytes = 16;
+// each warpgroup that computes. Flags for each of so many tiles that a block of threads computes and for all.
+constexpr int kHopperTileBytes = kTileFactsBytes + 32, kHopperTiles = 8, kGroupBlocksBytes = 16;
 constexpr int hopper_tile_bytes(const HopperSpec& spec) {
   return kHopperTileBytes + consumers_of(spec) * kGroupBlocksBytes;
 }
-constexpr int kTileFlags = 512;
-constexpr int kRowScratchBytes = 16 * 8;
+constexpr int kTileFlags = 512, kTileFlagsBytes = kTileFlags + 16;
 
-// [query stages x Q][stages x K][stages x V][stages x bias][barriers][tiles][flags][scratch], in bytes.
+// Tiles whose sums overflowed are walked once more, with references that follow the maximum; rows that hold what is
+// not finite then are computed key by key.
+constexpr int kFirstRound = 0, kCarefulRound = 1, kExactRound = 2, kRounds = 3;
+
+// [query stages x Q][stages x K][stages x V][stages x bias][barriers][tiles][flags of the later rounds], in bytes.
 struct HopperShared {
   int query_stages;
-  int query_bytes, key_bytes, value_bytes, bias_bytes;     // of one tile
-  int k, v, bias, barriers, tiles, flags, scratch, total;  // where they lie; Q comes first
+  int query_bytes, key_bytes, value_bytes, bias_bytes;  // of one tile
+  int value_stride;  // from one tile to the next: behind it lie columns of ones, if they are asked for
+  int k, v, bias, barriers, tiles, flags, total;  // where they lie; Q comes first
 };
 
 constexpr HopperShared forward_hopper_shared(const HopperSpec& spec, int query_stages) {
@@ -34,13 +37,13 @@ constexpr HopperShared forward_hopper_shared(const HopperSpec& spec, int query_s
   const int queries = spec.queries * row, keys = spec.keys * row, values = spec.keys * value_row;
   const int bias_tile = spec.bias ? panels_of(spec.keys) * spec.queries * kPanelBytes : 0;
   const int k = query_stages * queries, v = k + spec.stages * keys;
-  const int bias = v + spec.stages * values, barriers = bias + spec.stages * bias_tile;
+  const int value_stride = values + (spec.lse ? 0 : spec.keys * kPanelBytes);
+  const int bias = v + spec.stages * value_stride, barriers = bias + spec.stages * bias_tile;
   const int tiles = barriers + (1 + kHopperTiles + 2 * query_stages + 6 * spec.stages) * 8;
-  const int flags = tiles + kHopperTiles * hopper_tile_bytes(spec),
-            scratch = flags + kTileFlags + 16;
-  const int total = scratch + consumers_of(spec) * 4 * kRowScratchBytes;
-  return {query_stages, queries,  keys,  values, bias_tile, k,    v,
-          bias,         barriers, tiles, flags,  scratch,   total};
+  const int flags = tiles + kHopperTiles * hopper_tile_bytes(spec);
+  const int total = flags + (kRounds - 1) * kTileFlagsBytes;
+  return {query_stages, queries,  keys,  values, bias_tile, value_stride, k, v,
+          bias,         barriers, tiles, flags,  total};
 }
 
 // Two buffers of Q where there is room: the next tile's queries then come while this one's are in use.

@@ -57,7 +57,8 @@ struct BoundedForward {
 
     const TilePlace& tile = facts.place;
     const Sequence& seq = facts.seq;
-    softmax.finish(p, tile.h, pair);
+    softmax.sum_up(pair);
+    softmax.finish(p, tile.h);
     write_lse<W>(p, seq, tile, softmax);
     const u32 bad = doubtful_rows<W, Products<kSpec.arch, W>::kKeepsInfinities>(o, softmax);
     scale_values<W>(o, softmax, kSpec.dropout ? p.dropout.keep_scale : 1.0f);

@@ -36,7 +36,8 @@ struct WideForward {
 
     State softmax(p, State::kAlways);
     const bool any = walk_keys(p, facts, q_tile, softmax);
-    softmax.finish(p, tile.h, WarpPair<W>(0));
+    softmax.sum_up(WarpPair<W>(0));
+    softmax.finish(p, tile.h);
     write_lse<W>(p, seq, tile, softmax);
     u32 bad = 0;
 #pragma unroll 1

@@ -25,6 +25,8 @@ struct Elements<Element::f16> {
   static __device__ __forceinline__ Bits from_float(float x) { return float_to_f16(x); }
   // The lower half holds a.
   static __device__ __forceinline__ u32 pack(float a, float b) { return pack_f16(a, b); }
+  // Not 0, but for signs, as soon as one of the x in two halves was not finite.
+  static __device__ __forceinline__ u32 add_zeros(u32 x, u32 sum) { return add_zeros_f16(x, sum); }
 };
 
 template <>
@@ -35,6 +37,7 @@ struct Elements<Element::bf16> {
   }
   static __device__ __forceinline__ Bits from_float(float x) { return float_to_bf16(x); }
   static __device__ __forceinline__ u32 pack(float a, float b) { return pack_bf16(a, b); }
+  static __device__ __forceinline__ u32 add_zeros(u32 x, u32 sum) { return add_zeros_bf16(x, sum); }
 };
 
 // Two neighbours of a row of d elements, from an even column on. kAligned: they lie together.

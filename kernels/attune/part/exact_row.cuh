@@ -171,4 +171,27 @@ __device__ __forceinline__ void exact_rows(const ForwardParams& p, const TileFac
   write_exact_rows<kSpec, W>(p, facts, scratch);
 }
 
+// Those of this warp's rows whose O in memory is not finite, with nothing else known of them. Likewise.
+template <auto kSpec, typename W>
+__device__ __noinline__ void write_spoiled_rows(const ForwardParams& p, const TileFacts& facts) {
+  using E = Elements<kSpec.element>;
+  using Bits = typename E::Bits;
+  const TilePlace& tile = facts.place;
+#pragma unroll 1
+  for (int row = 0; row < W::kWarpRows; ++row) {
+    const int i = tile.block * W::kQueries + W::first_row() + row;
+    if (i >= facts.seq.sq) break;
+    const Bits* o = QueryRows<const Bits>(p.o, tile.b, facts.seq.q_start, tile.h)(i);
+    bool spoiled = false;
+    for (int d = threadIdx.x % 32; d < p.dv; d += 32) {
+      spoiled |= E::to_float(o[d * p.o.d_stride]) * 0.0f != 0.0f;
+    }
+    if (!__any_sync(~0u, spoiled)) continue;
+    const ExactRow<kSpec> exact(p, facts.seq, tile.b, tile.h, i);
+    float reference, inverse;
+    exact.sum_up(reference, inverse);
+    exact.write(reference, inverse);
+  }
+}
+
 }  // namespace attune::kernel

@@ -41,8 +41,9 @@ static_assert(sizeof(GroupBlocks) <= kGroupBlocksBytes);
 // What is told of a tile. Behind it come the blocks of each warpgroup that computes.
 struct HopperTile {
   TileFacts facts;
-  int flag;           // its place among the flags
-  int there;          // 0: no tile is left
+  int flag;   // its place among the flags
+  int there;  // 0: no tile is left
+  int round;
   int rows;           // of queries; none where the sequence is shorter than the longest
   int first, blocks;  // of keys
   int last_rows;      // of the last block, that belong to the sequence
@@ -71,7 +72,8 @@ struct HopperRings {
   __device__ __forceinline__ HopperRings(u32 memory, unsigned char* shared)
       : q{memory, memory + kShared.barriers, kShared.query_bytes},
         k{memory + kShared.k, q.barriers + QueryRing::kBarrierBytes, kShared.key_bytes},
-        v{memory + kShared.v, k.barriers + KeyRing::kBarrierBytes, kShared.value_bytes},
+        v{memory + kShared.v, k.barriers + KeyRing::kBarrierBytes, kShared.value_bytes,
+          kShared.value_stride},
         bias{memory + kShared.bias, v.barriers + KeyRing::kBarrierBytes, kShared.bias_bytes},
         told(bias.barriers + KeyRing::kBarrierBytes),
         done(told + kHopperTiles * 8),
@@ -87,6 +89,17 @@ struct HopperRings {
     for (u32 i = 0; i < kHopperTiles; ++i) mbarrier_init(told_at(i), 1);
     mbarrier_init(done, kReaders);
     mbarrier_init_fence();
+  }
+
+  // Of a later round: of each tile, by its place, and behind them of any.
+  [[nodiscard]] __device__ __forceinline__ unsigned char* flags(int round) const {
+    return tiles + (kShared.flags - kShared.tiles) + (round - 1) * kTileFlagsBytes;
+  }
+  __device__ __forceinline__ void flag(int round, const HopperTile& tile) const {
+    flags(round)[tile.flag] = flags(round)[kTileFlags] = 1;
+  }
+  [[nodiscard]] __device__ __forceinline__ bool any_flag(int round) const {
+    return flags(round)[kTileFlags] != 0;
   }
 
   // A tile, by its turn; complete once it has been told of, and so once its Q is there.

@@ -1,5 +1,5 @@
-// Fragments of 16-bit results to memory without a detour: the four lanes of a row exchange words, so that
-// each has 16 neighbouring bytes.
+// Fragments of 16-bit results to memory without a detour: neighbouring lanes exchange words, so that each has 8
+// neighbouring bytes, and four of them the 32 that memory is written by.
 #pragma once
 
 #include <attune/arch/global.cuh>
@@ -7,37 +7,31 @@
 
 namespace attune::kernel {
 
-// Word i of lane t becomes word t of lane i.
-__device__ __forceinline__ void transpose_quad(u32 (&x)[4]) {
-  const int t = threadIdx.x % 4;
-#pragma unroll
-  for (int distance = 1; distance <= 2; distance *= 2) {
-    const bool later = (t & distance) != 0;
-#pragma unroll
-    for (int pair = 0; pair < 2; ++pair) {
-      u32& a = x[distance == 1 ? 2 * pair : pair];
-      u32& b = x[(distance == 1 ? 2 * pair : pair) + distance];
-      const u32 got = __shfl_xor_sync(~0u, later ? a : b, distance);
-      (later ? a : b) = got;
-    }
-  }
-}
-
-// One row of this thread's from each half of a row tile: `row` where its column 0 lies, null past the end.
-template <Element kElement, int kTiles>
-__device__ __forceinline__ void write_row(typename Elements<kElement>::Bits* row,
-                                          const float (&x)[kTiles][4], int half, int columns) {
+// One row of this thread's from each half of a row tile, times `factor`: `row` where its column 0 lies, null
+// past the end. Whether all elements are finite.
+template <Element kElement, int kTiles, int kAll>
+__device__ __forceinline__ bool write_row(typename Elements<kElement>::Bits* row,
+                                          const float (&x)[kAll][4], int half, float factor,
+                                          int columns) {
   using E = Elements<kElement>;
-  static_assert(kTiles % 4 == 0);
+  static_assert(kTiles % 2 == 0);
+  const int t = threadIdx.x % 4;
+  const bool odd = t % 2 != 0;
+  const auto word = [&](int n) {
+    return E::pack(x[n][2 * half] * factor, x[n][2 * half + 1] * factor);
+  };
+  u32 zeros[2] = {0, 0};  // neither sum waits for the other
 #pragma unroll
-  for (int n = 0; n < kTiles; n += 4) {
-    u32 words[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) words[i] = E::pack(x[n + i][2 * half], x[n + i][2 * half + 1]);
-    transpose_quad(words);
-    const int column = 8 * (n + static_cast<int>(threadIdx.x % 4));
-    store_global(row + column, words, row != nullptr && column < columns);
+  for (int n = 0; n < kTiles; n += 2) {
+    const u32 a = word(n), b = word(n + 1);
+    zeros[0] = E::add_zeros(a, zeros[0]);
+    zeros[1] = E::add_zeros(b, zeros[1]);
+    const u32 got = __shfl_xor_sync(~0u, odd ? a : b, 1);
+    const u32 both[2] = {odd ? got : a, odd ? b : got};
+    const int column = 8 * n + (odd ? 8 : 0) + t / 2 * 4;
+    store_global(row + column, both, row != nullptr && column < columns);
   }
+  return ((zeros[0] | zeros[1]) & 0x7fff7fffu) == 0;
 }
 
 }  // namespace attune::kernel

@@ -10,7 +10,8 @@ template <int kStages>
 struct Ring {
   static constexpr int kBarrierBytes = 2 * kStages * 8;
   u32 tiles, barriers;
-  int bytes;  // of a tile
+  int bytes;  // that a tile is filled with
+  int stride = bytes;
 
   // By one thread, before a fence and a block's barrier.
   __device__ __forceinline__ void init(int readers) const {
@@ -21,7 +22,7 @@ struct Ring {
   }
 
   [[nodiscard]] __device__ __forceinline__ u32 tile(u32 turn) const {
-    return tiles + turn % kStages * bytes;
+    return tiles + turn % kStages * stride;
   }
   [[nodiscard]] __device__ __forceinline__ u32 full(u32 turn) const {
     return barriers + turn % kStages * 8;

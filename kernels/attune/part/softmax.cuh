@@ -135,6 +135,25 @@ struct Softmax {
     }
   }
 
+  // The first references of all rows, from a few of their scores: weights above 1 have room (kWide), and
+  // those of scores far above these are brought back by lift(). None is masked out.
+  __device__ __forceinline__ void refer_to_some(const typename W::Scores& s) {
+    static_assert(kWide);
+#pragma unroll
+    for (int i = 0; i < W::kRowTiles; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        constexpr int kMiddle = W::kKeyTiles / 2;
+        float x = fmaxf(fmaxf(s[i][0][2 * half], s[i][0][2 * half + 1]),
+                        fmaxf(s[i][kMiddle][2 * half], s[i][kMiddle][2 * half + 1]));
+        x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+        x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+        m[i][half] = kUnits == Units::products ? x * *factor_at : x;
+      }
+    }
+    refer_to_any();
+  }
+
   // For rows whose scores so far are all -inf, any reference will do.
   __device__ __forceinline__ void refer_to_any() {
 #pragma unroll
@@ -166,7 +185,8 @@ struct Softmax {
     }
   }
 
-  // Scores -> P, and their sums. Returns this thread's largest sum, of a block if kByBlock.
+  // Scores -> P, and, with kSums, their sums. Returns this thread's largest sum, of a block if kByBlock.
+  template <bool kSums = true>
   __device__ __forceinline__ float powers(typename W::Scores& s) {
     float top = 0.0f;
 #pragma unroll
@@ -186,11 +206,12 @@ struct Softmax {
             } else {
               x = power(x - base);
             }
-            sum += x;
+            if (kSums) sum += x;
           }
         }
-        l[i][half] += sum;
-        top = fmaxf(top, kByBlock ? sum : l[i][half]);
+        if constexpr (!kSums) sum = s[i][W::kKeyTiles - 1][2 * half + 1];
+        if constexpr (kSums) l[i][half] += sum;
+        top = fmaxf(top, kByBlock || !kSums ? sum : l[i][half]);
       }
     }
     return top;
@@ -256,19 +277,19 @@ struct Softmax {
     }
   }
 
-  // Whether some sum has overflowed although its row need not have.
+  // Whether some sum has overflowed, or is about to, although its row need not have.
   [[nodiscard]] __device__ __forceinline__ bool overflowed() const {
     bool any = false;
 #pragma unroll
-    for (int i = 0; i < W::kRowTiles; ++i) any |= l[i][0] == infinity() || l[i][1] == infinity();
+    for (int i = 0; i < W::kRowTiles; ++i) any |= l[i][0] > kMostSum || l[i][1] > kMostSum;
     return any;
   }
 
   // Once finish() has run.
   float inverse[W::kRowTiles][2], lse[W::kRowTiles][2];
 
-  // Sums over the lanes of a row, and over a pair; adds the sink.
-  __device__ __forceinline__ void finish(const ForwardParams& p, int h, const WarpPair<W>& pair) {
+  // Sums over the lanes of a row, and over a pair.
+  __device__ __forceinline__ void sum_up(const WarpPair<W>& pair) {
 #pragma unroll
     for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
@@ -279,6 +300,10 @@ struct Softmax {
     }
     pair.sync();
     pair.sum_of(l);
+  }
+
+  // From whole sums; adds the sink.
+  __device__ __forceinline__ void finish(const ForwardParams& p, int h) {
 #pragma unroll
     for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll

@@ -13,7 +13,8 @@ struct HopperSpec {
   int value_dim = 128;              // largest dv, at most head_dim
   bool bias = false;
   bool dropout = false;
-  bool general = false;           // softcap, ALiBi, any scale
+  bool general = false;  // softcap, ALiBi, any scale
+  bool lse = true;       // may be asked for; without it, rows' sums are one more column of O
   int queries = 128, keys = 128;  // a tile; 64 queries a warpgroup
   int stages = 2;                 // buffers of K and of V
   bool turns = false;  // warpgroups issue products in turns, so that one's softmax meets another's
@@ -24,6 +25,11 @@ constexpr bool takes_pages(const HopperSpec&) { return true; }
 
 // The largest softcap. Its tanh is 2^-22 wrong, which times the cap is what scores may be.
 constexpr float kMostHopperSoftcap = 64.0f;
+
+// Columns of O P V, with those that hold rows' sums.
+constexpr int product_columns(const HopperSpec& spec) {
+  return spec.value_dim + (spec.lse ? 0 : 8);
+}
 
 // Warpgroups that compute; one more copies.
 constexpr int consumers_of(const HopperSpec& spec) { return spec.queries / 64; }

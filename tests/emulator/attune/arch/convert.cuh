@@ -50,6 +50,20 @@ inline u32 pack_bf16(float a, float b) {
   return float_to_bf16(a) | static_cast<u32>(float_to_bf16(b)) << 16;
 }
 
+inline u32 add_zeros_f16(u32 x, u32 sum) {
+  const auto half = [&](u32 shift) {
+    return f16_to_float(static_cast<unsigned short>(x >> shift)) * 0.0f +
+           f16_to_float(static_cast<unsigned short>(sum >> shift));
+  };
+  return pack_f16(half(0), half(16));
+}
+inline u32 add_zeros_bf16(u32 x, u32 sum) {
+  const auto half = [&](u32 shift) {
+    return __uint_as_float(x >> shift << 16) * 0.0f + __uint_as_float(sum >> shift << 16);
+  };
+  return pack_bf16(half(0), half(16));
+}
+
 inline float exp2_fast(float x) {
   const float y = exp2f(x);
   return y < 0x1p-126f ? 0.0f : y;
