@@ -28,13 +28,14 @@ std::string literal(const kernel::PortableSpec& spec) {
 }
 
 std::string literal(const kernel::HopperSpec& spec) {
-  const auto& [element, head_dim, value_dim, bias, dropout, general, queries, keys, stages, turns] =
-      spec;
+  const auto& [element, head_dim, value_dim, bias, dropout, general, queries, keys, stages, turns,
+               split] = spec;
   return fmt::format(
       "{{\n"
       "    .element = Element::{}, .head_dim = {}, .value_dim = {}, .bias = {}, .dropout = {},\n"
-      "    .general = {}, .queries = {}, .keys = {}, .stages = {}, .turns = {}}}",
-      name_of(element), head_dim, value_dim, bias, dropout, general, queries, keys, stages, turns);
+      "    .general = {}, .queries = {}, .keys = {}, .stages = {}, .turns = {}, .split = {}}}",
+      name_of(element), head_dim, value_dim, bias, dropout, general, queries, keys, stages, turns,
+      split);
 }
 
 constexpr std::array kHopperEntries = {UnitEntry{kEntryName.data(), "forward_hopper", true}};

@@ -24,9 +24,26 @@ struct Tile {
   TileCycles cycles = {};
 };
 
+// For few queries, and for few tiles of many. Their cycles are guesses, to be fitted to measurements.
+std::vector<Tile> split_tiles_of(const HopperSpec& spec) {
+  if (spec.bias || spec.dropout || spec.general) return {};
+  switch (spec.head_dim) {
+    case 64:
+      return {{64, 128, {5000, 1400}}, {128, 128, {5500, 1990}}};
+    case 96:
+    case 128:
+      return {{64, 128, {6500, 1800}}, {128, 128, {7500, 2700}}};
+    case 192:
+      return {{64, 96, {8500, 2000}}, {128, 96, {9500, 3000}}};
+    default:
+      return {{64, 64, {10000, 1700}}, {128, 64, {12000, 2450}}};
+  }
+}
+
 // docs/kernels/forward_hopper.md has the measurements. Features have rows where their registers suffice and
 // portable ones are slower.
 std::vector<Tile> tiles_of(const HopperSpec& spec) {
+  if (spec.split) return split_tiles_of(spec);
   if (spec.bias) {
     if (spec.dropout) return {};
     return {{128, spec.head_dim > 128 ? 64 : 128}};
@@ -44,9 +61,9 @@ std::vector<Tile> tiles_of(const HopperSpec& spec) {
       return {{128, 128, {3400, 1990}}, {192, 112, {5500, 2235}}};
     case 96:
     case 128:
-      return {{128, 128}};
+      return {{128, 128, {5500, 2700}}};
     case 192:
-      return {{128, 96}};
+      return {{128, 96, {7500, 3000}}};
     default:
       return {{128, 64, {10200, 2450}}, {128, 80, {10300, 2980}}};
   }
@@ -80,11 +97,14 @@ std::vector<HopperSpec> hopper_forward_rows(DType dtype) {
       spec.dropout = set.dropout;
       spec.general = set.general;
       spec.stages = 2;
-      spec.turns = true;
-      for (const Tile& tile : tiles_of(spec)) {
-        spec.queries = tile.queries;
-        spec.keys = tile.keys;
-        rows.push_back(spec);
+      for (const bool split : {false, true}) {
+        spec.split = split;
+        for (const Tile& tile : tiles_of(spec)) {
+          spec.queries = tile.queries;
+          spec.keys = tile.keys;
+          spec.turns = kernel::consumers_of(spec) > 1;
+          rows.push_back(spec);
+        }
       }
     }
   }
@@ -95,7 +115,7 @@ std::string hopper_id(const HopperSpec& spec) {
   const std::string value =
       spec.value_dim == spec.head_dim ? "" : "v" + std::to_string(spec.value_dim);
   return fmt::format("sm90a.{}.d{}{}.{}.q{}k{}", name_of(spec.element), spec.head_dim, value,
-                     features_name(spec), spec.queries, spec.keys);
+                     spec.split ? "split" : features_name(spec), spec.queries, spec.keys);
 }
 
 }  // namespace attune

@@ -14,6 +14,14 @@ __device__ __forceinline__ void store_global(void* to, const u32 (&r)[4], bool t
       : "memory");
 }
 
+__device__ __forceinline__ void store_global(void* to, const u32 (&r)[2], bool there) {
+  asm volatile(
+      "{\n .reg .pred p;\n setp.ne.b32 p, %3, 0;\n @p st.global.v2.b32 [%0], {%1, %2};\n}" ::"l"(
+          __cvta_generic_to_global(to)),
+      "r"(r[0]), "r"(r[1]), "r"(static_cast<int>(there))
+      : "memory");
+}
+
 __device__ __forceinline__ void store_global(void* to, float a, float b, bool there) {
   asm volatile(
       "{\n .reg .pred p;\n setp.ne.b32 p, %3, 0;\n @p st.global.v2.f32 [%0], {%1, %2};\n}" ::"l"(

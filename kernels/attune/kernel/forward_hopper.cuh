@@ -17,6 +17,7 @@
 #include <attune/arch/registers.cuh>
 #include <attune/arch/wgmma.cuh>
 #include <attune/kernel/forward_hopper_copy.cuh>
+#include <attune/part/cluster_combine.cuh>
 #include <attune/part/copied_bias.cuh>
 #include <attune/part/exact_row.cuh>
 #include <attune/part/mask.cuh>
@@ -41,12 +42,12 @@ struct HopperForward {
   static_assert(State::kWide);
 
   // Of a thread; together no more than the block has from its launch on.
-  static constexpr int kOwnRegisters = kConsumers == 3 ? 160 : 232;
+  static constexpr int kOwnRegisters = kConsumers == 3 ? 160 : kConsumers == 1 ? 216 : 232;
   static constexpr int kCopyRegisters = kConsumers == 3 ? 32 : 40;
-  static constexpr int kRegisters = 65536 / threads_of(kSpec) / 8 * 8;
+  static constexpr int kRegisters = 65536 / blocks_of(kSpec) / threads_of(kSpec) / 8 * 8;
   static_assert(kConsumers * kOwnRegisters + kCopyRegisters <= (kConsumers + 1) * kRegisters);
-  // Barriers by number. Turns: one a warpgroup; cut: likewise.
-  static constexpr int kTurn = 1, kCut = kTurn + kConsumers;
+  // Barriers by number. Turns: one a warpgroup; cut: likewise; of all who compute.
+  static constexpr int kTurn = 1, kCut = kTurn + kConsumers, kAll = kCut + kConsumers;
 
   struct AnyBlock {
     static constexpr bool kWhole = false;
@@ -65,9 +66,11 @@ struct HopperForward {
     if (threadIdx.x < 128) {
       give_registers<kCopyRegisters>();
       copy_tiles(p, rings, flags);
+      if constexpr (kSpec.split) ClusterCombine<kSpec, W, kAll>::look_on();
     } else {
       take_registers<kOwnRegisters>();
       compute_tiles(p.f, rings, flags);
+      if constexpr (kSpec.split) ClusterCombine<kSpec, W, kAll>{p.f, rings}.run();
     }
   }
 
@@ -115,7 +118,7 @@ struct HopperForward {
         }
         const HopperTile& here = rings.tile(tile);
         const bool none = uniform(here.there) == 0;
-        if (!none) write_outside_of(p, here.facts);
+        if (!none && !kSpec.split) write_outside_of(p, here.facts);
         rings.q.release(tile, leads_warp());
         if (none) break;
       }
@@ -129,8 +132,8 @@ struct HopperForward {
 
   static __device__ __forceinline__ void write_outside_of(const ForwardParams& p,
                                                           const TileFacts& facts) {
-    write_outside<kSpec.element, kConsumers * 128, W::kQueries>(
-        p, facts.seq, facts.place, static_cast<int>(threadIdx.x) - 128);
+    write_outside<kSpec.element, kConsumers * 128>(p, facts.seq, facts.place, W::kQueries,
+                                                   static_cast<int>(threadIdx.x) - 128);
   }
 
   // Results of a tile from O and the softmax's state.
@@ -145,6 +148,10 @@ struct HopperForward {
     // By the thread that arrives at the barrier before flags are read.
     if (flag && alone.any(softmax.overflowed()) && leads_warp()) {
       flags[here.flag] = flags[kTileFlags] = 1;
+    }
+    if constexpr (kSpec.split) {
+      ClusterCombine<kSpec, W, kAll>{p, rings}.leave(softmax, o);
+      return;
     }
     softmax.finish(p, tile.h, alone);
     write_lse<W>(p, seq, tile, softmax);
@@ -266,7 +273,13 @@ struct HopperForward {
       alpha[0] = alpha[1] = 1.0f;
       if (!whole) {
         const bool masked = left >= blocks.covered.end || left < blocks.covered.first;
-        if (masked) apply_mask<W>(s, facts.sides, first_key());
+        if (masked) {
+          if constexpr (kSpec.split) {
+            apply_mask<W>(s, sides_of_rows<true>(p, facts.sides), first_key());
+          } else {
+            apply_mask<W>(s, facts.sides, first_key());
+          }
+        }
         const int follows_to = round == 0 ? blocks.met : -1;
         if (kSpec.bias || left >= follows_to) {
           softmax.follow(s, alone, [&](int, int half, float by) { alpha[half] *= by; });
@@ -324,6 +337,7 @@ struct HopperForward {
       const bool ends = !kWhole && left == 0, cuts = !kWhole && is_cut();
       const u32 of_tile = tile;
       if (ends) {
+        if constexpr (kSpec.split) return false;  // there is one tile
         rings.q.await_full(tile + 1);
         if (!has_rows(rings.tile(tile + 1))) return false;
         ++tile;

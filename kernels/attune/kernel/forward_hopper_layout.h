@@ -43,8 +43,13 @@ constexpr HopperShared forward_hopper_shared(const HopperSpec& spec, int query_s
           bias,         barriers, tiles, flags,  scratch,   total};
 }
 
+// What a block of a cluster leaves for the others takes the place of K and V: O in f32, [queries][value_dim]; m
+// and l of each row lie in `scratch`. In the place of Q come facts of the rows that it combines, as many bytes each.
+constexpr int kCombinedRowBytes = 48;
+
 // Two buffers of Q where there is room: the next tile's queries then come while this one's are in use.
 constexpr HopperShared forward_hopper_shared(const HopperSpec& spec) {
+  if (spec.split) return forward_hopper_shared(spec, 1);
   constexpr int kMost = 232448;  // that a block of threads may have, CUDA C++ Programming Guide
   const HopperShared two = forward_hopper_shared(spec, 2);
   return two.total <= kMost ? two : forward_hopper_shared(spec, 1);

@@ -17,6 +17,9 @@ struct HopperSpec {
   int queries = 128, keys = 128;  // a tile; 64 queries a warpgroup
   int stages = 2;                 // buffers of K and of V
   bool turns = false;  // warpgroups issue products in turns, so that one's softmax meets another's
+  // The blocks of threads of a cluster share the keys of one tile, whose rows may be of several query heads of a
+  // group. Otherwise a block takes tile after tile of one head.
+  bool split = false;
   friend constexpr bool operator==(const HopperSpec&, const HopperSpec&) = default;
 };
 
@@ -28,5 +31,9 @@ constexpr float kMostHopperSoftcap = 64.0f;
 // Warpgroups that compute; one more copies.
 constexpr int consumers_of(const HopperSpec& spec) { return spec.queries / 64; }
 constexpr int threads_of(const HopperSpec& spec) { return (consumers_of(spec) + 1) * 128; }
+// For whose registers a multiprocessor has room.
+constexpr int blocks_of(const HopperSpec& spec) { return consumers_of(spec) == 1 ? 2 : 1; }
+
+constexpr int kMostSplits = 8;  // blocks of a cluster that every device takes
 
 }  // namespace attune::kernel

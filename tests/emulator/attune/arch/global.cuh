@@ -8,6 +8,9 @@ namespace attune::kernel {
 inline void store_global(void* to, const u32 (&r)[4], bool there) {
   if (there) std::memcpy(emulator::aligned(to, 16), r, 16);
 }
+inline void store_global(void* to, const u32 (&r)[2], bool there) {
+  if (there) std::memcpy(emulator::aligned(to, 8), r, 8);
+}
 inline void store_global(void* to, float a, float b, bool there) {
   const float r[2] = {a, b};
   if (there) std::memcpy(emulator::aligned(to, 8), r, 8);
