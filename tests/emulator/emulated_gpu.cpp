@@ -23,6 +23,7 @@
 #include "plan/gpu.h"
 #include "problem/shapes.h"
 #include "select/gpu.h"
+#include "select/hopper_cost.h"
 #include "source/translation_unit.h"
 #include "spec/gpu_row.h"
 #include "spec/kernel_spec.h"
@@ -59,15 +60,19 @@ std::int64_t round_up(std::int64_t x, std::int64_t step) {
   return (std::max<std::int64_t>(x, 1) + step - 1) / step * step;
 }
 
-// Multiplications by whole tiles; backward has five products, two and a half times as many.
+// Multiplications by whole tiles, whose rows may be of several heads; backward has five products, two and a half
+// times as many.
 double padded_work(const Problem& problem, const KernelSpec& spec) {
   const GpuRow tile = gpu_row_of(spec);
   const auto width = [&](std::int64_t d) {
     return static_cast<double>(tile.head_dim > 0 ? tile.head_dim : round_up(d, 64));
   };
+  const bool split = spec.family == Family::hopper && spec.hopper.split;
+  const int heads =
+      split ? cluster_shape(spec.hopper, problem, facts_for(spec, problem).sms).heads : 1;
   return (problem.kind == Kind::backward ? 2.5 : 1.0) *
-         static_cast<double>(std::max<std::int64_t>(problem.b, 1) * problem.hq) *
-         static_cast<double>(round_up(problem.sq, tile.queries)) *
+         static_cast<double>(std::max<std::int64_t>(problem.b, 1) * (problem.hq / heads)) *
+         static_cast<double>(round_up(problem.sq * heads, tile.queries)) *
          static_cast<double>(round_up(problem.sk, tile.keys)) *
          (width(problem.d) + width(problem.dv));
 }

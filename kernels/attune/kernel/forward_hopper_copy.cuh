@@ -83,7 +83,8 @@ struct HopperQueries {
     const GroupBlocks mine = GroupBlocks::of<kSpec.keys>(sides, lane * 64);
 #pragma unroll
     for (int group = 0; group < consumers_of(kSpec); ++group) {
-      const int from = __shfl_sync(~0u, mine.covered.first, group);
+      int from = __shfl_sync(~0u, mine.covered.first, group);
+      if constexpr (kSpec.split) from = larger(from, all.first);  // a share may begin behind it
       const int end = __shfl_sync(~0u, mine.covered.end, group);
       const int met = __shfl_sync(~0u, mine.met, group);
       if (lane == 0) {
