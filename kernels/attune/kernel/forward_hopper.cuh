@@ -45,7 +45,9 @@ struct HopperForward {
   static constexpr int kOwnRegisters = kConsumers == 3 ? 160 : kConsumers == 1 ? 216 : 232;
   static constexpr int kCopyRegisters = kConsumers == 3 ? 32 : 40;
   static constexpr int kRegisters = 65536 / blocks_of(kSpec) / threads_of(kSpec) / 8 * 8;
-  static_assert(kConsumers * kOwnRegisters + kCopyRegisters <= (kConsumers + 1) * kRegisters);
+  static constexpr bool kHandsRegisters = kRegisters < 256;  // else each thread has all it can
+  static_assert(!kHandsRegisters ||
+                kConsumers * kOwnRegisters + kCopyRegisters <= (kConsumers + 1) * kRegisters);
   // Barriers by number. Turns: one a warpgroup; cut: likewise; of all who compute.
   static constexpr int kTurn = 1, kCut = kTurn + kConsumers, kAll = kCut + kConsumers;
 
@@ -64,11 +66,11 @@ struct HopperForward {
     if (threadIdx.x == 0) rings.init();
     __syncthreads();
     if (threadIdx.x < 128) {
-      give_registers<kCopyRegisters>();
+      if constexpr (kHandsRegisters) give_registers<kCopyRegisters>();
       copy_tiles(p, rings, flags);
       if constexpr (kSpec.split) ClusterCombine<kSpec, W, kAll>::look_on();
     } else {
-      take_registers<kOwnRegisters>();
+      if constexpr (kHandsRegisters) take_registers<kOwnRegisters>();
       compute_tiles(p.f, rings, flags);
       if constexpr (kSpec.split) ClusterCombine<kSpec, W, kAll>{p.f, rings}.run();
     }

@@ -31,8 +31,11 @@ constexpr float kMostHopperSoftcap = 64.0f;
 // Warpgroups that compute; one more copies.
 constexpr int consumers_of(const HopperSpec& spec) { return spec.queries / 64; }
 constexpr int threads_of(const HopperSpec& spec) { return (consumers_of(spec) + 1) * 128; }
-// For whose registers a multiprocessor has room.
-constexpr int blocks_of(const HopperSpec& spec) { return consumers_of(spec) == 1 ? 2 : 1; }
+// For whose registers a multiprocessor has room. A product of 256 columns needs more than 128 of a thread from the
+// launch on, says ptxas.
+constexpr int blocks_of(const HopperSpec& spec) {
+  return consumers_of(spec) == 1 && spec.value_dim < 256 ? 2 : 1;
+}
 
 constexpr int kMostSplits = 8;  // blocks of a cluster that every device takes
 
