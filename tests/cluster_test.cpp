@@ -176,7 +176,8 @@ TEST_P(Clusters, RowsWithNothingToAttendTo) {
   }
 }
 
-// Windows that leave a share's keys to some rows of the tile alone, or to none.
+// Windows that leave a share's keys to some rows of the tile alone, or to none. Scores far below 0 are below what
+// stands for the reference of a row that has met no key.
 TEST_P(Clusters, SharesThatRowsDoNotMeet) {
   Problem p = base();
   p.sq = 200;
@@ -189,6 +190,10 @@ TEST_P(Clusters, SharesThatRowsDoNotMeet) {
       p.mask.diagonal = diagonal;
       EXPECT_EQ(judge(p), "");
       EXPECT_EQ(judge(p, Distribution::poison), "");
+      Tensors low(p, Distribution::normal, 1);
+      low.edit("q", [](const Index&) { return 1.0; });
+      low.edit("k", [&](const Index& i) { return -30.0 - static_cast<double>(i[1] % 3) / 8; });
+      EXPECT_EQ(judge(p, low), "");
     }
   }
 }
