@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "select/hopper_cost.h"
 #include "tests/support/random_problem.h"
 
 namespace attune::testing {
@@ -85,6 +86,57 @@ TEST(Select, TakesAlignedThenSmallestThenLeast) {
   expect_part(chosen(problem("dtype=f16 d=64"), device("sm_75")), "sm75.f16.d64.aligned.full");
 }
 
+// Where tiles are fewer than multiprocessors, their keys are shared.
+TEST(Select, SharesKeysWhereTilesAreFew) {
+  const DeviceFacts h200 = device("sm_90");
+  const struct {
+    const char* words;
+    bool split;
+  } cases[] = {
+      {"dtype=bf16 d=128 hq=32 hkv=8 sq=1 sk=8192", true},
+      {"dtype=f16 d=64 hq=64 hkv=8 sq=4 sk=4096 mask=causal-bottom-right", true},
+      {"dtype=bf16 d=192 dv=128 hq=16 hkv=16 sq=64 sk=16384 mask=causal-bottom-right", true},
+      {"dtype=bf16 d=256 hq=8 hkv=8 sq=300 sk=2000 page_size=64", true},
+      {"dtype=bf16 d=128 hq=32 hkv=8 sq=1 sk=8192 key_lengths", true},
+      // Nothing to share, or no multiprocessor to share it with.
+      {"dtype=bf16 d=128 sq=1 sk=100", false},
+      {"dtype=bf16 d=128 b=4 hq=32 hkv=8 sq=4096 sk=4096", false},
+      {"dtype=f16 d=64 b=8 hq=16 hkv=16 sq=2048 sk=2048 mask=causal-bottom-right", false},
+      // Rows without what the problem asks for.
+      {"dtype=bf16 d=128 hq=32 hkv=8 sq=1 sk=8192 dropout=0.1", false},
+      {"dtype=bf16 d=128 hq=32 hkv=8 sq=1 sk=8192 softcap=30", false},
+      {"dtype=bf16 d=128 hq=32 hkv=8 sq=1 sk=8192 bias=bf16 bias_aligned", false},
+  };
+  for (const auto& c : cases) {
+    const std::string row = chosen(problem(c.words), h200);
+    EXPECT_EQ(row.find(".split.") != std::string::npos, c.split) << c.words << ": " << row;
+  }
+  expect_part(reasons_against(problem("dtype=bf16 d=128 hq=4 sk=4096 softcap=30"), h200, ".split."),
+              "softcap is not compiled in");
+}
+
+TEST(Select, SharesAmongAsManyAsThereAre) {
+  const auto shape = [](const std::string& words, int sms, int queries = 64) {
+    kernel::HopperSpec row;
+    row.queries = queries;
+    row.split = true;
+    return cluster_shape(row, problem("dtype=bf16 d=128 " + words), sms);
+  };
+  EXPECT_EQ(shape("hq=8 hkv=1 sq=1 sk=4096", 132), (ClusterShape{8, 8}));
+  EXPECT_EQ(shape("hq=24 hkv=2 sq=1 sk=4096", 132), (ClusterShape{8, 4}));
+  EXPECT_EQ(shape("hq=12 hkv=2 sq=1 sk=4096", 132), (ClusterShape{8, 2}));
+  EXPECT_EQ(shape("hq=7 hkv=1 sq=1 sk=4096", 132), (ClusterShape{8, 1}));
+  EXPECT_EQ(shape("hq=128 hkv=1 sq=1 sk=4096", 132), (ClusterShape{8, 64}));
+  EXPECT_EQ(shape("hq=8 hkv=1 sq=1 sk=100", 132), (ClusterShape{1, 8}));
+  EXPECT_EQ(shape("hq=8 hkv=1 sq=1 sk=500", 132), (ClusterShape{4, 8}));
+  EXPECT_EQ(shape("hq=8 hkv=1 sq=1 sk=4096", 1), (ClusterShape{1, 8}));
+  EXPECT_EQ(shape("hq=8 hkv=1 sq=1 sk=4096", 5), (ClusterShape{4, 8}));
+  EXPECT_EQ(shape("b=64 hq=8 hkv=1 sq=1 sk=4096", 132), (ClusterShape{2, 8}));
+  EXPECT_EQ(shape("b=64 hq=16 hkv=2 sq=1 sk=4096", 132), (ClusterShape{1, 8}));
+  EXPECT_EQ(shape("b=0 hq=8 hkv=2 sq=1 sk=4096", 132).heads, 4);
+  EXPECT_EQ(shape("hq=8 hkv=2 sq=0 sk=4096", 132), (ClusterShape{1, 4}));
+}
+
 TEST(Select, TakesHoppersOwnRowsOnHopper) {
   const DeviceFacts h200 = device("sm_90");
   const struct {
@@ -100,8 +152,8 @@ TEST(Select, TakesHoppersOwnRowsOnHopper) {
       {"dtype=f16 d=128 dropout=0.1", "hopper.sm90a.f16.d128.dropout"},
       {"dtype=f16 d=72 dropout=0.1", "hopper.sm90a.f16.d96.dropout"},
       {"dtype=f16 d=64 dropout=0.1", "portable.sm80.f16.d64.aligned.dropout"},
-      {"dtype=bf16 d=256 sq=9 sk=512", "hopper.sm90a.bf16.d256.plain.q128k64"},
-      {"dtype=bf16 d=256 sq=9 sk=4096", "hopper.sm90a.bf16.d256.plain.q128k80"},
+      {"dtype=bf16 d=256 b=4 hq=33 hkv=33 sq=100 sk=512", "hopper.sm90a.bf16.d256.plain.q128k64"},
+      {"dtype=bf16 d=256 b=4 hq=33 hkv=33 sq=100 sk=4096", "hopper.sm90a.bf16.d256.plain.q128k80"},
       // Large tiles for many, small ones where large ones would leave multiprocessors idle.
       {"dtype=bf16 d=64 b=4 hq=32 hkv=32 sq=4096 sk=4096 mask=causal-top-left",
        "hopper.sm90a.bf16.d64.plain.q192k112"},

@@ -71,6 +71,7 @@ struct ForwardParams {
   int bottom_right;
 
   int page_size, pages;
+  int pack_shift;  // of kernels that pack: 2^pack_shift query heads of a group are rows of a tile
   Indices key_lengths, cu_seqlens_q, cu_seqlens_k, page_table;
   BiasOperand bias;
   const float* alibi;  // null: none

@@ -130,6 +130,7 @@ Status Execution::launch_with(const Driver& driver, std::span<const Function> fu
       how.grid_y = static_cast<unsigned>(one.grid.y);
       how.threads = static_cast<unsigned>(one.threads);
       how.shared_bytes = static_cast<unsigned>(one.shared_bytes);
+      how.cluster = static_cast<unsigned>(one.cluster);
       how.stream = static_cast<Stream>(arguments.stream);
       Status status = launch(driver, functions[one.entry], how, &params, id_);
       if (!status.ok()) return status;

@@ -1,9 +1,12 @@
 #include "plan/forward_hopper.h"
 
 #include <attune/kernel/forward_hopper_layout.h>
+#include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 
+#include "plan/forward_sizes.h"
 #include "plan/forward_tiles.h"
 #include "plan/portable_params.h"
 #include "source/translation_unit.h"
@@ -23,7 +26,7 @@ struct Sizes {
 };
 
 BoxedTensor boxed(const char* name, kernel::TensorMap& map, const kernel::Operand& x,
-                  const Sizes& sizes, int box_rows) {
+                  const Sizes& sizes, int box_rows, int box_heads = 1) {
   BoxedTensor tensor;
   tensor.name = name;
   tensor.map = &map;
@@ -34,7 +37,8 @@ BoxedTensor boxed(const char* name, kernel::TensorMap& map, const kernel::Operan
   tensor.strides = {stride_of(tensor.sizes[1], x.h_stride, kAny),
                     stride_of(tensor.sizes[2], x.s_stride, kAny),
                     stride_of(tensor.sizes[3], x.b_stride, kAny)};
-  tensor.box = {kernel::kPanelColumns, 1, static_cast<std::uint32_t>(box_rows), 1};
+  tensor.box = {kernel::kPanelColumns, static_cast<std::uint32_t>(box_heads),
+                static_cast<std::uint32_t>(box_rows), 1};
   return tensor;
 }
 
@@ -54,6 +58,23 @@ void order_tiles(std::int64_t blocks, HopperPlan& plan) {
   }
 }
 
+// A cluster a tile, whose rows are of several heads.
+Expected<Grid> lay_clusters(const Problem& problem, const DeviceFacts& device, HopperPlan& plan) {
+  kernel::ForwardParams& p = plan.params;
+  plan.shape = cluster_shape(plan.spec, problem, device.sms);
+  const int heads = plan.shape.heads;
+  p.pack_shift = std::countr_zero(static_cast<unsigned>(heads));
+  const std::int64_t rows = std::max(p.sq, p.lse.padded);
+  p.query_blocks = static_cast<int>(forward_query_blocks(rows, plan.spec.queries / heads));
+  p.heads_a_slice = p.hq;
+  const auto tiles = count_tiles({p.query_blocks, p.hq / heads, p.b});
+  if (!tiles.ok()) return tiles.status();
+  p.tiles = *tiles;
+  constexpr std::int64_t kMostBlocks = 2147483647;
+  if (p.tiles > kMostBlocks / plan.shape.splits) plan.shape.splits = 1;
+  return fold(p.tiles * plan.shape.splits);
+}
+
 }  // namespace
 
 Expected<HopperPlan> plan_forward_hopper(const Problem& problem, const KernelSpec& spec,
@@ -62,6 +83,13 @@ Expected<HopperPlan> plan_forward_hopper(const Problem& problem, const KernelSpe
   plan.spec = spec.hopper;
   plan.params = params_of(problem);
   if (writes_nothing(problem)) return plan;
+  const BlockShape shape = block_shape(spec);
+  if (plan.spec.split) {
+    const Expected<Grid> grid = lay_clusters(problem, device, plan);
+    if (!grid.ok()) return grid.status();
+    plan.launches = {{0, *grid, shape.threads, shape.shared_bytes, plan.shape.splits}};
+    return plan;
+  }
   Expected<Grid> grid = lay_tiles(problem, spec.hopper.queries, device, plan.params);
   if (!grid.ok()) return grid.status();
   // A block a multiprocessor takes tile after tile; where their lengths are known to the device alone, each
@@ -71,7 +99,6 @@ Expected<HopperPlan> plan_forward_hopper(const Problem& problem, const KernelSpe
     grid->x = std::min<std::int64_t>(grid->x, std::max<std::int64_t>(1, device.sms));
     order_tiles(grid->x, plan);
   }
-  const BlockShape shape = block_shape(spec);
   plan.launches = {{0, *grid, shape.threads, shape.shared_bytes}};
   return plan;
 }
@@ -96,7 +123,9 @@ BoxedTensors boxes(const HopperPlan& plan, const Problem& problem, kernel::Hoppe
                                                   : f.sk;
   const int tile_queries = plan.spec.queries, box_keys = params.box_keys;
   BoxedTensors all;
-  all.add(boxed("q", params.q, f.q, {f.d, f.hq, queries, q_sequences}, tile_queries));
+  const int packed = plan.shape.heads;
+  all.add(
+      boxed("q", params.q, f.q, {f.d, f.hq, queries, q_sequences}, tile_queries / packed, packed));
   all.add(boxed("k", params.k, f.k, {f.d, f.hkv, keys, k_sequences}, box_keys));
   all.add(boxed("v", params.v, f.v, {f.dv, f.hkv, keys, k_sequences}, box_keys));
   if (plan.spec.bias) {
@@ -112,7 +141,13 @@ BoxedTensors boxes(const HopperPlan& plan, const Problem& problem, kernel::Hoppe
 }
 
 std::string describe(const HopperPlan& plan) {
-  return describe_tiles(plan.launches, plan.spec.queries, plan.spec.keys, plan.params, {});
+  std::string text =
+      describe_tiles(plan.launches, plan.spec.queries, plan.spec.keys, plan.params, {});
+  if (!plan.spec.split || plan.launches.empty()) return text;
+  const auto [splits, heads] = plan.shape;
+  return text +
+         fmt::format("  split      a tile's keys among {} block{}, its rows among {} head{}\n",
+                     splits, splits == 1 ? "" : "s", heads, heads == 1 ? "" : "s");
 }
 
 }  // namespace attune

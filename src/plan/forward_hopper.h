@@ -15,6 +15,7 @@
 
 #include "host/device_facts.h"
 #include "plan/grid.h"
+#include "select/hopper_cost.h"
 #include "spec/kernel_spec.h"
 
 namespace attune {
@@ -25,6 +26,7 @@ struct HopperPlan {
   std::size_t workspace_bytes = 0;     // on the device, 256-byte aligned
   kernel::ForwardParams params{};      // all that the Problem decides
   std::uint32_t pairs = 0;             // of tiles, see HopperParams
+  ClusterShape shape;                  // of a split row
 };
 
 // Precondition: the row serves the Problem on this device.

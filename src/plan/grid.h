@@ -31,6 +31,7 @@ struct KernelLaunch {
   Grid grid;
   int threads = 0;
   int shared_bytes = 0;
+  int cluster = 1;  // blocks that run together, neighbours along x
 };
 
 }  // namespace attune

@@ -8,16 +8,16 @@ namespace attune {
 
 namespace {
 
-// Blocks of keys that the rows of a tile from `row` on attend to. In floating point, which offsets and windows of
+// Blocks of keys that so many queries from `row` on attend to. In floating point, which offsets and windows of
 // any size do not overflow.
-double blocks_of(const Problem& p, std::int64_t row, const kernel::HopperSpec& spec) {
+double blocks_of(const Problem& p, std::int64_t row, int queries, int block_keys) {
   const Mask& mask = p.mask;
   const auto keys = static_cast<double>(p.sk);
   const double diagonal =
       static_cast<double>(mask.offset) +
       (mask.diagonal == Diagonal::bottom_right ? static_cast<double>(p.sk - p.sq) : 0.0);
   const auto first_row = static_cast<double>(row);
-  const auto last_row = static_cast<double>(std::min<std::int64_t>(row + spec.queries, p.sq) - 1);
+  const auto last_row = static_cast<double>(std::min<std::int64_t>(row + queries, p.sq) - 1);
   double begin = 0, end = keys;
   if (mask.left >= 0) begin = first_row + diagonal - static_cast<double>(mask.left);
   if (mask.right >= 0) end = last_row + diagonal + static_cast<double>(mask.right) + 1;
@@ -25,30 +25,71 @@ double blocks_of(const Problem& p, std::int64_t row, const kernel::HopperSpec& s
   begin = std::clamp(begin, 0.0, keys);
   end = std::clamp(end, 0.0, keys);
   if (begin >= end) return 1;
-  return std::ceil(end / spec.keys) - std::floor(begin / spec.keys);
+  return std::ceil(end / block_keys) - std::floor(begin / block_keys);
 }
 
-}  // namespace
+// A guess, to be fitted to measurements: what a cluster's two barriers take, and reading the rows of each of its
+// blocks.
+constexpr double kMeeting = 1500, kReading = 300;
 
-double estimated_cycles(const kernel::HopperSpec& spec, const Problem& problem, int sms) {
+double cycles_with(const kernel::HopperSpec& spec, const Problem& problem, int sms,
+                   const ClusterShape& shape) {
   const TileCycles cycles = tile_cycles(spec);
   if (cycles.block == 0) return 0;
-  const std::int64_t tiles = (problem.sq + spec.queries - 1) / spec.queries;
+  const int queries = spec.queries / shape.heads;
+  const std::int64_t tiles = (problem.sq + queries - 1) / queries;
   if (tiles == 0) return 0;
+  const double ends = cycles.ends + (shape.splits > 1 ? kMeeting + kReading * shape.splits : 0.0);
   constexpr std::int64_t kMostLooked = 64;
   const std::int64_t looked = std::min(tiles, kMostLooked);
   double sum = 0, longest = 0;
   for (std::int64_t i = 0; i < looked; ++i) {
     const std::int64_t tile = looked == 1 ? 0 : i * (tiles - 1) / (looked - 1);
-    const double one = cycles.ends + blocks_of(problem, tile * spec.queries, spec) * cycles.block;
+    const double blocks = blocks_of(problem, tile * queries, queries, spec.keys);
+    const double one = ends + std::ceil(blocks / shape.splits) * cycles.block;
     sum += one;
     longest = std::max(longest, one);
   }
-  const double all = static_cast<double>(tiles) * static_cast<double>(problem.b * problem.hq);
+  const double all =
+      static_cast<double>(tiles) * static_cast<double>(problem.b * (problem.hq / shape.heads));
   const double mean = sum / static_cast<double>(looked);
+  const int at_once = std::max(1, sms / shape.splits);
   // Tiles that are alike come in whole rounds, others fill the gaps.
-  if (mean == longest) return std::ceil(all / std::max(1, sms)) * longest;
-  return std::max(longest, all * mean / std::max(1, sms));
+  if (mean == longest) return std::ceil(all / at_once) * longest;
+  return std::max(longest, all * mean / at_once);
+}
+
+struct Estimate {
+  ClusterShape shape;
+  double cycles;
+};
+
+// Of shapes that take as long, one with the most heads, whose keys then are read once, and the fewest splits.
+Estimate best_shape(const kernel::HopperSpec& spec, const Problem& problem, int sms) {
+  constexpr int kMostHeads = 64;
+  const std::int64_t group = problem.hq / problem.hkv;
+  int heads = 1;
+  while (heads < kMostHeads && group % (2 * heads) == 0) heads *= 2;
+  Estimate best{{1, heads}, cycles_with(spec, problem, sms, {1, heads})};
+  for (; heads > 0; heads /= 2) {
+    for (int splits = 1; splits <= std::min(sms, kernel::kMostSplits); splits *= 2) {
+      const double cycles = cycles_with(spec, problem, sms, {splits, heads});
+      if (cycles < best.cycles) best = {{splits, heads}, cycles};
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+double estimated_cycles(const kernel::HopperSpec& spec, const Problem& problem, int sms) {
+  if (!spec.split) return cycles_with(spec, problem, sms, {});
+  constexpr double kClearly = 1.1;
+  return best_shape(spec, problem, sms).cycles * kClearly;
+}
+
+ClusterShape cluster_shape(const kernel::HopperSpec& spec, const Problem& problem, int sms) {
+  return best_shape(spec, problem, sms).shape;
 }
 
 }  // namespace attune

@@ -8,8 +8,20 @@
 namespace attune {
 
 // Cycles, about, on `sms` multiprocessors, of which each takes tile after tile; comparable between rows of the
-// same head dim alone. Packed and ragged sequences count as long as the longest.
+// same head dim alone. Packed and ragged sequences count as long as the longest. A split row counts for more than
+// it would take: it is to be clearly ahead of the others.
 [[nodiscard]] double estimated_cycles(const kernel::HopperSpec& spec, const Problem& problem,
                                       int sms);
+
+// How a split row computes a problem: blocks of threads that share a tile's keys, and query heads of a group that
+// share its rows.
+struct ClusterShape {
+  int splits = 1, heads = 1;
+  friend bool operator==(const ClusterShape&, const ClusterShape&) = default;
+};
+
+// What takes the fewest cycles by the same estimate. Precondition: spec.split.
+[[nodiscard]] ClusterShape cluster_shape(const kernel::HopperSpec& spec, const Problem& problem,
+                                         int sms);
 
 }  // namespace attune

@@ -61,8 +61,7 @@ std::vector<Candidate> cpu_candidates(const Problem& problem, std::string_view f
 auto rank(const KernelSpec& spec, double cycles) {
   const GpuRow row = gpu_row_of(spec);
   const int bound = row.head_dim == 0 ? 1 << 30 : row.head_dim;
-  const bool sums = spec.family != Family::hopper || spec.hopper.lse;
-  const int features = int{row.bias} + int{row.dropout} + 2 * int{row.general} + int{sums};
+  const int features = int{row.bias} + int{row.dropout} + 2 * int{row.general};
   return std::tuple{spec.family != Family::hopper,
                     !row.aligned,
                     bound,

@@ -20,7 +20,8 @@ GpuRow common(const Row& row, int value_dim, bool aligned, int blocks, int share
 GpuRow gpu_row_of(const KernelSpec& spec) {
   if (spec.family == Family::hopper) {
     const kernel::HopperSpec& row = spec.hopper;
-    return common(row, row.value_dim, true, 1, kernel::forward_hopper_shared_bytes(row));
+    return common(row, row.value_dim, true, kernel::blocks_of(row),
+                  kernel::forward_hopper_shared_bytes(row));
   }
   const kernel::PortableSpec& row = spec.portable;
   return common(row, row.head_dim, row.aligned, row.blocks,

@@ -13,6 +13,8 @@ namespace {
 
 using kernel::HopperSpec;
 
+enum RowKind { kWithoutLse, kWithLse, kSplit };
+
 struct Dims {
   int head, value;
 };
@@ -24,9 +26,26 @@ struct Tile {
   TileCycles cycles = {};
 };
 
+// For few queries, and for few tiles of many. Their cycles are guesses, to be fitted to measurements.
+std::vector<Tile> split_tiles_of(const HopperSpec& spec) {
+  if (spec.bias || spec.dropout || spec.general) return {};
+  switch (spec.head_dim) {
+    case 64:
+      return {{64, 128, {5000, 1400}}, {128, 128, {5500, 1990}}};
+    case 96:
+    case 128:
+      return {{64, 128, {6500, 1800}}, {128, 128, {7500, 2700}}};
+    case 192:
+      return {{64, 96, {8500, 2000}}, {128, 96, {9500, 3000}}};
+    default:
+      return {{64, 64, {10000, 1700}}, {128, 64, {12000, 2450}}};
+  }
+}
+
 // docs/kernels/forward_hopper.md has the measurements. Features have rows where their registers suffice and
 // portable ones are slower.
 std::vector<Tile> tiles_of(const HopperSpec& spec) {
+  if (spec.split) return split_tiles_of(spec);
   if (spec.bias) {
     if (spec.dropout) return {};
     return {{128, spec.head_dim > 128 ? 64 : 128}};
@@ -43,16 +62,16 @@ std::vector<Tile> tiles_of(const HopperSpec& spec) {
     // f16 has no room for weights that nobody adds up; elsewhere registers or shared memory do not suffice.
     if (spec.element != kernel::Element::bf16) return {};
     if (spec.head_dim == 64) return {{128, 128, {3300, 1785}}, {192, 112, {5200, 2235}}};
-    return spec.head_dim == 128 ? std::vector<Tile>{{128, 128}} : std::vector<Tile>{};
+    return spec.head_dim == 128 ? std::vector<Tile>{{128, 128, {5550, 2595}}} : std::vector<Tile>{};
   }
   switch (spec.head_dim) {
     case 64:
       return {{128, 128, {3400, 1990}}, {192, 112, {5500, 2235}}};
     case 96:
     case 128:
-      return {{128, 128}};
+      return {{128, 128, {5700, 2665}}};
     case 192:
-      return {{128, 96}};
+      return {{128, 96, {7500, 3000}}};
     default:
       return {{128, 64, {10200, 2450}}, {128, 80, {10300, 2980}}};
   }
@@ -86,13 +105,14 @@ std::vector<HopperSpec> hopper_forward_rows(DType dtype) {
       spec.dropout = set.dropout;
       spec.general = set.general;
       spec.stages = 2;
-      spec.turns = true;
-      for (const bool lse : {false, true}) {
-        if (!lse && features_name(spec) != features_name(HopperSpec{})) continue;
-        spec.lse = lse;
+      for (const RowKind kind : {kWithoutLse, kWithLse, kSplit}) {
+        if (kind == kWithoutLse && features_name(spec) != features_name(HopperSpec{})) continue;
+        spec.lse = kind != kWithoutLse;
+        spec.split = kind == kSplit;
         for (const Tile& tile : tiles_of(spec)) {
           spec.queries = tile.queries;
           spec.keys = tile.keys;
+          spec.turns = kernel::consumers_of(spec) > 1;
           rows.push_back(spec);
         }
       }
@@ -105,7 +125,10 @@ std::string hopper_id(const HopperSpec& spec) {
   const std::string value =
       spec.value_dim == spec.head_dim ? "" : "v" + std::to_string(spec.value_dim);
   return fmt::format("sm90a.{}.d{}{}.{}.q{}k{}", name_of(spec.element), spec.head_dim, value,
-                     spec.lse ? features_name(spec) : "nolse", spec.queries, spec.keys);
+                     spec.split ? "split"
+                     : spec.lse ? features_name(spec)
+                                : "nolse",
+                     spec.queries, spec.keys);
 }
 
 }  // namespace attune

@@ -20,14 +20,14 @@ namespace attune {
 [[nodiscard]] int head_dim_from(const kernel::HopperSpec& spec);
 
 // Cycles of a multiprocessor: of a tile but for its blocks of keys, and of each of these. Fitted to what rows with
-// the same head dim took in one run (docs/kernels/forward_hopper.md), so only they compare. 0 where there is
-// one tile.
+// the same head dim took in one run (docs/kernels/forward_hopper.md), so only they compare. Of a split row, with
+// what a launch begins with among its ends. 0 where there is one tile.
 struct TileCycles {
   int ends = 0, block = 0;
 };
 [[nodiscard]] TileCycles tile_cycles(const kernel::HopperSpec& spec);
 
-// "sm90a.bf16.d128.plain.q128k128", "...d192v128..." where dv has a smaller bound.
+// "sm90a.bf16.d128.plain.q128k128", "...d192v128..." where dv has a smaller bound; "split" in place of "plain".
 [[nodiscard]] std::string hopper_id(const kernel::HopperSpec& spec);
 
 }  // namespace attune

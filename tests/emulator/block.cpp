@@ -55,8 +55,13 @@ struct Barrier {
   unsigned generation = 0;
 };
 
+struct Cluster;
+
 struct Block {
   Index index, size, grid;
+  Cluster* cluster = nullptr;
+  unsigned rank = 0;                  // in it
+  std::vector<unsigned char> memory;  // what is shared, while another block runs
   std::size_t shared_bytes = 0;
   const std::function<void()>* body = nullptr;
   std::mt19937* random = nullptr;
@@ -68,7 +73,13 @@ struct Block {
   std::string error;
 };
 
-Block* the_block = nullptr;
+// Blocks that run together. They take turns, each with its shared memory in the place where code expects it.
+struct Cluster {
+  std::vector<Block> blocks;
+  unsigned come = 0, generation = 0;  // of threads, at its barrier
+};
+
+Block* the_block = nullptr;  // that runs
 
 std::string name_of(const Index& index) {
   return "(" + std::to_string(index.x) + ", " + std::to_string(index.y) + ")";
@@ -85,6 +96,11 @@ void wait(const unsigned& generation, unsigned seen) {
   me.seen = seen;
   Fiber::pause();
   me.waits_for = nullptr;
+}
+
+bool is_done(const Block& block) {
+  return std::all_of(block.threads.begin(), block.threads.end(),
+                     [](const Thread& thread) { return thread.done; });
 }
 
 // Fibers outlive blocks: a stack costs more than a block's work.
@@ -130,6 +146,7 @@ bool runs(const Thread& thread) {
 
 // Lets a warp run until it has to wait, or a while. False when it has to wait already.
 bool run_warp(Block& block, unsigned warp) {
+  const std::size_t first_fiber = block.rank * block.threads.size();
   bool moved = false;
   for (bool again = true; again;) {
     again = false;
@@ -139,7 +156,7 @@ bool run_warp(Block& block, unsigned warp) {
       Thread& thread = block.threads[number];
       if (!runs(thread)) continue;
       block.current = &thread;
-      fibers()[number]->resume();
+      fibers()[first_fiber + number]->resume();
       if (!block.error.empty()) return true;
       again = moved = true;
     }
@@ -148,26 +165,28 @@ bool run_warp(Block& block, unsigned warp) {
   return moved;
 }
 
-void run_block(Block& block) {
+// Until nothing can move, or another block of the cluster may go first. Whether anything moved.
+bool run_block(Block& block) {
   std::vector<unsigned> order(block.warps.size());
   std::iota(order.begin(), order.end(), 0u);
-  const auto done = [&] {
-    return std::all_of(block.threads.begin(), block.threads.end(),
-                       [](const Thread& thread) { return thread.done; });
-  };
-  while (!done()) {
+  bool moved_at_all = false;
+  while (!is_done(block)) {
     std::shuffle(order.begin(), order.end(), *block.random);
     bool moved = false;
     for (const unsigned warp : order) {
       moved |= run_warp(block, warp);
-      if (!block.error.empty()) return;
+      if (!block.error.empty()) return true;
       if ((*block.random)() % 8 == 0) moved |= act(block);
     }
-    if (!moved && !act(block)) {
-      block.error = "the threads of block " + name_of(block.index) + " wait for ever";
-      return;
-    }
+    if (!moved && !act(block)) break;
+    moved_at_all = true;
+    if (block.cluster->blocks.size() > 1 && (*block.random)() % 64 == 0) break;
   }
+  return moved_at_all;
+}
+
+// What is wrong with a block that has come to its end.
+void inspect(Block& block) {
   if (!block.actions.empty()) {
     block.error = "block " + name_of(block.index) + " ends before its copies have arrived";
     return;
@@ -177,6 +196,34 @@ void run_block(Block& block) {
     block.error = "block " + name_of(block.index) + " wrote behind its " +
                   std::to_string(block.shared_bytes) + " bytes of shared memory";
   }
+}
+
+// Brings a block's shared memory to where code expects it.
+void enter(Block& block) {
+  if (the_block == &block) return;
+  if (the_block != nullptr)
+    the_block->memory.assign(shared_memory, shared_memory + the_block->memory.size());
+  std::copy(block.memory.begin(), block.memory.end(), shared_memory);
+  the_block = &block;
+}
+
+// Empty, or what went wrong.
+std::string run_cluster(Cluster& cluster, std::mt19937& random) {
+  std::vector<Block*> running;
+  for (Block& block : cluster.blocks) running.push_back(&block);
+  while (!running.empty()) {
+    std::shuffle(running.begin(), running.end(), random);
+    bool moved = false;
+    for (Block* const block : running) {
+      enter(*block);
+      moved |= run_block(*block);
+      if (block->error.empty() && is_done(*block)) inspect(*block);
+      if (!block->error.empty()) return block->error;
+    }
+    if (!moved) return "the threads of block " + name_of(running.front()->index) + " wait for ever";
+    std::erase_if(running, [](const Block* block) { return is_done(*block); });
+  }
+  return {};
 }
 
 void deliver(const Copy& copy) {
@@ -207,6 +254,29 @@ unsigned char* at(std::uint32_t address, std::size_t bytes) {
 
 std::uint32_t address_of(const void* shared) {
   return static_cast<std::uint32_t>(static_cast<const unsigned char*>(shared) - shared_memory);
+}
+
+unsigned cluster_blocks() { return static_cast<unsigned>(the_block->cluster->blocks.size()); }
+unsigned cluster_rank() { return the_block->rank; }
+
+void cluster_barrier() {
+  Cluster& cluster = *the_block->cluster;
+  const unsigned seen = cluster.generation;
+  if (++cluster.come == cluster.blocks.size() * the_block->threads.size()) {
+    cluster.come = 0;
+    ++cluster.generation;
+  } else {
+    wait(cluster.generation, seen);
+  }
+}
+
+const unsigned char* at_block(unsigned rank, std::uint32_t address, std::size_t bytes) {
+  if (rank >= cluster_blocks()) fail("reaches for a block of no cluster");
+  const Block& block = the_block->cluster->blocks[rank];
+  const unsigned char* const mine = at(address, bytes);  // checked alike
+  if (&block == the_block) return mine;
+  if (is_done(block)) fail("reads the shared memory of a block that has ended");
+  return block.memory.data() + address;
 }
 
 const void* aligned(const void* p, std::size_t bytes) {
@@ -298,31 +368,40 @@ void launch(const Launch& how, const std::function<void()>& body) {
   if (how.shared_bytes > kMostSharedBytes || how.threads % 32 != 0 || how.threads > 1024) {
     throw std::runtime_error("no device runs such a block");
   }
-  std::mt19937 random(how.seed);
-  std::vector<Index> blocks;
-  for (unsigned y = 0; y < how.grid.y; ++y) {
-    for (unsigned x = 0; x < how.grid.x; ++x) blocks.push_back({x, y, 0});
+  constexpr unsigned kMostCluster = 8;
+  if (how.cluster == 0 || how.cluster > kMostCluster || how.grid.x % how.cluster != 0) {
+    throw std::runtime_error("no device runs such clusters");
   }
-  std::shuffle(blocks.begin(), blocks.end(), random);
-  make_fibers(how.threads);
-  for (const Index& index : blocks) {
-    Block block;
-    block.index = index;
-    block.size = {how.threads, 1, 1};
-    block.grid = how.grid;
-    block.shared_bytes = how.shared_bytes;
-    block.body = &body;
-    block.random = &random;
-    block.warps.resize(how.threads / 32);
-    block.threads.resize(how.threads);
-    for (unsigned i = 0; i < how.threads; ++i) block.threads[i].index = {i, 0, 0};
-    std::memset(shared_memory, kPoison, how.shared_bytes + kGuardBytes);
-    the_block = &block;
-    run_block(block);
+  std::mt19937 random(how.seed);
+  std::vector<Index> firsts;  // of clusters
+  for (unsigned y = 0; y < how.grid.y; ++y) {
+    for (unsigned x = 0; x < how.grid.x; x += how.cluster) firsts.push_back({x, y, 0});
+  }
+  std::shuffle(firsts.begin(), firsts.end(), random);
+  make_fibers(std::size_t{how.cluster} * how.threads);
+  for (const Index& first : firsts) {
+    Cluster cluster;
+    cluster.blocks.resize(how.cluster);
+    for (unsigned rank = 0; rank < how.cluster; ++rank) {
+      Block& block = cluster.blocks[rank];
+      block.index = {first.x + rank, first.y, 0};
+      block.size = {how.threads, 1, 1};
+      block.grid = how.grid;
+      block.cluster = &cluster;
+      block.rank = rank;
+      block.memory.assign(how.shared_bytes + kGuardBytes, kPoison);
+      block.shared_bytes = how.shared_bytes;
+      block.body = &body;
+      block.random = &random;
+      block.warps.resize(how.threads / 32);
+      block.threads.resize(how.threads);
+      for (unsigned i = 0; i < how.threads; ++i) block.threads[i].index = {i, 0, 0};
+    }
+    const std::string error = run_cluster(cluster, random);
     the_block = nullptr;
-    if (!block.error.empty()) {
+    if (!error.empty()) {
       fibers().clear();  // those that are in the middle of something
-      throw std::runtime_error(block.error);
+      throw std::runtime_error(error);
     }
   }
 }

@@ -1,4 +1,4 @@
-// Blocks of threads on the host, one after another. Each thread is a fiber; warps take turns at random,
+// Blocks of threads on the host, one after another but for those of a cluster. Each thread is a fiber; warps take turns at random,
 // and so do the lanes of a warp. Nothing here knows of attention.
 #pragma once
 
@@ -17,12 +17,13 @@ struct Launch {
   Index grid{1, 1, 1};
   unsigned threads = 32;  // a multiple of 32
   std::size_t shared_bytes = 0;
-  unsigned seed = 1;  // decides every order
+  unsigned seed = 1;     // decides every order
+  unsigned cluster = 1;  // neighbours along x that run together
 };
 
 inline constexpr std::size_t kMostSharedBytes = 227 * 1024;
 
-// Runs body() as every thread of every block, blocks in a random order. Shared memory is full of NaN
+// Runs body() as every thread of every block, clusters in a random order. Shared memory is full of NaN
 // before each. Throws std::runtime_error when threads wait for ever, when lanes meet at different
 // instructions, and when something lies outside of shared memory or is less aligned than it must be.
 void launch(const Launch& how, const std::function<void()>& body);
@@ -63,6 +64,14 @@ inline void* aligned(void* p, std::size_t bytes) {
   (void)aligned(static_cast<const void*>(p), bytes);
   return p;
 }
+
+// Of the cluster: its blocks, and which of them this is.
+unsigned cluster_blocks();
+unsigned cluster_rank();
+// Of all threads of the cluster.
+void cluster_barrier();
+// As at(), of a block of the cluster, which must not have ended.
+const unsigned char* at_block(unsigned rank, std::uint32_t address, std::size_t bytes);
 
 [[noreturn]] void fail(const char* what);
 

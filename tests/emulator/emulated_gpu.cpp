@@ -23,6 +23,7 @@
 #include "plan/gpu.h"
 #include "problem/shapes.h"
 #include "select/gpu.h"
+#include "select/hopper_cost.h"
 #include "source/translation_unit.h"
 #include "spec/gpu_row.h"
 #include "spec/kernel_spec.h"
@@ -39,30 +40,39 @@ using emulator::GuardedCopy;
 using emulator::GuardedMemory;
 
 // Rows of Turing run on a Turing, the others on a Hopper, which has the most shared memory. It has few
-// multiprocessors, so that blocks take several tiles.
-const DeviceFacts& facts_for(const KernelSpec& spec) {
+// multiprocessors, so that blocks take several tiles; for a row whose clusters take as many blocks as there is room
+// for, some number, as the problem says.
+const DeviceFacts& facts_for(const KernelSpec& spec, const Problem& problem) {
   static const DeviceFacts turing = device_of("sm_75").value();
-  static const DeviceFacts hopper = [] {
+  static const auto hopper = [](int sms) {
     DeviceFacts facts = device_of("sm_90").value();
-    facts.sms = 3;
+    facts.sms = sms;
     return facts;
-  }();
-  return spec.archs.begin < 80 ? turing : hopper;
+  };
+  static const std::array hoppers = {hopper(3), hopper(1), hopper(8), hopper(132)};
+  if (spec.archs.begin < 80) return turing;
+  if (spec.family != Family::hopper || !spec.hopper.split) return hoppers[0];
+  return hoppers[static_cast<std::size_t>(problem.sq * 5 + problem.sk + problem.d / 8) %
+                 hoppers.size()];
 }
 
 std::int64_t round_up(std::int64_t x, std::int64_t step) {
   return (std::max<std::int64_t>(x, 1) + step - 1) / step * step;
 }
 
-// Multiplications by whole tiles; backward has five products, two and a half times as many.
+// Multiplications by whole tiles, whose rows may be of several heads; backward has five products, two and a half
+// times as many.
 double padded_work(const Problem& problem, const KernelSpec& spec) {
   const GpuRow tile = gpu_row_of(spec);
   const auto width = [&](std::int64_t d) {
     return static_cast<double>(tile.head_dim > 0 ? tile.head_dim : round_up(d, 64));
   };
+  const bool split = spec.family == Family::hopper && spec.hopper.split;
+  const int heads =
+      split ? cluster_shape(spec.hopper, problem, facts_for(spec, problem).sms).heads : 1;
   return (problem.kind == Kind::backward ? 2.5 : 1.0) *
-         static_cast<double>(std::max<std::int64_t>(problem.b, 1) * problem.hq) *
-         static_cast<double>(round_up(problem.sq, tile.queries)) *
+         static_cast<double>(std::max<std::int64_t>(problem.b, 1) * (problem.hq / heads)) *
+         static_cast<double>(round_up(problem.sq * heads, tile.queries)) *
          static_cast<double>(round_up(problem.sk, tile.keys)) *
          (width(problem.d) + width(problem.dv));
 }
@@ -86,7 +96,8 @@ void describe_tensor(const BoxedTensor& tensor) {
   for (std::size_t i = 0; i < 3; ++i) {
     mapped.strides[i] = static_cast<std::int64_t>(tensor.strides[i]);
   }
-  mapped.box_columns = tensor.box[0], mapped.box_rows = tensor.box[2];
+  mapped.box_columns = tensor.box[0], mapped.box_heads = tensor.box[1];
+  mapped.box_rows = tensor.box[2];
   std::memcpy(tensor.map, &mapped, sizeof(mapped));
 }
 
@@ -143,7 +154,7 @@ class EmulatedGpu final : public DeviceUnderTest {
   [[nodiscard]] bool serves(const KernelSpec& spec, const Problem& problem) const override {
     return spec.kind == problem.kind && spec.dtype == problem.dtype &&
            padded_work(problem, spec) <= most_work_ &&
-           reasons_against_gpu_row(spec, problem, facts_for(spec)).empty();
+           reasons_against_gpu_row(spec, problem, facts_for(spec, problem)).empty();
   }
 
   [[nodiscard]] std::vector<KernelSpec> serving(const Problem& problem,
@@ -157,7 +168,7 @@ class EmulatedGpu final : public DeviceUnderTest {
 
   [[nodiscard]] Status run(const Problem& problem, const KernelSpec& spec,
                            const Arguments& host) override {
-    const auto plan = plan_on_gpu(problem, spec, facts_for(spec));
+    const auto plan = plan_on_gpu(problem, spec, facts_for(spec, problem));
     if (!plan.ok()) return plan.status();
     return std::visit([&](const auto& one) { return run_plan(problem, spec, one, host); }, *plan);
   }
@@ -204,6 +215,7 @@ class EmulatedGpu final : public DeviceUnderTest {
     how.grid = {static_cast<unsigned>(one.grid.x), static_cast<unsigned>(one.grid.y), 1};
     how.threads = static_cast<unsigned>(one.threads);
     how.shared_bytes = static_cast<std::size_t>(one.shared_bytes);
+    how.cluster = static_cast<unsigned>(one.cluster);
     how.seed = seed;
     const auto begin = std::chrono::steady_clock::now();
     try {

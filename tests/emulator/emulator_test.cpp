@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <attune/arch/barrier.cuh>
+#include <attune/arch/cluster.cuh>
 #include <attune/arch/mma.cuh>
 #include <attune/arch/shared.cuh>
 #include <cmath>
@@ -306,6 +307,78 @@ TEST(Emulator, RunsBlocksInAnyOrder) {
             "");
   EXPECT_EQ(order.size(), 8u);
   EXPECT_FALSE(std::is_sorted(order.begin(), order.end()));
+}
+
+Launch clusters_of(unsigned blocks, unsigned grid, unsigned threads, std::size_t shared_bytes) {
+  Launch how = block_of(threads, shared_bytes);
+  how.grid = {grid, 2, 1};
+  how.cluster = blocks;
+  return how;
+}
+
+// Every thread reads what the same thread of the next block wrote.
+unsigned wrong_neighbours(bool synchronize) {
+  constexpr unsigned kBlocks = 4, kGrid = 8, kThreads = 64;
+  Launch how = clusters_of(kBlocks, kGrid, kThreads, 8 * kThreads);
+  unsigned wrong = 0;
+  for (how.seed = 0; how.seed < kSeeds; ++how.seed) {
+    bool right = true;
+    EXPECT_EQ(run(how,
+                  [&] {
+                    const int rank = kernel::cluster_rank();
+                    right &= kernel::cluster_blocks() == static_cast<int>(kBlocks);
+                    right &= static_cast<unsigned>(rank) == blockIdx.x % kBlocks;
+                    const u32 at = 8 * threadIdx.x;
+                    kernel::store_shared(at, blockIdx.x, threadIdx.x);
+                    if (synchronize) kernel::cluster_sync();
+                    const unsigned next = (static_cast<unsigned>(rank) + 1) % kBlocks;
+                    u32 read[2];
+                    kernel::load_cluster(read, kernel::cluster_address(at, static_cast<int>(next)));
+                    right &= read[0] == blockIdx.x / kBlocks * kBlocks + next;
+                    right &= read[1] == threadIdx.x;
+                    kernel::cluster_sync();
+                  }),
+              "");
+    wrong += right ? 0 : 1;
+  }
+  return wrong;
+}
+
+TEST(Emulator, BlocksOfAClusterReadEachOther) {
+  EXPECT_EQ(wrong_neighbours(true), 0u);
+  EXPECT_EQ(wrong_neighbours(false), kSeeds);
+}
+
+// Without a barrier at the end the memory of a block that others read may be gone.
+TEST(Emulator, SeesABlockThatEndsTooEarly) {
+  Launch how = clusters_of(2, 2, 32, 128);
+  unsigned seen = 0;
+  for (how.seed = 0; how.seed < kSeeds; ++how.seed) {
+    const std::string said = run(how, [] {
+      u32 read[4];
+      kernel::cluster_sync();
+      kernel::load_cluster(read, kernel::cluster_address(0, 1 - kernel::cluster_rank()), true);
+    });
+    seen += said.find("a block that has ended") != std::string::npos ? 1 : 0;
+  }
+  EXPECT_EQ(seen, kSeeds);
+}
+
+TEST(Emulator, SeesDeadlocksAndStrayReadsOfClusters) {
+  const Launch how = clusters_of(2, 4, 64, 128);
+  const std::string left_out = run(how, [] {
+    if (kernel::cluster_rank() == 1 || threadIdx.x < 32) kernel::cluster_sync();
+  });
+  EXPECT_NE(left_out.find("wait for ever"), std::string::npos) << left_out;
+  u32 read[4];
+  EXPECT_NE(run(how, [&] { kernel::load_cluster(read, 0, true); }), "");
+  EXPECT_NE(run(how, [&] { kernel::load_cluster(read, kernel::cluster_address(0, 2), true); }), "");
+  EXPECT_NE(run(how, [&] { kernel::load_cluster(read, kernel::cluster_address(120, 1), true); }),
+            "");
+  EXPECT_EQ(run(how, [&] { kernel::load_cluster(read, kernel::cluster_address(0, 1), false); }),
+            "");
+  EXPECT_EQ(read[3], 0u);
+  EXPECT_NE(run(clusters_of(3, 4, 32, 0), [] {}), "") << "a grid is whole clusters";
 }
 
 // The fragments of the PTX ISA, by the definition of a product.

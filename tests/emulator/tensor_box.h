@@ -16,7 +16,7 @@ struct MappedTensor {
   const unsigned char* data;
   std::uint64_t sizes[4];
   std::int64_t strides[3];  // bytes, of all but columns
-  std::uint32_t box_columns, box_rows;
+  std::uint32_t box_columns, box_heads, box_rows;
 
   static const MappedTensor& of(const void* map) {
     const auto& tensor = *static_cast<const MappedTensor*>(map);
@@ -24,11 +24,13 @@ struct MappedTensor {
     return tensor;
   }
 
-  [[nodiscard]] int rows() const { return static_cast<int>(box_rows); }
+  // As the box arrives: the heads of a row, then those of the next.
+  [[nodiscard]] int rows() const { return static_cast<int>(box_heads * box_rows); }
   // Eight elements of two bytes of a box at `at`, from its row and column on; zeros outside of the tensor.
   void read(unsigned char (&to)[16], const int (&at)[4], int row, int column) const {
     std::memset(to, 0, 16);
-    const std::int64_t place[4] = {at[0] + column, at[1], at[2] + row, at[3]};
+    const int heads = static_cast<int>(box_heads);
+    const std::int64_t place[4] = {at[0] + column, at[1] + row % heads, at[2] + row / heads, at[3]};
     for (int i = 1; i < 4; ++i) {
       if (place[i] < 0 || place[i] >= static_cast<std::int64_t>(sizes[i])) return;
     }

@@ -65,6 +65,13 @@ TEST_F(ForwardDeterminism, WideHeads) {
   expect_same_bits("dtype=bf16 hq=8 hkv=1 sq=700 sk=1500 d=192 dv=128");
 }
 
+// Shares of a cluster's blocks are added in one order, whoever comes first.
+TEST_F(ForwardDeterminism, SplitKeys) {
+  expect_same_bits("dtype=bf16 b=2 hq=16 hkv=4 sq=5 sk=3000 d=128 mask=causal-bottom-right");
+  expect_same_bits("dtype=f16 hq=4 hkv=4 sq=200 sk=5000 d=64");
+  expect_same_bits("dtype=bf16 hq=8 hkv=2 sq=70 sk=2000 d=256 mask=causal-bottom-right");
+}
+
 TEST_F(ForwardDeterminism, PackedSequencesAndFeatures) {
   expect_same_bits(
       "dtype=bf16 b=5 hq=4 hkv=2 sq=1300 sk=1300 d=64 packed=qk total_q=4500 total_k=4700 "

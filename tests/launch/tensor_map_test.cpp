@@ -25,7 +25,7 @@ Described described(int n) {
 }
 
 TEST_F(Launching, DescribesQueriesKeysAndValues) {
-  const Problem p = problem("dtype=bf16 b=2 hq=4 hkv=2 sq=300 sk=500 d=120 dv=80");
+  const Problem p = problem("dtype=bf16 b=20 hq=4 hkv=2 sq=300 sk=500 d=120 dv=80");
   const Arguments a = arguments(p);
   const Plan made = plan(p);
   ASSERT_TRUE(made.kernel().starts_with("fwd.hopper.sm90a.bf16.d128.plain.")) << made.kernel();
@@ -33,16 +33,45 @@ TEST_F(Launching, DescribesQueriesKeysAndValues) {
   ASSERT_EQ(stand_in().tensor_maps(), 3);
   const Described q = described(0), k = described(1), v = described(2);
   EXPECT_EQ(q.type, cuda::kTensorMapBf16);
-  EXPECT_EQ(q.sizes, (Numbers{120, 4, 300, 2}));
+  EXPECT_EQ(q.sizes, (Numbers{120, 4, 300, 20}));
   EXPECT_EQ(q.strides, (Numbers{240, 4 * 240, 300 * 4 * 240}));
   EXPECT_EQ(q.box, (Numbers{64, 1, 128, 1}));
-  EXPECT_EQ(k.sizes, (Numbers{120, 2, 500, 2}));
+  EXPECT_EQ(k.sizes, (Numbers{120, 2, 500, 20}));
   EXPECT_EQ(k.strides, (Numbers{240, 2 * 240, 500 * 2 * 240}));
-  EXPECT_EQ(v.sizes, (Numbers{80, 2, 500, 2}));
+  EXPECT_EQ(v.sizes, (Numbers{80, 2, 500, 20}));
   EXPECT_EQ(v.strides, (Numbers{160, 2 * 160, 500 * 2 * 160}));
   EXPECT_EQ(k.box, v.box);
   EXPECT_EQ(stand_in().tensor_map(0)->data, a.q.data);
   EXPECT_EQ(stand_in().tensor_map(2)->data, a.v.data);
+}
+
+// A box has all heads of a group; the tile's blocks are a cluster, in a graph too.
+TEST_F(Launching, SplitsATileAmongTheBlocksOfACluster) {
+  const Problem p =
+      problem("dtype=bf16 b=3 hq=16 hkv=2 sq=2 sk=5000 d=128 mask=causal-bottom-right");
+  Arguments a = arguments(p);
+  const Plan made = plan(p);
+  ASSERT_EQ(made.kernel(), "fwd.hopper.sm90a.bf16.d128.split.q64k128");
+  EXPECT_NE(made.explain().find("a tile's keys among 8 blocks, its rows among 8 heads"),
+            std::string::npos)
+      << made.explain();
+  a.stream = stand_in().create_stream(stand_in().create_context(0));
+  for (const bool captured : {false, true}) {
+    forget();
+    if (captured) stand_in().begin_capture(a.stream);
+    ASSERT_TRUE(made.run(a).ok());
+    if (captured) stand_in().end_capture(a.stream);
+    const StandInLaunch& latest = *stand_in().latest();
+    EXPECT_EQ(latest.cluster, 8U);
+    EXPECT_EQ(latest.grid_x, 3U * 2U * 8U);
+    EXPECT_EQ(latest.grid_y, 1U);
+    EXPECT_EQ(latest.threads, 256U);
+    EXPECT_EQ(latest.params.pack_shift, 3);
+    EXPECT_EQ(latest.params.query_blocks, 1);
+  }
+  EXPECT_EQ(described(0).box, (Numbers{64, 8, 8, 1}));
+  EXPECT_EQ(described(0).sizes, (Numbers{128, 16, 2, 3}));
+  EXPECT_EQ(described(1).box, (Numbers{64, 1, 128, 1}));
 }
 
 TEST_F(Launching, DescribesPackedTokensAsOneSequence) {

@@ -17,6 +17,7 @@
 #include <attune/arch/registers.cuh>
 #include <attune/arch/wgmma.cuh>
 #include <attune/kernel/forward_hopper_copy.cuh>
+#include <attune/part/cluster_combine.cuh>
 #include <attune/part/copied_bias.cuh>
 #include <attune/part/exact_row.cuh>
 #include <attune/part/mask.cuh>
@@ -45,12 +46,14 @@ struct HopperForward {
   static constexpr float kMostTop = State::kByBlock ? State::kLift : State::kMostSum;
 
   // Of a thread; together no more than the block has from its launch on.
-  static constexpr int kOwnRegisters = kConsumers == 3 ? 160 : 232;
+  static constexpr int kOwnRegisters = kConsumers == 3 ? 160 : kConsumers == 1 ? 216 : 232;
   static constexpr int kCopyRegisters = kConsumers == 3 ? 32 : 40;
-  static constexpr int kRegisters = 65536 / threads_of(kSpec) / 8 * 8;
-  static_assert(kConsumers * kOwnRegisters + kCopyRegisters <= (kConsumers + 1) * kRegisters);
-  // Barriers by number. Turns: one a warpgroup; cut: likewise.
-  static constexpr int kTurn = 1, kCut = kTurn + kConsumers;
+  static constexpr int kRegisters = 65536 / blocks_of(kSpec) / threads_of(kSpec) / 8 * 8;
+  static constexpr bool kHandsRegisters = kRegisters < 256;  // else each thread has all it can
+  static_assert(!kHandsRegisters ||
+                kConsumers * kOwnRegisters + kCopyRegisters <= (kConsumers + 1) * kRegisters);
+  // Barriers by number. Turns: one a warpgroup; cut: likewise; of all who compute.
+  static constexpr int kTurn = 1, kCut = kTurn + kConsumers, kAll = kCut + kConsumers;
 
   static __device__ __forceinline__ void run(const HopperParams& p) {
     extern __shared__ __align__(1024) unsigned char shared[];
@@ -62,11 +65,13 @@ struct HopperForward {
     if (threadIdx.x == 0) rings.init();
     __syncthreads();
     if (threadIdx.x < 128) {
-      give_registers<kCopyRegisters>();
+      if constexpr (kHandsRegisters) give_registers<kCopyRegisters>();
       copy_tiles(p, rings);
+      if constexpr (kSpec.split) ClusterCombine<kSpec, W, kAll>::look_on();
     } else {
-      take_registers<kOwnRegisters>();
+      if constexpr (kHandsRegisters) take_registers<kOwnRegisters>();
       compute_tiles(p.f, rings);
+      if constexpr (kSpec.split) ClusterCombine<kSpec, W, kAll>{p.f, rings}.run();
     }
   }
 
@@ -126,7 +131,7 @@ struct HopperForward {
         continue;
       }
       if (has_some) write_spoiled_rows<kSpec, W>(p, here.facts);
-      if (!none && round == kFirstRound) write_outside_of(p, here.facts);
+      if (!none && round == kFirstRound && !kSpec.split) write_outside_of(p, here.facts);
       rings.q.release(tile, leads_warp());
       if (none && round_after(rings, round, true) == kRounds) break;
     }
@@ -138,8 +143,8 @@ struct HopperForward {
 
   static __device__ __forceinline__ void write_outside_of(const ForwardParams& p,
                                                           const TileFacts& facts) {
-    write_outside<kSpec.element, kConsumers * 128, W::kQueries>(
-        p, facts.seq, facts.place, static_cast<int>(threadIdx.x) - 128);
+    write_outside<kSpec.element, kConsumers * 128>(p, facts.seq, facts.place, W::kQueries,
+                                                   static_cast<int>(threadIdx.x) - 128);
   }
 
   // Results of a tile from O and the softmax's state.
@@ -159,6 +164,10 @@ struct HopperForward {
     // Flags are written by the thread that arrives at the barrier before they are read.
     if (alone.any(softmax.overflowed()) && here.round == kFirstRound && leads_warp()) {
       rings.flag(kCarefulRound, here);
+    }
+    if constexpr (kSpec.split) {
+      ClusterCombine<kSpec, W, kAll>{p, rings}.leave(softmax, o);
+      return;
     }
     softmax.finish(p, tile.h);
     write_lse<W>(p, seq, tile, softmax);
@@ -267,7 +276,13 @@ struct HopperForward {
       const WarpPair<W> alone(0);
       const GroupBlocks blocks = rings.blocks(tile, group);
       const bool masked = left >= blocks.covered.end || left < blocks.covered.first;
-      if (masked) apply_mask<W>(s, here().facts.sides, first_key());
+      if (masked) {
+        if constexpr (kSpec.split) {
+          apply_mask<W>(s, sides_of_rows<true>(p, here().facts.sides), first_key());
+        } else {
+          apply_mask<W>(s, here().facts.sides, first_key());
+        }
+      }
       const int follows_to = here().round == kFirstRound ? blocks.met : -1;
       if (!kSpec.bias && first && !masked && follows_to >= 0) {
         softmax.refer_to_some(s);
@@ -383,6 +398,7 @@ struct HopperForward {
       const bool ends = !kWhole && at.left == 0, follows_first = !kWhole && is_first();
       const u32 of_tile = tile;
       if (ends) {
+        if constexpr (kSpec.split) return false;  // there is one tile
         rings.q.await_full(tile + 1);
         if (!has_rows(rings.tile(tile + 1))) return false;
         ++tile;

@@ -5,19 +5,28 @@
 #include <attune/arch/tma.cuh>
 #include <attune/part/hopper_order.cuh>
 #include <attune/part/hopper_tiles.cuh>
+#include <attune/part/key_shares.cuh>
+#include <attune/part/packed_rows.cuh>
 
 namespace attune::kernel {
 
 template <HopperSpec kSpec>
+struct HopperWalk : TileWalk {};
+template <HopperSpec kSpec>
+requires(kSpec.split) struct HopperWalk<kSpec> : ClusterWalk {
+};
+
+template <HopperSpec kSpec>
 struct HopperQueries {
   using Rings = HopperRings<kSpec>;
+  using Map = TileRows<kSpec.split>;
   const HopperParams& p;
   const Rings& rings;
   u32 turn = 0;  // tiles told of
 
   // All tiles of this block of threads that the round has, to the word that none is left.
   __device__ __forceinline__ void copy(int round) {
-    TileWalk walk;
+    HopperWalk<kSpec> walk;
     bool there;
     do {
       TilePlace place;
@@ -45,14 +54,21 @@ struct HopperQueries {
   __device__ __forceinline__ void tell_of(const TilePlace& place) const {
     HopperTile& tile = rings.tile(turn);
     const Sequence seq = sequence_of(p.f, place.b);
-    const MaskSides sides(p.f, seq, place.block * kSpec.queries);
+    const Map map(p.f);
+    const int queries = map.queries(kSpec.queries);
+    const MaskSides sides_of_queries(p.f, seq, place.block * queries);
     if (leads_warp()) {
       tile.facts.place = place;
       tile.facts.seq = seq;
-      tile.facts.sides = sides;
+      tile.facts.sides = sides_of_queries;
     }
-    const int rows = larger(smaller(kSpec.queries, seq.sq - place.block * kSpec.queries), 0);
-    const KeyBlocks all = KeyBlocks::of<kSpec.keys>(sides, rows);
+    const auto sides = sides_of_rows<kSpec.split>(p.f, sides_of_queries);
+    int rows = map.rows(larger(smaller(queries, seq.sq - place.block * queries), 0));
+    KeyBlocks all = KeyBlocks::of<kSpec.keys>(sides, rows);
+    if constexpr (kSpec.split) {
+      all = KeyShares(all, cluster_blocks()).of(all, cluster_rank());
+      if (all.first == all.end) rows = 0;
+    }
     if (leads_warp()) {
       tile.rows = rows;
       tile.first = all.first;
@@ -65,7 +81,8 @@ struct HopperQueries {
     const GroupBlocks mine = GroupBlocks::of<kSpec.keys>(sides, lane * 64);
 #pragma unroll
     for (int group = 0; group < consumers_of(kSpec); ++group) {
-      const int from = __shfl_sync(~0u, mine.covered.first, group);
+      int from = __shfl_sync(~0u, mine.covered.first, group);
+      if constexpr (kSpec.split) from = larger(from, all.first);  // a share may begin behind it
       const int end = __shfl_sync(~0u, mine.covered.end, group);
       const int met = __shfl_sync(~0u, mine.met, group);
       if (lane == 0) {
@@ -83,7 +100,7 @@ struct HopperQueries {
       return;
     }
     const TilePlace& place = tile.facts.place;
-    const int row = tile.facts.seq.q_start + place.block * kSpec.queries;
+    const int row = tile.facts.seq.q_start + place.block * Map(p.f).queries(kSpec.queries);
     const int b = p.f.cu_seqlens_q.data != nullptr ? 0 : place.b;
     mbarrier_expect(full, Rings::kShared.query_bytes);
     for (int panel = 0; panel < panels_of(kSpec.head_dim); ++panel) {

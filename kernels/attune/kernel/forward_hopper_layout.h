@@ -23,12 +23,13 @@ constexpr int kTileFlags = 512, kTileFlagsBytes = kTileFlags + 16;
 // not finite then are computed key by key.
 constexpr int kFirstRound = 0, kCarefulRound = 1, kExactRound = 2, kRounds = 3;
 
-// [query stages x Q][stages x K][stages x V][stages x bias][barriers][tiles][flags of the later rounds], in bytes.
+// [query stages x Q][stages x K][stages x V][stages x bias][barriers][tiles][flags of the later rounds][m and l of
+// each row], in bytes.
 struct HopperShared {
   int query_stages;
   int query_bytes, key_bytes, value_bytes, bias_bytes;  // of one tile
   int value_stride;  // from one tile to the next: behind it lie columns of ones, if they are asked for
-  int k, v, bias, barriers, tiles, flags, total;  // where they lie; Q comes first
+  int k, v, bias, barriers, tiles, flags, sums, total;  // where they lie; Q comes first
 };
 
 constexpr HopperShared forward_hopper_shared(const HopperSpec& spec, int query_stages) {
@@ -41,13 +42,19 @@ constexpr HopperShared forward_hopper_shared(const HopperSpec& spec, int query_s
   const int bias = v + spec.stages * value_stride, barriers = bias + spec.stages * bias_tile;
   const int tiles = barriers + (1 + kHopperTiles + 2 * query_stages + 6 * spec.stages) * 8;
   const int flags = tiles + kHopperTiles * hopper_tile_bytes(spec);
-  const int total = flags + (kRounds - 1) * kTileFlagsBytes;
+  const int sums = flags + (kRounds - 1) * kTileFlagsBytes;
+  const int total = sums + (spec.split ? spec.queries * 8 : 0);
   return {query_stages, queries,  keys,  values, bias_tile, value_stride, k, v,
-          bias,         barriers, tiles, flags,  total};
+          bias,         barriers, tiles, flags,  sums,      total};
 }
+
+// What a block of a cluster leaves for the others takes the place of K and V: O in f32, [queries][value_dim]; m
+// and l of each row lie in `sums`. In the place of Q come facts of the rows that it combines, as many bytes each.
+constexpr int kCombinedRowBytes = 48;
 
 // Two buffers of Q where there is room: the next tile's queries then come while this one's are in use.
 constexpr HopperShared forward_hopper_shared(const HopperSpec& spec) {
+  if (spec.split) return forward_hopper_shared(spec, 1);
   constexpr int kMost = 232448;  // that a block of threads may have, CUDA C++ Programming Guide
   const HopperShared two = forward_hopper_shared(spec, 2);
   return two.total <= kMost ? two : forward_hopper_shared(spec, 1);

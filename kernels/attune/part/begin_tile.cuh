@@ -16,7 +16,7 @@ __device__ __forceinline__ bool begin_tile(const ForwardParams& p, TileFacts& fa
   if (TilePlace::number() >= p.tiles) return false;
   const TilePlace tile(p);
   const Sequence seq = sequence_of(p, tile.b);
-  write_outside<kSpec.element, threads_of(kSpec), W::kQueries>(p, seq, tile, threadIdx.x);
+  write_outside<kSpec.element, threads_of(kSpec)>(p, seq, tile, W::kQueries, threadIdx.x);
   if (tile.block * W::kQueries >= seq.sq) return false;
   if (threadIdx.x == 0) {
     const int hkv = tile.h / p.group;

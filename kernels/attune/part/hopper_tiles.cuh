@@ -15,8 +15,8 @@ struct KeyBlocks {
 
   // Those that any of the first `rows` rows of a tile attends to. At least one: rows that attend to nothing
   // come to their result by one that is masked out.
-  template <int kKeys>
-  static __device__ __forceinline__ KeyBlocks of(const MaskSides& sides, int rows) {
+  template <int kKeys, typename Sides>
+  static __device__ __forceinline__ KeyBlocks of(const Sides& sides, int rows) {
     const int first = sides.begin(0) / kKeys;
     const int end = (sides.end(rows - 1) + kKeys - 1) / kKeys;
     return first < end ? KeyBlocks{first, end} : KeyBlocks{0, 1};
@@ -29,8 +29,8 @@ struct GroupBlocks {
   KeyBlocks covered;  // those that all rows attend to all of, from the tile's first on
   int met;  // once this one is done, each row that attends to any key has met one; or below 0
 
-  template <int kKeys>
-  static __device__ __forceinline__ GroupBlocks of(const MaskSides& sides, int row) {
+  template <int kKeys, typename Sides>
+  static __device__ __forceinline__ GroupBlocks of(const Sides& sides, int row) {
     constexpr int kLast = 63;
     return {{(sides.begin(row + kLast) + kKeys - 1) / kKeys, sides.end(row) / kKeys},
             sides.end(row) > 0 ? (sides.end(row) - 1) / kKeys : -1};
@@ -44,7 +44,9 @@ struct HopperTile {
   int flag;   // its place among the flags
   int there;  // 0: no tile is left
   int round;
-  int rows;           // of queries; none where the sequence is shorter than the longest
+  // Of queries; none where the sequence is shorter than the longest, or where no key is left for this block of a
+  // cluster.
+  int rows;
   int first, blocks;  // of keys
   int last_rows;      // of the last block, that belong to the sequence
   [[nodiscard]] __device__ __forceinline__ bool has_rows() const { return there != 0 && rows != 0; }

@@ -9,8 +9,8 @@
 namespace attune::kernel {
 
 // -inf where a row does not attend to a key; keys start at j.
-template <typename W>
-__device__ __forceinline__ void apply_mask(typename W::Scores& s, const MaskSides& sides, int j) {
+template <typename W, typename Sides>
+__device__ __forceinline__ void apply_mask(typename W::Scores& s, const Sides& sides, int j) {
   const int mine = W::first_key();
 #pragma unroll
   for (int m = 0; m < W::kRowTiles; ++m) {

@@ -16,19 +16,20 @@ __device__ __forceinline__ float* lse_at(const ForwardParams& p, const Sequence&
 }
 
 // Rows of a padded LSE past the sequence's own length get +inf; tokens after the last packed
-// sequence get o = 0 and an LSE of -inf. The tiles of a head share them; `thread` is one of kThreads.
-template <Element kElement, int kThreads, int kQueries>
+// sequence get o = 0 and an LSE of -inf. The tiles of a head, of `queries` each, share them; `thread` is one of
+// kThreads.
+template <Element kElement, int kThreads>
 __device__ __forceinline__ void write_outside(const ForwardParams& p, const Sequence& seq,
-                                              const TilePlace& tile, int thread) {
+                                              const TilePlace& tile, int queries, int thread) {
   using Bits = typename Elements<kElement>::Bits;
-  const int first = tile.block * kQueries;
+  const int first = tile.block * queries;
   if (p.lse.data != nullptr && p.lse.padded != 0) {
-    for (int i = first + thread; i < smaller(first + kQueries, p.lse.padded); i += kThreads) {
+    for (int i = first + thread; i < smaller(first + queries, p.lse.padded); i += kThreads) {
       if (i >= seq.sq) *lse_at(p, seq, tile.b, tile.h, i) = infinity();
     }
   }
-  for (i64 i = first; i < seq.tail; i += static_cast<i64>(p.query_blocks) * kQueries) {
-    for (i64 r = i; r < smaller<i64>(i + kQueries, seq.tail); ++r) {
+  for (i64 i = first; i < seq.tail; i += static_cast<i64>(p.query_blocks) * queries) {
+    for (i64 r = i; r < smaller<i64>(i + queries, seq.tail); ++r) {
       Bits* o = QueryRows<Bits>(p.o, tile.b, seq.q_start + seq.sq, tile.h).base + r * p.o.s_stride;
       for (int d = thread; d < p.dv; d += kThreads) o[d * p.o.d_stride] = 0;
       if (thread == 0 && p.lse.data != nullptr && p.lse.packed != 0) {

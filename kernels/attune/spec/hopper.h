@@ -18,6 +18,9 @@ struct HopperSpec {
   int queries = 128, keys = 128;  // a tile; 64 queries a warpgroup
   int stages = 2;                 // buffers of K and of V
   bool turns = false;  // warpgroups issue products in turns, so that one's softmax meets another's
+  // The blocks of threads of a cluster share the keys of one tile, whose rows may be of several query heads of a
+  // group. Otherwise a block takes tile after tile of one head.
+  bool split = false;
   friend constexpr bool operator==(const HopperSpec&, const HopperSpec&) = default;
 };
 
@@ -34,5 +37,12 @@ constexpr int product_columns(const HopperSpec& spec) {
 // Warpgroups that compute; one more copies.
 constexpr int consumers_of(const HopperSpec& spec) { return spec.queries / 64; }
 constexpr int threads_of(const HopperSpec& spec) { return (consumers_of(spec) + 1) * 128; }
+// For whose registers a multiprocessor has room. A product of 256 columns needs more than 128 of a thread from the
+// launch on, says ptxas.
+constexpr int blocks_of(const HopperSpec& spec) {
+  return consumers_of(spec) == 1 && spec.value_dim < 256 ? 2 : 1;
+}
+
+constexpr int kMostSplits = 8;  // blocks of a cluster that every device takes
 
 }  // namespace attune::kernel
