@@ -105,6 +105,54 @@ TEST(CApi, AttentionInOneCall) {
   s.expect_right();
 }
 
+// Codes of float8 E4M3 and their scales; o is bf16.
+TEST(CApi, EighthsAndTheirScales) {
+  static_assert(ATTUNE_F8E4M3 == 8);
+  std::vector<std::uint8_t> q_data(1 * 2 * 2 * 4), k_data(1 * 3 * 1 * 4), v_data(1 * 3 * 1 * 4);
+  std::uint32_t step = 0;
+  for (auto* data : {&q_data, &k_data, &v_data}) {
+    for (std::uint8_t& x : *data) {
+      step += 83;
+      x = static_cast<std::uint8_t>(step % 0x50 | (step & 0x80U));
+    }
+  }
+  const std::vector<float> q_scale{0.5F, 2.0F}, k_scale{0.75F}, v_scale{3.0F};
+  std::vector<std::uint16_t> o_data(2 * 2 * 4);
+  const attune_tensor q = tensor(q_data.data(), {1, 2, 2, 4}, ATTUNE_F8E4M3);
+  const attune_tensor k = tensor(k_data.data(), {1, 3, 1, 4}, ATTUNE_F8E4M3);
+  const attune_tensor v = tensor(v_data.data(), {1, 3, 1, 4}, ATTUNE_F8E4M3);
+  const attune_tensor o = tensor(o_data.data(), {1, 2, 2, 4}, ATTUNE_BF16);
+  auto options = sized<attune_attention_options>();
+  options.q_scale = tensor(q_scale.data(), {1, 2});
+  options.k_scale = tensor(k_scale.data(), {1, 1});
+  options.v_scale = tensor(v_scale.data(), {1, 1});
+  ASSERT_EQ(attune_attention(&q, &k, &v, &o, &options), ATTUNE_OK) << attune_last_error();
+
+  auto args = sized<attune_arguments>();
+  args.q = q;
+  args.k = k;
+  args.v = v;
+  args.q_scale = options.q_scale;
+  args.k_scale = options.k_scale;
+  args.v_scale = options.v_scale;
+  std::vector<double> want(o_data.size());
+  auto result = sized<attune_oracle_result>();
+  result.o = {want.data(), want.size()};
+  const char* problem = "forward dtype=f8e4m3 b=1 hq=2 hkv=1 sq=2 sk=3 d=4 descale";
+  ASSERT_EQ(attune_oracle_run(problem, &args, ATTUNE_ROUNDING_EXACT, &result), ATTUNE_OK)
+      << attune_last_error();
+  for (std::size_t n = 0; n < want.size(); ++n) {
+    const std::uint32_t bits = std::uint32_t{o_data[n]} << 16;
+    float got = 0;
+    std::memcpy(&got, &bits, sizeof got);
+    EXPECT_NEAR(static_cast<double>(got), want[n], 0x1p-8 * std::fabs(want[n]) + 1e-6) << n;
+  }
+
+  options.v_scale = {};
+  expect_error(attune_attention(&q, &k, &v, &o, &options), ATTUNE_INVALID_ARGUMENT,
+               "v_scale is missing");
+}
+
 TEST(CApi, NoOptionsIsPlainAttention) {
   Small s;
   s.problem = "forward b=2 hq=4 hkv=2 sq=5 sk=7 d=8 lse";

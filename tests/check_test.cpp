@@ -107,8 +107,35 @@ TEST(Check, AcceptsEveryKindOfProblem) {
     start.replace(0, 7, "backward");
     expect_ok(Call(start + words));
   }
+  for (const char* words :
+       {"", " descale", " descale bias=bf16 alibi=head sink softcap=3 dropout=0.5",
+        " descale packed=qk lse", " descale page_size=2 pages=3", " b=0"}) {
+    if (words == std::string(" b=0")) {
+      expect_ok(Call("forward dtype=f8e4m3 descale b=0 hq=4 hkv=2 sq=3 sk=5 d=8"));
+    } else {
+      expect_ok(Call(kForward + " dtype=f8e4m3" + words));
+    }
+  }
   expect_ok(Call(kBackward + " bias=f16:11qk bias_grad sink sink_grad alibi=head alibi_grad "
                              "lse=padded32 lse_grad"));
+}
+
+TEST(Check, RefusesWrongScales) {
+  const std::string text = kForward + " dtype=f8e4m3 descale";
+  expect_refused(text, "q_scale is missing: the problem expects f32[B, Hq] = [2, 4]",
+                 [](Call& c) { c.args.q_scale = {}; });
+  expect_refused(text, "k_scale is missing: the problem expects f32[B, Hkv] = [2, 2]",
+                 [](Call& c) { c.args.k_scale = {}; });
+  expect_refused(text, "v_scale has shape [2, 4], but the problem expects [B, Hkv] = [2, 2]",
+                 [](Call& c) { c.args.v_scale = c.args.q_scale; });
+  expect_refused(text, "q_scale has dtype bf16, but the problem expects f32",
+                 [](Call& c) { c.args.q_scale.dtype = DType::bf16; });
+  expect_refused(text, "o has dtype f8e4m3, but the problem expects bf16",
+                 [](Call& c) { c.args.o.dtype = DType::f8e4m3; });
+  expect_refused(kForward + " dtype=f8e4m3",
+                 "q_scale was given, but the problem has no scales (descale)", [](Call& c) {
+                   c.args.q_scale = TensorView::contiguous(c.memory(32), DType::f32, {2, 4});
+                 });
 }
 
 TEST(Check, AcceptsZeroSizesWithoutData) {

@@ -19,7 +19,8 @@ ATTUNE = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("ATTUNE", "attune"
 COMMANDS = ["run", "map", "explain", "list", "doctor", "bench"]
 # NumPy's name, safetensors' name and struct's letter.
 DTYPES = {"f32": ("<f4", "F32", "f"), "f64": ("<f8", "F64", "d"), "i32": ("<i4", "I32", "i"),
-          "i64": ("<i8", "I64", "q"), "bool": ("|b1", "BOOL", "B")}
+          "i64": ("<i8", "I64", "q"), "bool": ("|b1", "BOOL", "B"),
+          "f8e4m3": ("", "F8_E4M3", "B")}  # its values are codes
 
 
 class Array:
@@ -272,6 +273,40 @@ class Run(Case):
         path = self.save("doubles.safetensors", doubles)
         self.assertIn("--dtype", self.attune("run", path, code=1).stderr)
         self.attune("run", path, "--dtype", "f32", "--check")
+
+    def test_float8(self):
+        path = self.save("x.safetensors", qkv())
+        result = self.json("run", path, "--dtype", "f8e4m3", "--check", "--lse")
+        self.assertTrue(result["pass"], result)
+        self.assertIn("dtype=f8e4m3", result["passes"][0]["problem"])
+        self.assertIn("has no backward pass", self.attune(
+            "run", path, "--dtype", "f8e4m3", "--backward", code=1).stderr)
+
+        source = random.Random(8)
+        arrays = {name: Array(a.shape, [source.choice((0, 128)) + source.randrange(0x58)
+                                        for _ in a.values], "f8e4m3") for name, a in qkv().items()}
+        b, _, hq, _ = arrays["q"].shape
+        hkv = arrays["k"].shape[2]
+        for name, heads in (("q_scale", hq), ("k_scale", hkv), ("v_scale", hkv)):
+            arrays[name] = Array((b, heads), [source.choice((0.25, 0.5, 1.5)) for _ in range(b * heads)])
+        path = self.save("eighths.safetensors", arrays)
+        result = self.json("run", path, "--mask", "causal-bottom-right", "--check", "--lse", "-o",
+                           "out.safetensors")
+        self.assertTrue(result["pass"], result)
+        self.assertIn(" descale ", result["passes"][0]["problem"])
+        raw = (self.folder / "out.safetensors").read_bytes()
+        header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
+        self.assertEqual((header["o"]["dtype"], header["lse"]["dtype"]), ("BF16", "F32"))
+        self.assertIn("only q, k and v of f8e4m3 have scales",
+                      self.attune("run", path, "--dtype", "f32", code=1).stderr)
+        del arrays["k_scale"]
+        path = self.save("two.safetensors", arrays)
+        self.assertIn("k_scale is missing", self.attune("run", path, code=1).stderr)
+
+        self.attune("bench", "--check", "--json", "bench.json", "--problem",
+                    "forward dtype=f8e4m3 b=2 hq=4 hkv=2 sq=40 sk=50 d=32 descale")
+        row, = json.loads((self.folder / "bench.json").read_text())["rows"]
+        self.assertTrue(row["pass"], row)
 
     def test_backward(self):
         arrays = qkv()

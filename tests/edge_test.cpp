@@ -41,6 +41,7 @@ class Edges : public ::testing::TestWithParam<Case> {
     p.kind = GetParam().kind;
     p.device = Device::cpu;
     p.dtype = GetParam().dtype;
+    p.descale = p.dtype == DType::f8e4m3;
     p.lse = LseLayout::plain;
     p.b = 2;
     p.hq = 4;
@@ -169,7 +170,7 @@ TEST_P(Edges, PoisonInEveryKeyThatNobodyAttendsTo) {
   p.bias = boolean();
   p.bias.broadcast_q = true;
   EXPECT_EQ(judge_problem(p, Distribution::poison), "");
-  p.bias = additive(p.dtype);
+  p.bias = additive(p.o_dtype());
   p.bias.broadcast_b = p.bias.broadcast_h = p.bias.broadcast_q = true;
   ask_all_gradients(p);
   EXPECT_EQ(judge_problem(p, Distribution::poison), "");
@@ -272,7 +273,7 @@ TEST_P(Edges, ABiasHidesTheLastKeys) {
   Problem p = base();
   p.sq = 70;
   p.sk = 600;
-  p.bias = additive(p.dtype);
+  p.bias = additive(p.o_dtype());
   p.bias.aligned = true;
   ask_all_gradients(p);
   Tensors tensors(p, Distribution::normal, 1);
@@ -288,7 +289,7 @@ TEST_P(Edges, ABiasHidesTheLastKeys) {
 TEST_P(Edges, PoisonUnderABias) {
   Problem p = base();
   p.sk = 300;
-  p.bias = additive(p.dtype);
+  p.bias = additive(p.o_dtype());
   p.bias.aligned = true;
   ask_all_gradients(p);
   Tensors tensors(p, Distribution::normal, 1);
@@ -432,8 +433,9 @@ TEST_P(Edges, UnattendedRowsGetExactZeros) {
 INSTANTIATE_TEST_SUITE_P(
     Kinds, Edges,
     ::testing::Values(Case{Kind::forward, DType::f32}, Case{Kind::forward, DType::f16},
-                      Case{Kind::forward, DType::bf16}, Case{Kind::backward, DType::f32},
-                      Case{Kind::backward, DType::f16}, Case{Kind::backward, DType::bf16}),
+                      Case{Kind::forward, DType::bf16}, Case{Kind::forward, DType::f8e4m3},
+                      Case{Kind::backward, DType::f32}, Case{Kind::backward, DType::f16},
+                      Case{Kind::backward, DType::bf16}),
     name_of);
 
 }  // namespace

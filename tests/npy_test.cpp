@@ -228,6 +228,15 @@ TEST(Npy, Bf16IsWrittenAsFloat32) {
             (std::vector<float>{1.0F, -2.5F, std::numeric_limits<float>::infinity()}));
 }
 
+TEST(Npy, EighthsAreWrittenAsFloat32) {
+  const auto bytes = format_npy(tensor_of<std::uint8_t>(DType::f8e4m3, {3}, {0x38, 0xC0, 0x7E}));
+  ASSERT_TRUE(bytes.ok()) << bytes.status().message();
+  const auto back = parse_npy(*bytes);
+  ASSERT_TRUE(back.ok());
+  EXPECT_EQ(back->dtype, DType::f32);
+  EXPECT_EQ(values<float>(*back), (std::vector<float>{1.0F, -2.0F, 448.0F}));
+}
+
 TEST(NpyRefuses, WhatIsNoNpy) {
   expect_refused(parse(""), Code::io_error, "does not begin with");
   expect_refused(parse("\x93NUM"), Code::io_error, "does not begin with");
@@ -308,6 +317,10 @@ TEST(NpyRefuses, OtherDTypes) {
   expect_refused(parse(plain("<c8", "(1,)", 8)), Code::unsupported, "\"<c8\" is not read");
   expect_refused(parse(plain("|O", "(1,)", 8)), Code::unsupported, "\"|O\" is not read");
   expect_refused(parse(plain("<V2", "(1,)", 2)), Code::unsupported, "bfloat16");
+  for (const char* eighths : {"|V1", "<V1", "<f1"}) {
+    expect_refused(parse(plain(eighths, "(1,)", 1)), Code::unsupported,
+                   "float8 values: .npy has no dtype for them; save float32, or .safetensors");
+  }
   expect_refused(
       parse(npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", "abcd")),
       Code::unsupported, "structured");

@@ -88,6 +88,9 @@ void add_inputs(const Arguments& a, Writer& writer) {
   writer.add("q", a.q);
   writer.add("k", a.k);
   writer.add("v", a.v);
+  writer.add("q_scale", a.q_scale);
+  writer.add("k_scale", a.k_scale);
+  writer.add("v_scale", a.v_scale);
   writer.add("bias", a.bias);
   writer.add("alibi_slopes", a.alibi_slopes);
   writer.add("sink", a.sink);

@@ -108,6 +108,10 @@ def compute(case):
         q = t["q"][query].transpose(1, 0, 2)  # [Hq, Sq, D]
         k = np.repeat(t["k"][key].transpose(1, 0, 2), group, axis=0)  # [Hq, Sk, D]
         v = np.repeat(t["v"][key].transpose(1, 0, 2), group, axis=0)  # [Hq, Sk, Dv]
+        if "q_scale" in t:
+            q = q * t["q_scale"][b][:, None, None]
+            k = k * np.repeat(t["k_scale"][b], group)[:, None, None]
+            v = v * np.repeat(t["v_scale"][b], group)[:, None, None]
 
         # What is attended, [Hq, Sq, Sk]; then forget keys and values that no query of a head sees.
         seen = np.broadcast_to(visible(case, i, j, shift), (case.hq, len(i), len(j))).copy()

@@ -50,6 +50,10 @@ class Draw {
       p.bias.grad = p.bias.kind == BiasKind::additive && coin();
     }
     p.deterministic = coin();
+    if (p.kind == Kind::forward && size(3) == 0) {
+      p.dtype = DType::f8e4m3;
+      p.descale = coin();
+    }
     for (Problem::Strides* strides : {&p.q_strides, &p.k_strides, &p.v_strides, &p.o_strides}) {
       if (size(3) == 0) *strides = {size(1 << 30), size(1 << 20), size(1 << 10), 1 - size(2)};
     }
@@ -166,6 +170,18 @@ TEST(ProblemText, KeepsTheDocumentedExample) {
   EXPECT_EQ(print(*p), text);
 }
 
+TEST(ProblemText, KeepsScalesOfEighths) {
+  const std::string text =
+      "forward dtype=f8e4m3 b=2 hq=4 hkv=2 sq=7 sk=9 d=64 scale=0.5 descale lse";
+  const Expected<Problem> p = parse(text);
+  ASSERT_TRUE(p.ok()) << p.status().message();
+  EXPECT_EQ(p->dtype, DType::f8e4m3);
+  EXPECT_TRUE(p->descale);
+  EXPECT_EQ(p->o_dtype(), DType::bf16);
+  EXPECT_EQ(print(*p), text);
+  EXPECT_EQ(Problem{}.o_dtype(), DType::f32);
+}
+
 TEST(ProblemText, FillsInWhatIsLeftOut) {
   const Expected<Problem> p = parse("backward hq=8 sq=100 d=32 packed=qk b=3");
   ASSERT_TRUE(p.ok()) << p.status().message();
@@ -223,7 +239,7 @@ TEST(ProblemText, NamesTheWordItCannotRead) {
       {"forward lse=", "lse needs a value"},
       {"forward lse=padded64", "lse takes plain or padded32"},
       {"forward device=tpu", "device takes cpu, cuda or auto"},
-      {"forward dtype=fp32", "dtype takes f32, f16 or bf16"},
+      {"forward dtype=fp32", "dtype takes f32, f16, bf16 or f8e4m3, not \"fp32\""},
       {"forward alibi=all", "alibi takes head or batch-head"},
       {std::string("forward b=1\0", 12), "\"b=1\\x00\""},
       {std::string("forward \0", 9), "there is no key \"\\x00\""},
@@ -231,6 +247,10 @@ TEST(ProblemText, NamesTheWordItCannotRead) {
       {std::string(5000, ' '), "has 5000 bytes; at most 4096"},
       // Read, but refused by validate().
       {"forward dtype=f64", "dtype = f64 is not supported"},
+      {"forward descale=1", "descale takes no value"},
+      {"forward descale", "descale is set, but dtype = f32: only q, k and v of f8e4m3 have scales"},
+      {"backward dtype=f8e4m3", "dtype = f8e4m3 has no backward pass"},
+      {"forward bias=f8e4m3", "bias takes bool, f32, f16 or bf16"},
       {"forward hq=6 hkv=4", "hq = 6 is not a multiple of hkv = 4"},
       {"forward scale=nan", "scale = nan is not a finite"},
       {"forward sq=-1", "sq = -1 is too small"},
@@ -262,6 +282,8 @@ TEST(ProblemText, FindsTheNearestName) {
 TEST(ProblemText, HashTellsEveryFieldApart) {
   const std::vector<std::string_view> words = {"dtype=f16",
                                                "dtype=bf16",
+                                               "dtype=f8e4m3",
+                                               "dtype=f8e4m3 descale",
                                                "b=2",
                                                "hq=2",
                                                "hq=2 hkv=1",

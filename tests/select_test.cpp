@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <attune/plan.hpp>
 #include <attune/problem.hpp>
 #include <map>
 #include <string>
@@ -277,10 +278,25 @@ TEST(Select, NoBackwardRowTakesPages) {
   }
 }
 
+TEST(Select, NoGpuRowTakesEighths) {
+  const Problem p = problem("dtype=f8e4m3 d=128");
+  for (const DeviceFacts& facts : known_devices()) {
+    EXPECT_TRUE(candidates(p, {}, &facts).empty());
+    EXPECT_EQ(no_candidate(p, &facts),
+              fmt::format("no forward kernel takes f8e4m3 on sm_{}: use device=cpu, or f16 or bf16",
+                          facts.arch));
+  }
+  const Expected<std::string> text = explain(p, {.arch = "sm_90"});
+  ASSERT_TRUE(text.ok()) << text.status().message();
+  expect_part(*text, "no kernel serves this problem");
+  expect_part(*text, "none: no forward kernel takes f8e4m3 on sm_90: use device=cpu");
+}
+
 // The contract has no Problem that only some GPUs compute, and only gradients of pages that none does.
 TEST(Select, EveryGpuServesEveryProblem) {
   for (std::uint64_t seed = 0; seed < 800; ++seed) {
     Problem p = random_problem(seed);
+    if (p.dtype == DType::f8e4m3) continue;
     p.device = Device::cuda;
     const bool served = p.kind == Kind::forward || p.page_size == 0;
     for (const DeviceFacts& facts : known_devices()) {

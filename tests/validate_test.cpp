@@ -144,6 +144,10 @@ TEST(Validate, RefusesDtypesAndBiases) {
       Problem{},
       {
           {"dtype = f64 is not supported", [](Problem& p) { p.dtype = DType::f64; }},
+          {"descale is set, but dtype = f32: only q, k and v of f8e4m3 have scales",
+           [](Problem& p) { p.descale = true; }},
+          {"an additive bias is f32, f16 or bf16, not f8e4m3",
+           [](Problem& p) { p.bias = {.kind = BiasKind::additive, .dtype = DType::f8e4m3}; }},
           {"dtype = unknown dtype", [](Problem& p) { p.dtype = static_cast<DType>(77); }},
           {"kind = 9 is not one of its named values",
            [](Problem& p) { p.kind = static_cast<Kind>(9); }},

@@ -12,10 +12,13 @@ namespace attune {
 
 struct Arguments {
   // Inputs.                 dense                 packed                 paged
-  TensorView q = {};     // [B, Sq, Hq, D]        [1, total_q, Hq, D]
-  TensorView k = {};     // [B, Sk, Hkv, D]       [1, total_k, Hkv, D]   [pages, page_size, Hkv, D]
-  TensorView v = {};     // [B, Sk, Hkv, Dv]      [1, total_k, Hkv, Dv]  [pages, page_size, Hkv, Dv]
-  TensorView bias = {};  // [B|1, Hq|1, Sq|1, Sk|1]
+  TensorView q = {};  // [B, Sq, Hq, D]        [1, total_q, Hq, D]
+  TensorView k = {};  // [B, Sk, Hkv, D]       [1, total_k, Hkv, D]   [pages, page_size, Hkv, D]
+  TensorView v = {};  // [B, Sk, Hkv, Dv]      [1, total_k, Hkv, Dv]  [pages, page_size, Hkv, Dv]
+  TensorView q_scale = {};       // f32 [B, Hq]: with Problem's descale, as the next two
+  TensorView k_scale = {};       // f32 [B, Hkv], of each sequence also where its keys are paged
+  TensorView v_scale = {};       // f32 [B, Hkv]
+  TensorView bias = {};          // [B|1, Hq|1, Sq|1, Sk|1]
   TensorView alibi_slopes = {};  // f32 [Hq] or [B, Hq]
   TensorView sink = {};          // f32 [Hq]
   TensorView key_lengths = {};   // i32 [B]

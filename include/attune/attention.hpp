@@ -25,6 +25,12 @@ struct AttentionOptions {
   std::uint64_t dropout_seed = 0;
   std::uint64_t dropout_offset = 0;
 
+  // q, k and v of f8e4m3: f32 [B, Hq], [B, Hkv] and [B, Hkv], all three or none. A number is what is
+  // stored times the scale of its sequence and head.
+  TensorView q_scale = {};
+  TensorView k_scale = {};
+  TensorView v_scale = {};
+
   // bool, or f32, f16, bf16 to add: [B, Hq, Sq, Sk], any of them 1 to broadcast it.
   TensorView bias = {};
   TensorView alibi_slopes = {};  // f32 [Hq] or [B, Hq]
@@ -63,8 +69,8 @@ struct AttentionOptions {
 };
 
 // q [B, Sq, Hq, D], k [B, Sk, Hkv, D], v [B, Sk, Hkv, Dv] -> o [B, Sq, Hq, Dv], all of one dtype
-// (f32, f16, bf16) and with any strides. Writes o, and options.lse when given. A refused call
-// writes nothing. Safe to call from several threads.
+// (f32, f16, bf16; or q, k and v of f8e4m3 and o of bf16) and with any strides. Writes o, and
+// options.lse when given. A refused call writes nothing. Safe to call from several threads.
 [[nodiscard]] ATTUNE_API Status attention(const TensorView& q, const TensorView& k,
                                           const TensorView& v, const TensorView& o,
                                           const AttentionOptions& options = {});

@@ -38,7 +38,7 @@ typedef enum attune_status {
   ATTUNE_DEVICE_ERROR = 6 /* the GPU or its driver failed; the text has its words */
 } attune_status;
 
-/* Element types. f32, f16 and bf16 are what attention computes on. */
+/* Element types. f32, f16, bf16 and, forward, f8e4m3 are what attention computes on. */
 enum {
   ATTUNE_F32 = 0,
   ATTUNE_F16 = 1,
@@ -47,7 +47,8 @@ enum {
   ATTUNE_BOOL = 4, /* one byte, 0 or 1 */
   ATTUNE_I32 = 5,
   ATTUNE_I64 = 6,
-  ATTUNE_U8 = 7
+  ATTUNE_U8 = 7,
+  ATTUNE_F8E4M3 = 8 /* OCP E4M3: no infinities, NaN 0x7f and 0xff, at most 448; o is then bf16 */
 };
 
 #define ATTUNE_MAX_RANK 4
@@ -112,6 +113,10 @@ typedef struct attune_arguments {
    * queued. */
   attune_tensor dropout_state; /* i64 [2], (seed, offset), read when the kernel runs */
   void* stream;                /* CUstream or cudaStream_t; NULL is the default stream */
+  /* Problems with descale (q, k and v of f8e4m3): a number is what is stored times its scale. */
+  attune_tensor q_scale; /* f32 [B, Hq] */
+  attune_tensor k_scale; /* f32 [B, Hkv] */
+  attune_tensor v_scale; /* f32 [B, Hkv] */
 } attune_arguments;
 
 /* Must call body(body_context, n) for every n in [0, workers), in any order and on any threads, and
@@ -208,6 +213,9 @@ typedef struct attune_attention_options {
   void* stream;
   int32_t has_device_index; /* as in attune_plan_options */
   int32_t device_index;
+  attune_tensor q_scale; /* of f8e4m3, as in attune_arguments: all three or none */
+  attune_tensor k_scale;
+  attune_tensor v_scale;
 } attune_attention_options;
 
 /* q [B, Sq, Hq, D], k [B, Sk, Hkv, D], v [B, Sk, Hkv, Dv] -> o [B, Sq, Hq, Dv]. options may be

@@ -19,7 +19,8 @@ namespace attune::oracle {
 // |slope distance|, and P (dP - delta) with the terms of dP and delta, also where it cancels to 0.
 // The terms of o, grad_q, grad_k and grad_v add as independent errors do, by their squares; those
 // of the other tensors, whose few elements may be very long sums, simply add. What the rounding of
-// a saved float16 or bfloat16 o does to delta, and delta to a gradient, is included.
+// a saved float16 or bfloat16 o does to delta, and delta to a gradient, is included, and so is what
+// f8e4m3's rounding of P does to o: half a unit in the last place of each p_ij.
 struct Terms {
   struct Sum {
     double max = 0;      // the largest over the tensor's elements
@@ -40,7 +41,10 @@ struct Result {
 
 // How each step is rounded. `exact` is the oracle. `plain` is the yardstick of the tolerance rule:
 // the textbook eager computation in the Problem's dtype (every intermediate tensor - scores, P, dP,
-// dS - rounded to that dtype, matrix products accumulated in float32).
+// dS - rounded to that dtype, matrix products accumulated in float32). Plain f8e4m3 keeps the scores in
+// float32 and rounds exp(s - largest s of the row) to E4M3, times a power of two that makes the largest
+// 256; it divides by the sum of what was not rounded, applies dropout and scales in float32 and rounds o
+// to bfloat16.
 // Plain backward starts from what a kernel is given, where that is not empty: delta comes from
 // arguments.o as it was rounded, P of float32 from arguments.lse. (P of float16 and bfloat16 keeps
 // its own denominator, which fits the rounded scores.) Exact backward never reads either.

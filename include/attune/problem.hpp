@@ -55,14 +55,18 @@ enum class LseLayout : std::uint8_t { none, plain, padded32 };
 struct ATTUNE_API Problem {
   Kind kind = Kind::forward;
   Device device = Device::automatic;
-  DType dtype = DType::f32;  // of q, k, v, o and their gradients
-  std::int64_t b = 1;        // sequences
+  // Of q, k, v, o and their gradients: f32, f16 or bf16; with f8e4m3 (forward only) o is bf16.
+  DType dtype = DType::f32;
+  std::int64_t b = 1;  // sequences
   std::int64_t hq = 1, hkv = 1;
   std::int64_t sq = 1, sk = 1;  // when packed: the longest lengths
   std::int64_t d = 64, dv = 64;
 
   std::optional<double> scale = {};  // default 1 / sqrt(d)
-  double softcap = 0;                // 0 = none
+  // f8e4m3: q_scale f32 [B, Hq], k_scale and v_scale f32 [B, Hkv] are given, each positive and finite, and
+  // a number is what is stored times the scale of its sequence and head. Without, all scales are 1.
+  bool descale = false;
+  double softcap = 0;  // 0 = none
   Mask mask = {};
   Bias bias = {};
   PerHead alibi = PerHead::none;
@@ -95,6 +99,8 @@ struct ATTUNE_API Problem {
 
   // scale, or its default.
   [[nodiscard]] double effective_scale() const;
+  // Of o: dtype, or bf16 when that is f8e4m3.
+  [[nodiscard]] DType o_dtype() const;
 };
 
 // Checks the values against each other and the contract. Every refusal names the value and the

@@ -12,11 +12,13 @@
 
 namespace attune {
 
-// f32, f16 and bf16 are what attention computes on; the others describe masks, lengths and files.
-enum class DType : std::uint8_t { f32, f16, bf16, f64, boolean, i32, i64, u8 };
+// f32, f16, bf16 and, forward, f8e4m3 are what attention computes on; the others describe masks, lengths
+// and files. f8e4m3 is OCP's E4M3 (E4M3FN): 1 sign, 4 exponent and 3 mantissa bits, steps of 2^-9 below
+// 2^-6, NaN = 0x7f and 0xff, no infinities; what is beyond 448 becomes 448 of its sign.
+enum class DType : std::uint8_t { f32, f16, bf16, f64, boolean, i32, i64, u8, f8e4m3 };
 
 [[nodiscard]] ATTUNE_API std::string_view to_string(
-    DType dtype);                                           // "f32", "f16", "bf16", "bool" ...
+    DType dtype);  // "f32", "f16", "bf16", "f8e4m3", "bool" ...
 [[nodiscard]] ATTUNE_API std::size_t size_of(DType dtype);  // bytes
 
 inline constexpr int kMaxRank = 4;

@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <unordered_map>
 
@@ -66,10 +67,11 @@ DType dtype_of(const dlpack::DataType& dtype, const char* name) {
     DType dtype;
   };
   constexpr std::array kKnown = {
-      Known{dlpack::kFloat, 32, DType::f32},   Known{dlpack::kFloat, 16, DType::f16},
-      Known{dlpack::kBfloat, 16, DType::bf16}, Known{dlpack::kFloat, 64, DType::f64},
-      Known{dlpack::kBool, 8, DType::boolean}, Known{dlpack::kInt, 32, DType::i32},
-      Known{dlpack::kInt, 64, DType::i64},     Known{dlpack::kUInt, 8, DType::u8},
+      Known{dlpack::kFloat, 32, DType::f32},        Known{dlpack::kFloat, 16, DType::f16},
+      Known{dlpack::kBfloat, 16, DType::bf16},      Known{dlpack::kFloat, 64, DType::f64},
+      Known{dlpack::kBool, 8, DType::boolean},      Known{dlpack::kInt, 32, DType::i32},
+      Known{dlpack::kInt, 64, DType::i64},          Known{dlpack::kUInt, 8, DType::u8},
+      Known{dlpack::kFloat8E4M3, 8, DType::f8e4m3},
   };
   for (const Known& known : kKnown) {
     if (known.code == dtype.code && known.bits == dtype.bits && dtype.lanes == 1) {
@@ -79,7 +81,7 @@ DType dtype_of(const dlpack::DataType& dtype, const char* name) {
   refuse_type(std::string(name) + " has DLPack's dtype (code " + std::to_string(dtype.code) + ", " +
               std::to_string(dtype.bits) +
               " bits), which attention does not take; it takes float32, "
-              "float16 and bfloat16, masks of bool, and int32 for lengths");
+              "float16, bfloat16 and float8_e4m3fn, masks of bool, and int32 for lengths");
 }
 
 dlpack::DataType dlpack_of(DType dtype) {
@@ -121,8 +123,8 @@ DType dtype_of_format(const char* format, const char* name) {
     }
   }
   refuse_type(std::string(name) + " has elements of format '" + text +
-              "', which attention does not take; it takes float32, float16 and bfloat16, masks of "
-              "bool, and int32 for lengths");
+              "', which attention does not take; it takes float32, float16, bfloat16 and "
+              "float8_e4m3fn, masks of bool, and int32 for lengths");
 }
 
 void check_rank(int rank, const char* name) {
@@ -226,18 +228,21 @@ TensorView Arrays::read_buffer(nb::handle object, const char* name, bool writes)
   constexpr int kWanted = PyBUF_STRIDES | PyBUF_FORMAT;
   Py_buffer buffer{};
   nb::object readable = nb::borrow<nb::object>(object);
-  bool bfloat16 = false;
+  std::optional<DType> shown;  // of an array that is seen as another dtype
   if (PyObject_GetBuffer(object.ptr(), &buffer, kWanted) != 0) {
     PyErr_Clear();
     try {
       return read_protocol(object, name, writes);
     } catch (const nb::python_error&) {
-      // NumPy exports no ml_dtypes' bfloat16 by either way; its bits are those of a uint16.
-      bfloat16 = nb::hasattr(object, "dtype") && nb::hasattr(object, "view") &&
-                 nb::cast<std::string>(nb::str(nb::getattr(object, "dtype"))) == "bfloat16";
-      if (!bfloat16) throw;
+      // NumPy exports no dtype of ml_dtypes by either way; their bits are those of unsigned integers.
+      if (nb::hasattr(object, "dtype") && nb::hasattr(object, "view")) {
+        const auto dtype = nb::cast<std::string>(nb::str(nb::getattr(object, "dtype")));
+        if (dtype == "bfloat16") shown = DType::bf16;
+        if (dtype == "float8_e4m3fn") shown = DType::f8e4m3;
+      }
+      if (!shown) throw;
     }
-    readable = object.attr("view")("uint16");
+    readable = object.attr("view")(*shown == DType::bf16 ? "uint16" : "uint8");
     if (PyObject_GetBuffer(readable.ptr(), &buffer, kWanted) != 0) throw nb::python_error();
   }
   buffers_.push_back(buffer);
@@ -245,7 +250,7 @@ TensorView Arrays::read_buffer(nb::handle object, const char* name, bool writes)
   held_.push_back(readable);
   check_rank(buffer.ndim, name);
   TensorView view;
-  view.dtype = bfloat16 ? DType::bf16 : dtype_of_format(buffer.format, name);
+  view.dtype = shown ? *shown : dtype_of_format(buffer.format, name);
   view.rank = buffer.ndim;
   view.data = buffer.buf;
   for (std::size_t axis = 0; axis < static_cast<std::size_t>(buffer.ndim); ++axis) {

@@ -20,6 +20,9 @@ enum OptionAt : int {
   kCuSeqlensK,
   kPageTable,
   kDropoutState,
+  kQScale,
+  kKScale,
+  kVScale,
   kMaxSeqlenQ,
   kMaxSeqlenK,
   kScale,
@@ -40,11 +43,11 @@ enum OptionAt : int {
 };
 
 constexpr std::array<const char*, kOptionCount> kNames = {
-    "bias",          "alibi_slopes", "sink",          "key_lengths",   "cu_seqlens_q",
-    "cu_seqlens_k",  "page_table",   "dropout_state", "max_seqlen_q",  "max_seqlen_k",
-    "scale",         "softcap",      "dropout",       "dropout_seed",  "dropout_offset",
-    "causal",        "top_left",     "offset",        "window's left", "window's right",
-    "deterministic", "layout",       "threads",       "stream"};
+    "bias",         "alibi_slopes",  "sink",    "key_lengths",   "cu_seqlens_q",   "cu_seqlens_k",
+    "page_table",   "dropout_state", "q_scale", "k_scale",       "v_scale",        "max_seqlen_q",
+    "max_seqlen_k", "scale",         "softcap", "dropout",       "dropout_seed",   "dropout_offset",
+    "causal",       "top_left",      "offset",  "window's left", "window's right", "deterministic",
+    "layout",       "threads",       "stream"};
 
 template <typename T>
 T value(nb::handle options, int index) {
@@ -74,6 +77,9 @@ class Call {
     o.cu_seqlens_q = arrays_.read(at(options, kCuSeqlensQ), "cu_seqlens_q");
     o.cu_seqlens_k = arrays_.read(at(options, kCuSeqlensK), "cu_seqlens_k");
     o.page_table = arrays_.read(at(options, kPageTable), "page_table");
+    o.q_scale = arrays_.read(at(options, kQScale), "q_scale");
+    o.k_scale = arrays_.read(at(options, kKScale), "k_scale");
+    o.v_scale = arrays_.read(at(options, kVScale), "v_scale");
     o.max_seqlen_q = optional<std::int64_t>(options, kMaxSeqlenQ);
     o.max_seqlen_k = optional<std::int64_t>(options, kMaxSeqlenK);
     o.scale = optional<double>(options, kScale);
@@ -122,12 +128,12 @@ class Call {
   Arrays::Allocated rows_like(nb::handle given, const TensorView& like, std::int64_t columns,
                               bool three_dimensions, bool heads_first, const char* name) {
     if (!given.is_none()) return {nb::borrow<nb::object>(given), rows(given, name, true)};
+    const DType dtype = like.dtype == DType::f8e4m3 ? DType::bf16 : like.dtype;
     if (!three_dimensions) {
-      return allocate(like.dtype, {like.shape[0], like.shape[1], like.shape[2], columns},
-                      heads_first, name);
+      return allocate(dtype, {like.shape[0], like.shape[1], like.shape[2], columns}, heads_first,
+                      name);
     }
-    Arrays::Allocated made =
-        allocate(like.dtype, {like.shape[1], like.shape[2], columns}, false, name);
+    Arrays::Allocated made = allocate(dtype, {like.shape[1], like.shape[2], columns}, false, name);
     made.view = with_batch(made.view);
     return made;
   }
@@ -160,7 +166,7 @@ class Call {
 
   static std::int64_t stream_of(nb::handle options) {
     if (PyTuple_Check(options.ptr()) == 0 || PyTuple_Size(options.ptr()) != kOptionCount) {
-      throw nb::type_error("the options of a call are a tuple of 24");
+      throw nb::type_error("the options of a call are a tuple of 27");
     }
     return value<std::int64_t>(options, kStream);
   }

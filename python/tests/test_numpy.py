@@ -39,6 +39,34 @@ def test_bfloat16(qkv):
     assert_close(o, attention(q, k, v, distance(9, 13) >= 0)[0], "bfloat16")
 
 
+def test_float8():
+    ml_dtypes = pytest.importorskip(
+        "ml_dtypes", reason="ml_dtypes, NumPy's float8, is not installed"
+    )
+    q, k, v = (
+        random(2, s, h, 16).astype(ml_dtypes.float8_e4m3fn) for s, h in ((9, 6), (13, 3), (13, 3))
+    )
+    o = attune.attention(q, k, v, mask="causal")
+    assert o.dtype == ml_dtypes.bfloat16
+    wide = [array.astype("f4") for array in (q, k, v)]
+    seen = distance(9, 13) >= 0
+    assert_close(o, attention(*wide, seen)[0], "bfloat16")
+
+    scales = [RNG.uniform(0.5, 2, (2, heads)).astype("f4") for heads in (6, 3, 3)]
+    named = dict(zip(("q_scale", "k_scale", "v_scale"), scales))
+    o, lse = attune.attention(q, k, v, mask="causal", lse=True, **named)
+    scaled = [array * scale[:, None, :, None] for array, scale in zip(wide, scales)]
+    want, want_lse = attention(*scaled, seen)
+    assert_close(o, want, "bfloat16")
+    assert_close(lse, want_lse)
+    with pytest.raises(ValueError, match="v_scale is missing"):
+        attune.attention(q, k, v, q_scale=scales[0], k_scale=scales[1])
+    with pytest.raises(ValueError, match="only q, k and v of f8e4m3 have scales"):
+        attune.attention(*wide, **named)
+    with pytest.raises(ValueError, match="has no backward pass"):
+        attune.attention_backward(o, q, k, v, o, lse, mask="causal")
+
+
 MASKS = {
     "causal": ({"mask": "causal"}, lambda d: d >= 0),
     "causal-bottom-right": ({"mask": "causal-bottom-right"}, lambda d: d >= 0),

@@ -141,6 +141,7 @@ void take_options(const AttentionOptions& options, Call& call) {
   Problem& p = call.problem;
   p.device = options.device;
   p.scale = options.scale;
+  p.descale = !options.q_scale.empty() || !options.k_scale.empty() || !options.v_scale.empty();
   p.softcap = options.softcap;
   p.mask = options.mask;
   p.sink = !options.sink.empty();
@@ -150,6 +151,9 @@ void take_options(const AttentionOptions& options, Call& call) {
   p.deterministic = options.deterministic;
 
   Arguments& a = call.arguments;
+  a.q_scale = options.q_scale;
+  a.k_scale = options.k_scale;
+  a.v_scale = options.v_scale;
   a.bias = options.bias;
   a.alibi_slopes = options.alibi_slopes;
   a.sink = options.sink;

@@ -99,6 +99,9 @@ std::string Choice::describe() const {
   for (const Candidate& candidate : candidates) {
     width = std::max(width, id_of(candidate.spec).size());
   }
+  if (candidates.empty()) {
+    text += fmt::format("  none: {}\n", no_candidate(problem, device ? &*device : nullptr));
+  }
   const std::vector<std::string> notes = repeated_reasons(candidates);
   for (std::size_t n = 0; n < candidates.size(); ++n) {
     const Candidate& candidate = candidates[n];

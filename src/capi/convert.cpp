@@ -27,6 +27,7 @@ static_assert(ATTUNE_BOOL == static_cast<int>(DType::boolean));
 static_assert(ATTUNE_I32 == static_cast<int>(DType::i32));
 static_assert(ATTUNE_I64 == static_cast<int>(DType::i64));
 static_assert(ATTUNE_U8 == static_cast<int>(DType::u8));
+static_assert(ATTUNE_F8E4M3 == static_cast<int>(DType::f8e4m3));
 static_assert(ATTUNE_MAX_RANK == kMaxRank);
 static_assert(ATTUNE_DEVICE_CPU == static_cast<int>(Device::cpu));
 static_assert(ATTUNE_DEVICE_CUDA == static_cast<int>(Device::cuda));
@@ -82,7 +83,7 @@ TensorView to_view(const attune_tensor& tensor) {
   TensorView view;
   view.data = tensor.data;
   // A dtype that is none of ours must not turn into one of ours when it is cut to a byte.
-  const bool known = tensor.dtype >= ATTUNE_F32 && tensor.dtype <= ATTUNE_U8;
+  const bool known = tensor.dtype >= ATTUNE_F32 && tensor.dtype <= ATTUNE_F8E4M3;
   view.dtype = known ? static_cast<DType>(tensor.dtype) : static_cast<DType>(255);
   view.rank = tensor.rank;
   std::copy_n(tensor.shape, kMaxRank, view.shape.begin());
@@ -116,6 +117,9 @@ Arguments to_arguments(const attune_arguments& given) {
   a.grad_alibi_slopes = to_view(given.grad_alibi_slopes);
   a.dropout_state = to_view(given.dropout_state);
   a.stream = given.stream;
+  a.q_scale = to_view(given.q_scale);
+  a.k_scale = to_view(given.k_scale);
+  a.v_scale = to_view(given.v_scale);
   return a;
 }
 
@@ -140,6 +144,9 @@ Expected<AttentionOptions> to_options(const attune_attention_options& given) {
   options.dropout = given.dropout;
   options.dropout_seed = given.dropout_seed;
   options.dropout_offset = given.dropout_offset;
+  options.q_scale = to_view(given.q_scale);
+  options.k_scale = to_view(given.k_scale);
+  options.v_scale = to_view(given.v_scale);
   options.bias = to_view(given.bias);
   options.alibi_slopes = to_view(given.alibi_slopes);
   options.sink = to_view(given.sink);

@@ -92,7 +92,7 @@ class BenchTensors {
       auto buffer = cuda::DeviceBuffer::allocate(device, bytes);
       if (!buffer.ok()) return buffer.status();
       if (spec.role == Role::input) {
-        const auto drawn = normal_tensor(spec.name, spec.dtype, {kDrawn}, kSeed + buffers_.size());
+        const auto drawn = input_tensor(spec, {kDrawn}, kSeed + buffers_.size());
         if (!drawn.ok()) return drawn.status();
         const std::size_t piece = kDrawn * size_of(view.dtype);
         for (std::size_t at = 0; at < bytes; at += piece) {

@@ -21,9 +21,12 @@
 namespace attune::cli {
 namespace {
 
-constexpr std::array<std::string_view, 12> kRoles = {"q",
+constexpr std::array<std::string_view, 15> kRoles = {"q",
                                                      "k",
                                                      "v",
+                                                     "q_scale",
+                                                     "k_scale",
+                                                     "v_scale",
                                                      "bias",
                                                      "alibi_slopes",
                                                      "sink",
@@ -45,7 +48,8 @@ bool contains(const List& list, std::string_view name) {
 Status invalid(std::string message) { return {Code::invalid_argument, std::move(message)}; }
 
 bool is_float(DType dtype) {
-  return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16 || dtype == DType::f64;
+  return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16 ||
+         dtype == DType::f8e4m3 || dtype == DType::f64;
 }
 
 // "it has layer0.q and layer1.q: choose with --prefix layer0." when names end in ".q" or the like.
@@ -147,8 +151,8 @@ Status settle_main_tensors(const AttentionOptions& options, Inputs& inputs) {
   const DType target = options.dtype.empty() ? given : *float_dtype_from(options.dtype);
   if (!is_float(target) || target == DType::f64) {
     return invalid(
-        fmt::format("q is {}; attention is computed in f32, f16 or bf16: choose one with "
-                    "--dtype",
+        fmt::format("q is {}; attention is computed in f32, f16, bf16 or f8e4m3: choose one "
+                    "with --dtype",
                     to_string(target)));
   }
   inputs.rank_three = tensors.at("q").rank() == 3;
@@ -177,7 +181,8 @@ Status settle_side_tensors(Inputs& inputs) {
   for (auto& [role, tensor] : inputs.tensors) {
     tensor.name = role;
     Status status;
-    if (role == "alibi_slopes" || role == "sink" || role == "grad_lse") {
+    if (role == "alibi_slopes" || role == "sink" || role == "grad_lse" || role == "q_scale" ||
+        role == "k_scale" || role == "v_scale") {
       status = cast_to(tensor, DType::f32);
     } else if (role == "key_lengths" || role == "page_table" ||
                role.compare(0, 10, "cu_seqlens") == 0) {
@@ -278,6 +283,14 @@ Status describe(Inputs& inputs) {
   if (const Tensor* lengths = find("key_lengths")) {
     p.key_lengths = true;
     a.key_lengths = lengths->view();
+  }
+  for (const auto& [role, view] : {std::pair{"q_scale", &Arguments::q_scale},
+                                   {"k_scale", &Arguments::k_scale},
+                                   {"v_scale", &Arguments::v_scale}}) {
+    const Tensor* scales = find(role);
+    if (scales == nullptr) continue;
+    p.descale = true;
+    a.*view = scales->view();
   }
   if (const Tensor* bias = find("bias")) {
     if (const Status status = describe_bias(*bias, p); !status.ok()) return status;

@@ -22,7 +22,8 @@
 namespace attune::cli {
 namespace {
 
-constexpr std::array kDTypes = {DType::f32, DType::f16, DType::bf16};
+constexpr std::array kDTypes = {DType::f32, DType::f16, DType::bf16};  // of every feature
+constexpr std::array kCpuDTypes = {DType::f32, DType::f16, DType::bf16, DType::f8e4m3};
 constexpr std::array kKinds = {Kind::forward, Kind::backward};
 
 struct ListOptions {
@@ -146,13 +147,19 @@ constexpr std::array kFeatures = {
             }},
     Feature{"softcap", [](Problem& p) { p.softcap = 30; }},
     Feature{"dropout (Philox4x32-10)", [](Problem& p) { p.dropout = 0.1; }},
+    Feature{"q, k and v of f8e4m3 with scales, o of bf16",
+            [](Problem& p) {
+              p.dtype = DType::f8e4m3;
+              p.descale = true;
+            }},
     Feature{"LSE", [](Problem& p) { p.lse = LseLayout::plain; }},
     Feature{"LSE padded to 32 rows", [](Problem& p) { p.lse = LseLayout::padded32; }},
     Feature{"gradient of the LSE", [](Problem& p) { p.lse_grad = true; }},
     Feature{"deterministic", [](Problem& p) { p.deterministic = true; }},
 };
 
-// "all", the dtypes that have it, "no", or nothing to say: a forward pass has no gradients.
+// "all", the dtypes that have it, "no", or nothing to say: a forward pass has no gradients. "yes" for a
+// feature that says the dtype itself.
 std::string support(const Feature& feature, Kind kind, Device device) {
   std::vector<std::string_view> dtypes;
   bool meaningful = false;
@@ -172,6 +179,7 @@ std::string support(const Feature& feature, Kind kind, Device device) {
     // Every GPU is served alike; a test of selection holds that.
     for (const Candidate& candidate : candidates(problem, {}, &known_devices().back())) {
       if (!candidate.reasons.empty()) continue;
+      if (problem.dtype != dtype) return "yes";
       dtypes.push_back(to_string(dtype));
       break;
     }
@@ -184,10 +192,10 @@ std::string support(const Feature& feature, Kind kind, Device device) {
 // Nothing here depends on the machine: the matrix stands in the README.
 void print_markdown() {
   std::vector<std::vector<std::string>> kernels = {{"CPU kernels"}};
-  for (const DType dtype : kDTypes) kernels[0].emplace_back(to_string(dtype));
+  for (const DType dtype : kCpuDTypes) kernels[0].emplace_back(to_string(dtype));
   for (const Isa isa : kAllIsas) {
     std::vector<std::string> row = {std::string(to_string(isa))};
-    for (const DType dtype : kDTypes) {
+    for (const DType dtype : kCpuDTypes) {
       std::vector<std::string_view> kinds;
       for (const Kind kind : kKinds) {
         for (const KernelSpec& spec : kernel_table()) {

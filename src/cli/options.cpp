@@ -12,8 +12,10 @@ void add_attention_options(CLI::App& app, AttentionOptions& options) {
   app.add_option(
          "INPUT", options.files,
          "One .safetensors file that holds q, k, v, or .npy files named q.npy, k.npy, v.npy; "
-         "[B,S,H,D], or [S,H,D] for B = 1. Also read where present: bias, alibi_slopes, "
-         "sink, key_lengths, cu_seqlens_q, cu_seqlens_k, page_table, grad_o, grad_lse")
+         "[B,S,H,D], or [S,H,D] for B = 1. Also read where present: q_scale, k_scale, v_scale, "
+         "bias, "
+         "alibi_slopes, sink, key_lengths, cu_seqlens_q, cu_seqlens_k, page_table, grad_o, "
+         "grad_lse")
       ->required();
   app.add_option("--prefix,--layer-prefix", options.prefix,
                  "Take the tensors whose names start so, e.g. layer0.")
@@ -22,7 +24,7 @@ void add_attention_options(CLI::App& app, AttentionOptions& options) {
       ->check(CLI::IsMember({"bshd", "bhsd"}))
       ->capture_default_str();
   app.add_option("--dtype", options.dtype, "Cast q, k, v and grad_o before computing")
-      ->check(CLI::IsMember({"f32", "f16", "bf16"}));
+      ->check(CLI::IsMember({"f32", "f16", "bf16", "f8e4m3"}));
   app.add_option("--mask", options.mask, "Which keys a query sees")
       ->check(CLI::IsMember({"none", "causal-top-left", "causal-bottom-right"}))
       ->capture_default_str();
@@ -66,7 +68,7 @@ Expected<std::vector<std::int64_t>> integers_from(std::string_view text) {
 }
 
 std::optional<DType> float_dtype_from(std::string_view text) {
-  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f8e4m3}) {
     if (text == to_string(dtype)) return dtype;
   }
   return std::nullopt;

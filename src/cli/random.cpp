@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <random>
@@ -66,6 +67,21 @@ Expected<Tensor> normal_tensor(std::string name, DType dtype, std::vector<std::i
   return dtype == DType::f32 ? std::move(tensor) : cast(*tensor, dtype);
 }
 
+Expected<Tensor> input_tensor(const TensorSpec& spec, std::vector<std::int64_t> shape,
+                              std::uint64_t seed) {
+  auto tensor = normal_tensor(spec.name, spec.dtype, std::move(shape), seed);
+  const bool scales = spec.view == &Arguments::q_scale || spec.view == &Arguments::k_scale ||
+                      spec.view == &Arguments::v_scale;
+  if (!tensor.ok() || !scales) return tensor;
+  for (std::size_t i = 0; i < tensor->data.size() / sizeof(float); ++i) {
+    float value = 0;
+    std::memcpy(&value, tensor->data.data() + i * sizeof value, sizeof value);
+    value = std::exp2(std::clamp(value, -1.0F, 1.0F));
+    std::memcpy(tensor->data.data() + i * sizeof value, &value, sizeof value);
+  }
+  return tensor;
+}
+
 Expected<std::vector<Tensor>> make_inputs(const Problem& problem, std::uint64_t seed,
                                           Arguments& arguments) {
   std::vector<Tensor> tensors;
@@ -75,7 +91,7 @@ Expected<std::vector<Tensor>> make_inputs(const Problem& problem, std::uint64_t 
     if (spec.role != Role::input || name == "o" || name == "lse") continue;
     std::vector<std::int64_t> shape(spec.shape.begin(), spec.shape.begin() + spec.rank);
     const bool is_float = spec.dtype != DType::i32 && spec.dtype != DType::boolean;
-    auto tensor = is_float ? normal_tensor(spec.name, spec.dtype, std::move(shape), seed++)
+    auto tensor = is_float ? input_tensor(spec, std::move(shape), seed++)
                            : make_tensor(spec.name, spec.dtype, std::move(shape));
     if (!tensor.ok()) return tensor.status();
     if (spec.dtype == DType::i32) fill_integers(problem, *tensor);

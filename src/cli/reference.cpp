@@ -59,7 +59,14 @@ struct Slice {
   }
   [[nodiscard]] TensorView slopes(const TensorView& view) const {
     if (problem.alibi == PerHead::head) return heads(view);
+    return query_heads(view);
+  }
+  // Of [B, Hq] and [B, Hkv].
+  [[nodiscard]] TensorView query_heads(const TensorView& view) const {
     return part(part(view, 0, b, 1), 1, first_head(), group);
+  }
+  [[nodiscard]] TensorView key_head(const TensorView& view) const {
+    return part(part(view, 0, b, 1), 1, kv_head, 1);
   }
   [[nodiscard]] TensorView heads(const TensorView& view) const {
     return part(view, 0, first_head(), group);
@@ -124,6 +131,11 @@ void fill(const Slice& slice, const Arguments& all, SliceCall& call) {
   }
   if (p.page_size > 0) a.page_table = part(all.page_table, 0, slice.b, 1);
   if (p.key_lengths) a.key_lengths = part(all.key_lengths, 0, slice.b, 1);
+  if (p.descale) {
+    a.q_scale = slice.query_heads(all.q_scale);
+    a.k_scale = slice.key_head(all.k_scale);
+    a.v_scale = slice.key_head(all.v_scale);
+  }
   if (p.bias.kind != BiasKind::none) a.bias = slice.bias(all.bias);
   if (p.alibi != PerHead::none) a.alibi_slopes = slice.slopes(all.alibi_slopes);
   if (p.sink) a.sink = slice.heads(all.sink);

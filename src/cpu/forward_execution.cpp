@@ -103,11 +103,11 @@ class ForwardExecution final : public Execution {
 
   [[nodiscard]] std::string describe() const override {
     return fmt::format(
-        "  tile       {} query rows a panel{}, {} panel{} a task, "
+        "{}  tile       {} query rows a panel{}, {} panel{} a task, "
         "{} keys a step\n"
         "  tasks      {} on {} thread{}{}\n"
         "  workspace  {} bytes: {} a thread{}{}\n",
-        sizes_.panel, grouped(job_.group), job_.panels_per_task,
+        describe_numbers(), sizes_.panel, grouped(job_.group), job_.panels_per_task,
         job_.panels_per_task == 1 ? "" : "s", job_.key_block, tasks_, threads_,
         threads_ == 1 ? "" : "s",
         job_.splits > 1 ? fmt::format("; keys split in {} ranges of {}, merged by their LSE",
@@ -156,6 +156,15 @@ class ForwardExecution final : public Execution {
   }
 
  private:
+  // Where what is computed with is not what is stored.
+  [[nodiscard]] std::string describe_numbers() const {
+    if (problem_.dtype != DType::f8e4m3) return {};
+    return fmt::format(
+        "  numbers    q, k and v are widened to f32 as tiles are packed{}; P and sums are f32, o "
+        "is bf16\n",
+        problem_.descale ? ", scores are multiplied by q_scale k_scale and o by v_scale" : "");
+  }
+
   // How many blocks of a head's keys were begun, and how many are packed.
   struct PackedHead {
     std::int64_t begun = 0, done = 0;

@@ -6,7 +6,8 @@
 
 namespace attune::cpu {
 
-enum class Element : std::int32_t { f32, f16, bf16 };
+enum class Element : std::int32_t { f32, f16, bf16, f8e4m3 };
+inline constexpr int kElements = 4;
 
 // A [B, S, H, D] tensor, strides in elements. Packed tensors have b_stride 0 and start at
 // Sequence::q_start or k_start; paged ones use b_stride as the page stride.
@@ -17,6 +18,12 @@ struct Strided {
 
 struct Sequence {
   std::int64_t q_start, sq, k_start, sk;
+};
+
+// What stored numbers are multiplied by, of (b, head); data null: all 1.
+struct HeadScales {
+  const float* data;
+  std::int64_t b_stride, h_stride;
 };
 
 enum class BiasLayout : std::int32_t { none, boolean, additive };
@@ -43,6 +50,8 @@ struct AttentionJob {
   std::int64_t offset, left, right;
 
   BiasView bias;
+  HeadScales q_scale, k_scale, v_scale;
+
   const float* alibi;  // null: none
   std::int64_t alibi_b_stride, alibi_h_stride;
   const float* sink;  // null: none
@@ -135,8 +144,8 @@ struct BackwardKernel {
 
 // What each instruction set offers; null where a set has nothing of its own for an element type.
 struct KernelSet {
-  ForwardKernel forward[3];  // by Element
-  BackwardKernel backward[3];
+  ForwardKernel forward[kElements];  // by Element
+  BackwardKernel backward[kElements];
 };
 
 namespace generic {

@@ -34,6 +34,8 @@ Element element_of(DType dtype) {
       return Element::f16;
     case DType::bf16:
       return Element::bf16;
+    case DType::f8e4m3:
+      return Element::f8e4m3;
     default:
       return Element::f32;
   }
@@ -68,6 +70,10 @@ BiasLayout bias_layout(const Problem& problem) {
       break;
   }
   return BiasLayout::none;
+}
+
+HeadScales head_scales(const TensorView& view) {
+  return {static_cast<const float*>(view.data), view.strides[0], view.strides[1]};
 }
 
 }  // namespace
@@ -128,6 +134,9 @@ void fill_from_arguments(const Problem& problem, const Arguments& arguments, Seq
     job->bias.q_stride = problem.bias.broadcast_q ? 0 : bias.strides[2];
     job->bias.k_stride = problem.bias.broadcast_k ? 0 : bias.strides[3];
   }
+  job->q_scale = head_scales(arguments.q_scale);
+  job->k_scale = head_scales(arguments.k_scale);
+  job->v_scale = head_scales(arguments.v_scale);
   job->alibi = nullptr;
   if (problem.alibi != PerHead::none) {
     const bool per_batch = problem.alibi == PerHead::batch_head;

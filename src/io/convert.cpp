@@ -13,17 +13,24 @@
 namespace attune {
 namespace {
 
-// An IEEE binary format; integers only below, so that neither the compiler's flags nor the
-// processor's rounding mode have a say.
-template <typename BitsType, int kMantissaBits, int kExponentBits>
+// A binary format; integers only below, so that neither the compiler's flags nor the processor's rounding
+// mode have a say. One without infinities has numbers where those of IEEE have them, and one NaN a sign,
+// all bits set.
+template <typename BitsType, int kMantissaBits, int kExponentBits, bool kHasInfinities = true>
 struct Format {
   using Bits = BitsType;
   static constexpr int kMantissa = kMantissaBits;
   static constexpr int kBias = (1 << (kExponentBits - 1)) - 1;
   static constexpr int kMaxExponent = (1 << kExponentBits) - 1;  // the field of inf and NaN
   static constexpr int kSign = kMantissaBits + kExponentBits;    // its bit
+  static constexpr bool kInfinities = kHasInfinities;
+  // What magnitudes past the range become: infinity, or the largest number, one below NaN.
+  static constexpr std::uint64_t kTop =
+      kHasInfinities ? std::uint64_t{kMaxExponent} << kMantissaBits
+                     : (std::uint64_t{1} << (kMantissaBits + kExponentBits)) - 2;
 };
 using F16 = Format<std::uint16_t, 10, 5>;
+using F8E4M3 = Format<std::uint8_t, 3, 4, false>;
 using BF16 = Format<std::uint16_t, 7, 8>;
 using F32 = Format<std::uint32_t, 23, 8>;
 using F64 = Format<std::uint64_t, 52, 11>;
@@ -44,15 +51,20 @@ constexpr typename To::Bits round_bits(typename From::Bits from) {
   const std::uint64_t sign = (bits >> From::kSign & 1U) << To::kSign;
   const std::uint64_t mantissa = bits & ((std::uint64_t{1} << From::kMantissa) - 1);
   const int exponent = static_cast<int>(bits >> From::kMantissa) & From::kMaxExponent;
-  constexpr std::uint64_t kInfinity = static_cast<std::uint64_t>(To::kMaxExponent) << To::kMantissa;
 
-  if (exponent == From::kMaxExponent) {  // inf or NaN
+  const bool largest = exponent == From::kMaxExponent;
+  if (From::kInfinities && largest && mantissa == 0) {
+    return static_cast<typename To::Bits>(sign | To::kTop);
+  }
+  constexpr std::uint64_t kAllSet = (std::uint64_t{1} << From::kMantissa) - 1;
+  if (largest && (From::kInfinities || mantissa == kAllSet)) {  // NaN
+    if constexpr (!To::kInfinities) return static_cast<typename To::Bits>(sign | (To::kTop + 1));
     constexpr int kShift = From::kMantissa - To::kMantissa;
     std::uint64_t payload =
         kShift > 0 ? mantissa >> (kShift > 0 ? kShift : 0) : mantissa << (kShift < 0 ? -kShift : 0);
     // A NaN whose payload does not fit must not become an infinity.
-    if (mantissa != 0 && payload == 0) payload = std::uint64_t{1} << (To::kMantissa - 1);
-    return static_cast<typename To::Bits>(sign | kInfinity | payload);
+    if (payload == 0) payload = std::uint64_t{1} << (To::kMantissa - 1);
+    return static_cast<typename To::Bits>(sign | To::kTop | payload);
   }
   // The value is significand * 2^scale.
   const std::uint64_t significand =
@@ -67,7 +79,7 @@ constexpr typename To::Bits round_bits(typename From::Bits from) {
   // Adding, not or-ing: the leading bit of a normal number counts as 1 in the exponent field, a
   // subnormal has none, and a carry out of the mantissa moves on to the next exponent by itself.
   const std::uint64_t result = (static_cast<std::uint64_t>(field - 1) << To::kMantissa) + rounded;
-  return static_cast<typename To::Bits>(sign | (result < kInfinity ? result : kInfinity));
+  return static_cast<typename To::Bits>(sign | (result < To::kTop ? result : To::kTop));
 }
 
 template <typename From, typename To>
@@ -91,6 +103,9 @@ bool with_format(DType dtype, F&& f) {
       return true;
     case DType::bf16:
       f(BF16{});
+      return true;
+    case DType::f8e4m3:
+      f(F8E4M3{});
       return true;
     case DType::f32:
       f(F32{});
@@ -118,7 +133,7 @@ Expected<Tensor> cast(const Tensor& tensor, DType dtype) {
     if (!known) {
       return Status(
           Code::unsupported,
-          fmt::format("tensor {} cannot be cast from {} to {}: only f32, f16, bf16 and f64 "
+          fmt::format("tensor {} cannot be cast from {} to {}: only f32, f16, bf16, f8e4m3 and f64 "
                       "convert into each other",
                       in_quotes(tensor.name), to_string(tensor.dtype), to_string(dtype)));
     }

@@ -58,6 +58,10 @@ Expected<DType> dtype_from(std::string_view descr) {
         ". If these are bfloat16 values: .npy has no dtype for them; save float32, or "
         ".safetensors";
   }
+  if (descr.ends_with("V1") || descr.ends_with("f1")) {
+    message +=
+        ". If these are float8 values: .npy has no dtype for them; save float32, or .safetensors";
+  }
   return Status(Code::unsupported, std::move(message));
 }
 
@@ -330,10 +334,10 @@ std::string header_text(const Tensor& tensor) {
   return text;
 }
 
-// The tensor as NumPy can name it: bf16 becomes f32, in `wide`; others stay where they are.
+// The tensor as NumPy can name it: bf16 and f8e4m3 become f32, in `wide`; others stay where they are.
 Expected<const Tensor*> nameable(const Tensor& tensor, Tensor& wide) {
   if (Status status = check_consistent(tensor); !status.ok()) return status;
-  if (tensor.dtype != DType::bf16) return &tensor;
+  if (tensor.dtype != DType::bf16 && tensor.dtype != DType::f8e4m3) return &tensor;
   auto widened = cast(tensor, DType::f32);
   if (!widened.ok()) return widened.status();
   wide = std::move(*widened);

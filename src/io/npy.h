@@ -2,8 +2,8 @@
 //
 // Read:    <f4 <f2 <f8 |b1 <i4 <i8 |u1, in C or Fortran order (the result is row-major).
 // Refused: big-endian data, structured dtypes, every other dtype, bytes missing or left over.
-// Written: version 1.0, C order. NumPy has no bfloat16, so bf16 is stored as float32, which holds
-//          every bfloat16 exactly; reading such a file gives an f32 tensor.
+// Written: version 1.0, C order. NumPy has neither bfloat16 nor float8, so bf16 and f8e4m3 are stored as
+//          float32, which holds each of them exactly; reading such a file gives an f32 tensor.
 #pragma once
 
 #include <attune/status.hpp>

@@ -1,6 +1,6 @@
 // The .safetensors format: 8 bytes of header length, a JSON header, then the tensors' bytes.
 //
-// Read:    F32 F16 BF16 F64 BOOL I32 I64 U8, any number of tensors, and the text metadata.
+// Read:    F32 F16 BF16 F64 F8_E4M3 BOOL I32 I64 U8, any number of tensors, and the text metadata.
 // Refused: other dtypes (by name), and every header that contradicts itself or the file: sizes
 //          other than shape and dtype give, bytes that overlap, belong to no tensor or lie past
 //          the end, names twice, a header over 100 MB, JSON that is malformed or nested too deep.

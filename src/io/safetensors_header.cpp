@@ -26,9 +26,11 @@ struct DTypeName {
   std::string_view text;
 };
 constexpr std::array kDTypeNames = {
-    DTypeName{DType::f32, "F32"},      DTypeName{DType::f16, "F16"}, DTypeName{DType::bf16, "BF16"},
-    DTypeName{DType::f64, "F64"},      DTypeName{DType::i32, "I32"}, DTypeName{DType::i64, "I64"},
-    DTypeName{DType::boolean, "BOOL"}, DTypeName{DType::u8, "U8"},
+    DTypeName{DType::f32, "F32"},        DTypeName{DType::f16, "F16"},
+    DTypeName{DType::bf16, "BF16"},      DTypeName{DType::f64, "F64"},
+    DTypeName{DType::i32, "I32"},        DTypeName{DType::i64, "I64"},
+    DTypeName{DType::boolean, "BOOL"},   DTypeName{DType::u8, "U8"},
+    DTypeName{DType::f8e4m3, "F8_E4M3"},
 };
 
 // Takes the events of nlohmann's parser, which keeps its own stack: nesting costs no recursion here,

@@ -75,6 +75,20 @@ void list_keys(const Layout& layout, std::int64_t count, Row<Real>& row) {
   }
 }
 
+// What stored numbers of q, k and v are multiplied by, beside the scale of step 1.
+template <typename Real>
+void read_scales(const Layout& layout, Row<Real>& row) {
+  const Problem& problem = *layout.problem;
+  const Arguments& arguments = *layout.arguments;
+  row.scale = static_cast<Real>(problem.effective_scale());
+  row.value_scale = 1;
+  if (!problem.descale) return;
+  const std::int64_t hkv = row.h / (problem.hq / problem.hkv);
+  row.scale *= static_cast<Real>(read(arguments.q_scale, {row.b, row.h}));
+  row.scale *= static_cast<Real>(read(arguments.k_scale, {row.b, hkv}));
+  row.value_scale = static_cast<Real>(read(arguments.v_scale, {row.b, hkv}));
+}
+
 // Steps 1 to 3: row.scores, one for each of row.keys. A key whose score is -inf, wherever from,
 // leaves the list: -inf is what "masked out" means.
 template <typename Arithmetic, typename Real = typename Arithmetic::Real>
@@ -82,7 +96,6 @@ void score_keys(const Layout& layout, const KeysValues<Real>& keys_values, Row<R
   const Problem& problem = *layout.problem;
   const Arguments& arguments = *layout.arguments;
   const auto round = [](Real x) { return Arithmetic::round(x); };
-  const Real scale = static_cast<Real>(problem.effective_scale());
   const Real cap = static_cast<Real>(problem.softcap);
   row.diagonal = keys_values.count - layout.queries(row.b);
   row.alibi_slope = 0;
@@ -101,7 +114,7 @@ void score_keys(const Layout& layout, const KeysValues<Real>& keys_values, Row<R
   for (std::size_t n = 0; n < row.keys.size(); ++n) {
     const std::int64_t j = row.keys[n];
     // 1. s = scale * (q_i . k_j)
-    Real s = round(scale * round(row.scratch[at(j)]));
+    Real s = round(row.scale * round(row.scratch[at(j)]));
     // 2. softcap c > 0: s = c * tanh(s / c)
     Real cap_slope = 1;
     if (problem.softcap > 0) {
@@ -138,8 +151,9 @@ void normalise(const Layout& layout, Row<Real>& row) {
   row.lse = -kInfinity<Real>;  // "a row with nothing to attend to": no key and no sink
   row.p_sink = 0;
   if (row.keys.empty() && sink == -kInfinity<Real>) return;
-  Real largest = sink;
-  for (const Real s : row.scores) largest = std::max(largest, s);
+  Real top = -kInfinity<Real>;  // of the keys
+  for (const Real s : row.scores) top = std::max(top, s);
+  const Real largest = std::max(sink, top);
   Real denominator = 0;
   for (std::size_t n = 0; n < row.p.size(); ++n) {
     row.p[n] = std::exp(row.scores[n] - largest);
@@ -151,6 +165,13 @@ void normalise(const Layout& layout, Row<Real>& row) {
   }
   row.lse = largest + std::log(denominator);
   row.p_sink /= denominator;
+  if constexpr (Arithmetic::kRoundsExponentials) {
+    // Against the largest score: a sink is in the denominator alone, which is of what was not rounded.
+    const Real share = std::exp(top - largest);
+    for (std::size_t n = 0; n < row.p.size(); ++n) {
+      row.p[n] = Arithmetic::round_exponential(std::exp(row.scores[n] - top)) * share;
+    }
+  }
   for (Real& p : row.p) p = Arithmetic::round(p / denominator);
 }
 
@@ -214,6 +235,7 @@ void forward_row(const Layout& layout, const KeysValues<typename Arithmetic::Rea
   read_row(q, offset_of(q, {place.outer, place.inner, row.h, 0}), q.strides[3], problem.d,
            row.q.data());
 
+  read_scales(layout, row);
   list_keys(layout, keys_values.count, row);
   score_keys<Arithmetic>(layout, keys_values, row);
   normalise<Arithmetic>(layout, row);
@@ -226,7 +248,7 @@ void forward_row(const Layout& layout, const KeysValues<typename Arithmetic::Rea
     const Real* v = keys_values.v.data() + row.keys[n] * problem.dv;
     for (std::size_t x = 0; x < row.o.size(); ++x) row.o[x] += p * v[x];
   }
-  for (Real& x : row.o) x = Arithmetic::round(x);
+  for (Real& x : row.o) x = Arithmetic::round_o(x * row.value_scale);
 }
 
 template <typename Arithmetic>
@@ -260,6 +282,7 @@ ATTUNE_INSTANTIATE(Exact)
 ATTUNE_INSTANTIATE(Plain<DType::f32>)
 ATTUNE_INSTANTIATE(Plain<DType::f16>)
 ATTUNE_INSTANTIATE(Plain<DType::bf16>)
+ATTUNE_INSTANTIATE(Plain<DType::f8e4m3>)
 #undef ATTUNE_INSTANTIATE
 
 }  // namespace attune::oracle

@@ -30,6 +30,8 @@ struct Row {
   std::vector<Real> cap_slope;     // d softcap(s) / d s; 1 without softcap
   std::vector<Real> o;             // [Dv]
   Real lse = 0;
+  Real scale = 0;             // of q . k, with the scales of q and k
+  Real value_scale = 1;       // of v
   Real alibi_slope = 0;       // 0 without ALiBi
   std::int64_t diagonal = 0;  // Sk - Sq, which ALiBi's distances count from
   Real p_sink = 0;            // the sink's share of the denominator

@@ -129,6 +129,9 @@ Status check_tensors(const Layout& layout) {
       {true, a.q, "q", {q.outer, q.inner, p.hq, p.d}},
       {true, a.k, "k", {k.outer, k.inner, p.hkv, p.d}},
       {true, a.v, "v", {k.outer, k.inner, p.hkv, p.dv}},
+      {p.descale, a.q_scale, "q_scale", {p.b, p.hq}},
+      {p.descale, a.k_scale, "k_scale", {p.b, p.hkv}},
+      {p.descale, a.v_scale, "v_scale", {p.b, p.hkv}},
       {p.bias.kind != BiasKind::none, a.bias, "bias", layout.bias_shape()},
       {p.alibi != PerHead::none, a.alibi_slopes, "alibi_slopes", slopes},
       {p.sink, a.sink, "sink", per_head},
@@ -221,7 +224,8 @@ std::size_t Layout::bias_index(std::int64_t b, std::int64_t h, std::int64_t i,
 Expected<Layout> make_layout(const Problem& problem, const Arguments& arguments) {
   if (problem.b < 0 || problem.sq < 0 || problem.sk < 0 || problem.d < 0 || problem.dv < 0 ||
       problem.hq < 1 || problem.hkv < 1 || problem.hq % problem.hkv != 0 || problem.total_q < 0 ||
-      problem.total_k < 0 || problem.page_size < 0 || problem.pages < 0) {
+      problem.total_k < 0 || problem.page_size < 0 || problem.pages < 0 ||
+      (problem.kind == Kind::backward && problem.dtype == DType::f8e4m3)) {
     return refuse("the Problem is not valid; validate() says why");
   }
   Layout layout;

@@ -66,6 +66,9 @@ void read_row(const TensorView& view, std::int64_t offset, std::int64_t stride, 
       return each([data](std::int64_t at) { return load<std::int64_t>(data, at); });
     case DType::u8:
       return each([data](std::int64_t at) { return load<std::uint8_t>(data, at); });
+    case DType::f8e4m3:
+      return each(
+          [data](std::int64_t at) { return float_from_f8e4m3(load<std::uint8_t>(data, at)); });
   }
 }
 
@@ -96,6 +99,8 @@ inline void write(const TensorView& view, const Index& index, double value) {
       return store(view.data, at, static_cast<std::int64_t>(value));
     case DType::u8:
       return store(view.data, at, static_cast<std::uint8_t>(value));
+    case DType::f8e4m3:
+      return store(view.data, at, f8e4m3_from_double(value));
   }
 }
 

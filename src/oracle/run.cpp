@@ -128,10 +128,13 @@ Expected<Result> run(const Problem& problem, const Arguments& arguments, Roundin
         return evaluate<Plain<DType::f16>>(*layout);
       case DType::bf16:
         return evaluate<Plain<DType::bf16>>(*layout);
+      case DType::f8e4m3:
+        return evaluate<Plain<DType::f8e4m3>>(*layout);
       default:
-        return Status(Code::unsupported,
-                      fmt::format("there is no plain {} computation; f32, f16 and bf16 have one",
-                                  to_string(problem.dtype)));
+        return Status(
+            Code::unsupported,
+            fmt::format("there is no plain {} computation; f32, f16, bf16 and f8e4m3 have one",
+                        to_string(problem.dtype)));
     }
   } catch (const std::bad_alloc&) {
     return Status(Code::out_of_memory, "the oracle's float64 results don't fit into memory");

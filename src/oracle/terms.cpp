@@ -13,6 +13,10 @@
 // roundings into delta_i, one number for the whole row, which S_i bounds. What it does to a row's
 // part of an element is known with its sign, and adds like the root of squares over rows.
 //
+// An f8e4m3 computation rounds P, times a power of two that makes a row's largest 256, to E4M3. That is
+// half a unit in its last place, or in that of its subnormal numbers, of every p_ij; as independent of each
+// other as float32's roundings are, and as one sample of them as right by luck: they are among o's terms.
+//
 // All of this need not be precise, so that float32 does where there is much of it. What float32
 // can't hold, attended infinities and NaN among it, is left out and the tolerance stays as it is.
 #include "oracle/terms.h"
@@ -86,6 +90,23 @@ double saved_rounding(DType dtype) {
   return 0;
 }
 
+// What rounding P to E4M3 does to each probability of a row, in units of u.
+class ProbabilityRounding {
+ public:
+  ProbabilityRounding(DType dtype, const std::vector<double>& p) : rounds_(dtype == DType::f8e4m3) {
+    if (!rounds_) return;
+    for (const double x : p) largest_ = std::max(largest_, x);
+  }
+  [[nodiscard]] double of(double p) const {
+    if (!rounds_) return 0;
+    return std::max(0x1p-4 * p, 0x1p-10 / 0x1p8 * largest_) / 0x1p-23;
+  }
+
+ private:
+  bool rounds_;
+  double largest_ = 0;
+};
+
 }  // namespace
 
 Magnitudes magnitudes(const Layout& layout, const KeysValues<double>& keys_values) {
@@ -119,10 +140,10 @@ void TermSums::add_row(const KeysValues<double>& keys_values, const Magnitudes& 
   if (layout_->problem->kind == Kind::backward) add_backward(keys_values, magnitudes, row);
 }
 
-// e_ij = |scale| sum |q k| + |bias| + |slope dist|; softcap passes on as much as its slope says,
-// and has an error of its own.
+// e_ij = |scale| sum |q k| + |bias| + |slope dist|, the scale with those of q and k; softcap passes on
+// as much as its slope says, and has an error of its own.
 // LSE_i: sum over j of p_ij (1 + e_ij)     o_ix: root of sum of (p_ij Z_ij v_jx (1 + e_ij + e_i))^2
-// where e_i is the LSE's.
+// where e_i is the LSE's; f8e4m3 adds the squares of what its rounding of p_ij does.
 void TermSums::add_forward(const KeysValues<double>& keys_values, const Magnitudes& magnitudes,
                            const Row<double>& row) {
   const Problem& problem = *layout_->problem;
@@ -131,7 +152,7 @@ void TermSums::add_forward(const KeysValues<double>& keys_values, const Magnitud
   q_magnitudes_ = magnitudes_of(row.q);
   dot_columns(q_magnitudes_, magnitudes.k_transposed, keys_values.count, row.keys.front(),
               row.keys.back() + 1, dots_);
-  const double scale = std::fabs(problem.effective_scale());
+  const double scale = std::fabs(row.scale);
   double lse_error = 0;
   for (std::size_t n = 0; n < row.keys.size(); ++n) {
     const auto j = at(row.keys[n]);
@@ -146,8 +167,10 @@ void TermSums::add_forward(const KeysValues<double>& keys_values, const Magnitud
   if (std::isfinite(row.lse)) add_element(rows_.lse, lse_error);
 
   element_squares_.assign(row.o.size(), 0);
+  const ProbabilityRounding rounding(problem.dtype, row.p);
   for (std::size_t n = 0; n < row.keys.size(); ++n) {
-    add_squares(row.p[n] * row.z[n] * (1 + std::min(score_errors_[n] + lse_error, kWhole)),
+    const double p_error = row.p[n] * (1 + std::min(score_errors_[n] + lse_error, kWhole));
+    add_squares(row.value_scale * row.z[n] * std::hypot(p_error, rounding.of(row.p[n])),
                 magnitudes.v_squares.data() + row.keys[n] * problem.dv, row.o.size(),
                 element_squares_.data());
   }

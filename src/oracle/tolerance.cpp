@@ -32,6 +32,8 @@ Format format_of(DType dtype) {
       return {0x1p-10, 0x1p-24};
     case DType::bf16:
       return {0x1p-7, 0x1p-133};
+    case DType::f8e4m3:
+      return {0x1p-3, 0x1p-9};
     case DType::f64:
       return {0x1p-52, 0x0.0000000000001p-1022};
     default:

@@ -45,7 +45,7 @@ class Bits {
 std::size_t hash(const Problem& p) {
   Mixer mixer;
   Bits bits;
-  bits.put(p.kind, 2).put(p.device, 2).put(p.dtype, 4);
+  bits.put(p.kind, 2).put(p.device, 2).put(p.dtype, 4).put(p.descale);
   bits.put(p.mask.causal).put(p.mask.diagonal);
   bits.put(p.bias.kind, 2).put(p.bias.dtype, 4).put(p.bias.grad);
   bits.put(p.bias.broadcast_b).put(p.bias.broadcast_h);

@@ -89,6 +89,7 @@ std::string print(const Problem& p) {
   out.value("d", p.d);
   out.unless(p.d, "dv", p.dv);
   if (p.scale) out.value("scale", *p.scale);
+  out.flag("descale", p.descale);
   out.unless(0.0, "softcap", p.softcap);
   print_mask(out, p.mask);
   print_bias(out, p.bias);

@@ -101,6 +101,13 @@ class Table {
   }
 
   void extras() {
+    const char* const no_scales = "the problem has no scales (descale)";
+    add("q_scale", &Arguments::q_scale, input_if(p_.descale), no_scales, DType::f32,
+        {2, {p_.b, p_.hq}, "[B, Hq]"});
+    add("k_scale", &Arguments::k_scale, input_if(p_.descale), no_scales, DType::f32,
+        {2, {p_.b, p_.hkv}, "[B, Hkv]"});
+    add("v_scale", &Arguments::v_scale, input_if(p_.descale), no_scales, DType::f32,
+        {2, {p_.b, p_.hkv}, "[B, Hkv]"});
     add("bias", &Arguments::bias, input_if(p_.bias.kind != BiasKind::none),
         "the problem has no bias", p_.bias.dtype, bias_layout());
     add("alibi_slopes", &Arguments::alibi_slopes, input_if(p_.alibi != PerHead::none),
@@ -125,7 +132,7 @@ class Table {
   void results() {
     const bool backward = p_.kind == Kind::backward;
     const Role result = backward ? Role::input : Role::output;
-    aligned(add("o", &Arguments::o, result, "", p_.dtype, query_side(p_.dv, false))).strides =
+    aligned(add("o", &Arguments::o, result, "", p_.o_dtype(), query_side(p_.dv, false))).strides =
         &p_.o_strides;
     add("lse", &Arguments::lse, p_.lse == LseLayout::none ? Role::unused : result,
         "the problem has no LSE", DType::f32, lse_layout());

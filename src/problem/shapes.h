@@ -34,7 +34,7 @@ struct TensorSpec {
       false;  // starts at a multiple of the Problem's alignment: q, k, v, o, their gradients
 };
 
-inline constexpr std::size_t kTensorCount = 20;
+inline constexpr std::size_t kTensorCount = 23;
 
 // Every tensor of Arguments in its order there; shapes are filled for those in use. The strides
 // point into `problem`. Allocates nothing. Precondition: sizes within the limits above.

@@ -46,6 +46,8 @@ std::string_view to_string(DType dtype) {
       return "i64";
     case DType::u8:
       return "u8";
+    case DType::f8e4m3:
+      return "f8e4m3";
   }
   return "unknown dtype";
 }
@@ -63,6 +65,7 @@ std::size_t size_of(DType dtype) {
       return 2;
     case DType::boolean:
     case DType::u8:
+    case DType::f8e4m3:
       return 1;
   }
   return 1;

@@ -75,7 +75,7 @@ Wanted flag(Problem& p, std::string_view) {
 
 Wanted dtype(Problem& p, std::string_view text) {
   const std::optional<DType> found = dtype_from(text);
-  if (!found) return "f32, f16 or bf16";
+  if (!found) return "f32, f16, bf16 or f8e4m3";
   p.dtype = *found;  // validate() says which of them attention computes on
   return "";
 }
@@ -189,6 +189,7 @@ constexpr std::array kKeys = {
     Key{"d", kValue, number<&Problem::d>},
     Key{"dv", kValue, number<&Problem::dv>},
     Key{"scale", kValue, scale},
+    Key{"descale", Form::flag, flag<&Problem::descale>},
     Key{"softcap", kValue, number<&Problem::softcap>},
     Key{"mask", kValue, mask},
     Key{"diagonal", kValue, diagonal},
@@ -338,7 +339,7 @@ class Parser {
 
 std::optional<DType> dtype_from(std::string_view name) {
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f64, DType::boolean,
-                            DType::i32, DType::i64, DType::u8}) {
+                            DType::i32, DType::i64, DType::u8, DType::f8e4m3}) {
     if (to_string(dtype) == name) return dtype;
   }
   return std::nullopt;

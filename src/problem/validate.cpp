@@ -46,9 +46,21 @@ Status check_enums(const Problem& p) {
 }
 
 Status check_dtype(const Problem& p) {
+  if (p.dtype == DType::f8e4m3) {
+    if (p.kind == Kind::forward) return {};
+    return refuse("dtype = f8e4m3 has no backward pass: q, k, v and o of one are f32, f16 or bf16");
+  }
+  if (p.descale) {
+    return refuse(
+        fmt::format("descale is set, but dtype = {}: only q, k and v of f8e4m3 have scales",
+                    to_string(p.dtype)));
+  }
   if (p.dtype == DType::f32 || p.dtype == DType::f16 || p.dtype == DType::bf16) return {};
-  return refuse(fmt::format("dtype = {} is not supported: q, k, v and o are f32, f16 or bf16",
-                            to_string(p.dtype)));
+  return refuse(
+      fmt::format("dtype = {} is not supported: q, k, v and o are f32, f16 or bf16, or, forward, "
+                  "q, k and v are "
+                  "f8e4m3",
+                  to_string(p.dtype)));
 }
 
 Status check_sizes(const Problem& p) {
@@ -275,6 +287,8 @@ Status check_tensors(const Problem& p) {
 double Problem::effective_scale() const {
   return scale.value_or(1.0 / std::sqrt(static_cast<double>(d)));
 }
+
+DType Problem::o_dtype() const { return dtype == DType::f8e4m3 ? DType::bf16 : dtype; }
 
 Status validate(const Problem& problem) {
   for (Status status :

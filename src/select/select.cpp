@@ -1,5 +1,7 @@
 #include "select/select.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <tuple>
@@ -110,6 +112,16 @@ std::vector<Candidate> candidates(const Problem& problem, std::string_view force
                                   const DeviceFacts* device) {
   return problem.device == Device::cuda ? cuda_candidates(problem, forced, device)
                                         : cpu_candidates(problem, forced);
+}
+
+std::string no_candidate(const Problem& problem, const DeviceFacts* device) {
+  const bool cuda = problem.device == Device::cuda;
+  const std::string where = !cuda               ? "a CPU"
+                            : device == nullptr ? "a GPU"
+                                                : fmt::format("sm_{}", device->arch);
+  return fmt::format(
+      "no {} kernel takes {} on {}{}", problem.kind == Kind::forward ? "forward" : "backward",
+      to_string(problem.dtype), where, cuda ? ": use device=cpu, or f16 or bf16" : "");
 }
 
 }  // namespace attune

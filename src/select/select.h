@@ -23,4 +23,8 @@ struct Candidate {
                                                 std::string_view forced = {},
                                                 const DeviceFacts* device = nullptr);
 
+// Why a Problem has no candidate at all, and the nearest way around: the table has no row of its kind and
+// dtype for its device. Precondition: candidates() of it is empty.
+[[nodiscard]] std::string no_candidate(const Problem& problem, const DeviceFacts* device);
+
 }  // namespace attune

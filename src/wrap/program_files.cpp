@@ -84,7 +84,9 @@ Status load_kernels(Program& program, const std::filesystem::path& folder) {
   return {};
 }
 
-Element element_of(DType dtype) { return static_cast<Element>(dtype); }
+Element element_of(DType dtype) {
+  return dtype == DType::f8e4m3 ? Element::f8e4m3 : static_cast<Element>(dtype);
+}
 static_assert(static_cast<int>(Element::u8) == static_cast<int>(DType::u8));
 
 Status load_constants(Program& program, const std::filesystem::path& folder) {

@@ -49,7 +49,9 @@ std::string skip_reason(Kind kind, DType dtype) {
 }
 
 std::string skip_reason(const Problem& problem) {
-  if (!on_gpu() || device_under_test().has_whole_table()) return {};
+  if (!on_gpu()) return {};
+  if (std::string none = skip_reason(problem.kind, problem.dtype); !none.empty()) return none;
+  if (device_under_test().has_whole_table()) return {};
   if (!device_under_test().serving(for_gpu(problem, print(problem)), "").empty()) return {};
   return "none of the rows here serves it, or it is too large for them";
 }

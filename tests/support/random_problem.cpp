@@ -217,6 +217,12 @@ Problem random_problem(std::uint64_t seed, std::optional<Kind> kind) {
   }
   p.deterministic = random.chance(0.3);
   random_strides(p, random);
+  // From numbers of its own, so that no other seed's Problem depends on how many of these there are.
+  Random eighths(seed ^ 0xF8E4A3u);
+  if (p.kind == Kind::forward && eighths.chance(0.25)) {
+    p.dtype = DType::f8e4m3;
+    p.descale = eighths.chance(0.6);
+  }
   return p;
 }
 
@@ -232,7 +238,7 @@ Problem plainer(Problem p, std::uint64_t seed) {
     p.bias = {};
   } else if (seed / 8 % 2 == 0) {  // as rows that copy it take it
     p.bias.kind = BiasKind::additive;
-    p.bias.dtype = p.dtype;
+    p.bias.dtype = p.o_dtype();
     p.bias.broadcast_q = p.bias.broadcast_k = false;
     p.bias.aligned = true;
   }

@@ -59,6 +59,29 @@ std::uint16_t double_to_bfloat(double value) {
   return static_cast<std::uint16_t>((bits + 0x7FFF + odd) >> 16);
 }
 
+double eighth_to_double(std::uint8_t bits) {
+  const int exponent = (bits >> 3) & 15;
+  const int mantissa = bits & 7;
+  double magnitude =
+      exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
+  if (exponent == 15 && mantissa == 7) magnitude = std::numeric_limits<double>::quiet_NaN();
+  return (bits & 0x80) != 0 ? -magnitude : magnitude;
+}
+
+std::uint8_t double_to_eighth(double value) {
+  const int sign = std::signbit(value) ? 0x80 : 0;
+  if (std::isnan(value)) return static_cast<std::uint8_t>(sign | 0x7F);
+  const double magnitude = std::fabs(value);
+  if (magnitude >= 448.0) return static_cast<std::uint8_t>(sign | 0x7E);
+  if (magnitude < 0x1p-6) {  // as in double_to_half()
+    return static_cast<std::uint8_t>(sign | static_cast<int>(std::nearbyint(magnitude * 0x1p9)));
+  }
+  int exponent = 0;
+  const double fraction = std::frexp(magnitude, &exponent);
+  const auto units = static_cast<int>(std::nearbyint(fraction * 16.0));  // 8 ... 16
+  return static_cast<std::uint8_t>(sign | (((exponent + 5) << 3) + units));
+}
+
 }  // namespace
 
 double load_scalar(const void* address, DType dtype) {
@@ -79,6 +102,8 @@ double load_scalar(const void* address, DType dtype) {
       return static_cast<double>(read<std::int64_t>(address));
     case DType::u8:
       return read<std::uint8_t>(address);
+    case DType::f8e4m3:
+      return eighth_to_double(read<std::uint8_t>(address));
   }
   return 0;
 }
@@ -101,6 +126,8 @@ void store_scalar(void* address, DType dtype, double value) {
       return write(address, static_cast<std::int64_t>(value));
     case DType::u8:
       return write(address, static_cast<std::uint8_t>(value));
+    case DType::f8e4m3:
+      return write(address, double_to_eighth(value));
   }
 }
 
@@ -110,6 +137,8 @@ double largest(DType dtype) {
       return 65504.0;
     case DType::bf16:
       return 0x1.FEp127;
+    case DType::f8e4m3:
+      return 448.0;
     case DType::f64:
       return std::numeric_limits<double>::max();
     default:

@@ -98,7 +98,7 @@ Tensors::Tensors(const Problem& problem, Distribution distribution, std::uint64_
   if (problem_.kind == Kind::backward) {
     make_backward();
   } else {
-    output("o", problem_.dtype, shape_of_o(problem_), strides_from(problem_.o_strides),
+    output("o", problem_.o_dtype(), shape_of_o(problem_), strides_from(problem_.o_strides),
            &oracle::Result::o);
     if (problem_.lse != LseLayout::none) {
       const Shape shape = shape_of_lse(problem_);
@@ -121,6 +121,9 @@ Tensors::Tensors(const Problem& problem, Distribution distribution, std::uint64_
   a.q = view("q");
   a.k = view("k");
   a.v = view("v");
+  a.q_scale = view("q_scale");
+  a.k_scale = view("k_scale");
+  a.v_scale = view("v_scale");
   a.bias = view("bias");
   a.alibi_slopes = view("alibi_slopes");
   a.sink = view("sink");
@@ -243,6 +246,17 @@ void Tensors::make_inputs() {
       fill_normal(*q_, distribution_ == Distribution::large ? 30 : 1, random_);
       fill_normal(*k_, 1, random_);
       fill_normal(*v_, 1, random_);
+  }
+  if (p.descale) {
+    const auto scales = [&](std::string_view name, std::int64_t heads) {
+      TensorMemory& memory =
+          input(name, DType::f32, {p.b, heads}, sparse_strides({p.b, heads}, random_));
+      for_each_index(memory.view(),
+                     [&](const Index& i) { memory.set(i, std::exp2(4 * random_.uniform() - 2)); });
+    };
+    scales("q_scale", p.hq);
+    scales("k_scale", p.hkv);
+    scales("v_scale", p.hkv);
   }
   if (p.alibi != PerHead::none) {
     const Shape shape = shape_of_slopes(p);

@@ -49,7 +49,8 @@ def _results(q, v, out, lse, options: dict):
     layout = options.get("layout", "bshd")
     of_o, of_lse = _extents(q, v, layout, options.get("cu_seqlens_q") is not None)
     if out is None:
-        out = _frameworks.empty(q, of_o)
+        eighths = str(q.dtype).endswith("float8_e4m3fn")  # nothing is written in them
+        out = _frameworks.empty(q, of_o, "bfloat16" if eighths else None)
         if layout == "bhsd" and len(of_o) == 4:
             out = out.swapaxes(1, 2)
     if lse is True:
@@ -65,13 +66,14 @@ def _set_stream(q, options: dict) -> None:
 def attention(q, k, v, *, out=None, lse=False, **options):
     """Exact attention: softmax(scale · q kᵀ + bias, masked) v.
 
-    Arrays are anything that speaks DLPack or the buffer protocol: PyTorch, NumPy (bfloat16 by
-    ml_dtypes), CuPy, JAX on the CPU; all on one device. Nothing is copied. On a GPU the work is
-    queued on the framework's current stream and the call returns; nothing is synchronised.
-    PyTorch tensors that require gradients get them.
+    Arrays are anything that speaks DLPack or the buffer protocol: PyTorch, NumPy (bfloat16 and
+    float8_e4m3fn by ml_dtypes), CuPy, JAX on the CPU; all on one device. Nothing is copied. On a
+    GPU the work is queued on the framework's current stream and the call returns; nothing is
+    synchronised. PyTorch tensors that require gradients get them.
 
     Shapes (D and Dv any from 1 to 65,536; Hq a multiple of Hkv):
-        q: [B, Sq, Hq, D], float32, float16 or bfloat16, any strides
+        q: [B, Sq, Hq, D], float32, float16 or bfloat16, any strides; without gradients also
+            float8_e4m3fn, and o is then bfloat16
         k: [B, Sk, Hkv, D]
         v: [B, Sk, Hkv, Dv]
         returns o: [B, Sq, Hq, Dv], and with `lse` the LSE: float32 [B, Hq, Sq], natural logarithm
@@ -91,6 +93,8 @@ def attention(q, k, v, *, out=None, lse=False, **options):
         bias: bool (False masks out) or float32, float16, bfloat16 to be added; [B, Hq, Sq, Sk],
             each may be 1, and dimensions in front may be left out
         alibi_slopes: float32 [Hq] or [B, Hq]; scores lose slope · |i + Sk - Sq - j|
+        q_scale, k_scale, v_scale: float32 [B, Hq], [B, Hkv], [B, Hkv], for float8: what is stored
+            times the scale of its sequence and head is what is meant
         sink: float32 [Hq], a logit that joins the softmax's denominator
         dropout: probability to drop, below 1; the mask depends on (seed, offset) alone.
             PyTorch's generator gives the seed when dropout_seed is None

@@ -44,6 +44,9 @@ def attention(
     layout: Literal["bshd", "bhsd"] = "bshd",
     threads: int = 0,
     stream: int | None = None,
+    q_scale: Any | None = None,
+    k_scale: Any | None = None,
+    v_scale: Any | None = None,
 ) -> _Array: ...
 @overload
 def attention(
@@ -76,6 +79,9 @@ def attention(
     layout: Literal["bshd", "bhsd"] = "bshd",
     threads: int = 0,
     stream: int | None = None,
+    q_scale: Any | None = None,
+    k_scale: Any | None = None,
+    v_scale: Any | None = None,
 ) -> tuple[_Array, _Array]: ...
 def attention_backward(
     grad_o: Any,

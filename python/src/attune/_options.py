@@ -15,7 +15,7 @@ LAYOUTS = {"bshd": False, "bhsd": True}
 
 # What stands where in the tuple, tensors first.
 TENSORS = ("bias", "alibi_slopes", "sink", "key_lengths", "cu_seqlens_q", "cu_seqlens_k", "page_table",
-           "dropout_state")  # fmt: skip
+           "dropout_state", "q_scale", "k_scale", "v_scale")  # fmt: skip
 NAMES = (*TENSORS, "max_seqlen_q", "max_seqlen_k", "scale", "softcap", "dropout", "dropout_seed",
          "dropout_offset", "causal", "top_left", "offset", "left", "right", "deterministic",
          "heads_first", "threads", "stream")  # fmt: skip
@@ -23,6 +23,7 @@ NAMES = (*TENSORS, "max_seqlen_q", "max_seqlen_k", "scale", "softcap", "dropout"
 BIAS, ALIBI_SLOPES, SINK = (NAMES.index(n) for n in ("bias", "alibi_slopes", "sink"))
 CU_SEQLENS_Q, CU_SEQLENS_K = NAMES.index("cu_seqlens_q"), NAMES.index("cu_seqlens_k")
 PAGE_TABLE, DROPOUT_STATE = NAMES.index("page_table"), NAMES.index("dropout_state")
+Q_SCALE, K_SCALE, V_SCALE = (NAMES.index(n) for n in ("q_scale", "k_scale", "v_scale"))
 DROPOUT, HEADS_FIRST, STREAM = (NAMES.index(n) for n in ("dropout", "heads_first", "stream"))
 
 
@@ -59,6 +60,9 @@ def pack(
     layout="bshd",
     threads=0,
     stream=None,
+    q_scale=None,
+    k_scale=None,
+    v_scale=None,
 ) -> tuple:
     """The tuple that _core.forward and _core.backward take; arguments as attune.attention's.
 
@@ -90,6 +94,9 @@ def pack(
         cu_seqlens_k,
         page_table,
         dropout_state,
+        q_scale,
+        k_scale,
+        v_scale,
         max_seqlen_q,
         max_seqlen_k,
         scale,
@@ -114,8 +121,8 @@ def simple(
 ) -> tuple:
     """of_call() for what most calls say, by position: in half the time."""
     return (
-        None, slopes, None, None, None, None, None, None, None, None, scale, softcap, 0.0, 0, 0,
-        causal, top_left, 0, left, right, deterministic, False, 0, -1,
+        None, slopes, None, None, None, None, None, None, None, None, None, None, None, scale,
+        softcap, 0.0, 0, 0, causal, top_left, 0, left, right, deterministic, False, 0, -1,
     )  # fmt: skip
 
 
@@ -151,6 +158,9 @@ def of_call(
         cu_seqlens_k,
         page_table,
         dropout_state,
+        None,
+        None,
+        None,
         max_seqlen_q,
         max_seqlen_k,
         scale,

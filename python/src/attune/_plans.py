@@ -14,7 +14,7 @@ class KernelInfo:
     id: str
     family: str  # "cpu", "portable"
     kind: str  # "forward", "backward"
-    dtype: str  # "f32", "f16", "bf16"
+    dtype: str  # "f32", "f16", "bf16", "f8e4m3"
     isa: str  # of the CPU; "" for GPUs
     arch_begin: int  # the first compute capability that runs it, as 10 * major + minor; 0 for CPUs
     arch_end: int  # the first that no longer does; 0 when all later ones do

@@ -11,6 +11,8 @@ _Tensor = torch.Tensor
 _is_compiling = torch.compiler.is_compiling
 _is_autocast_enabled = torch._C._is_any_autocast_enabled
 _PLAIN = _options.pack()
+# What autocast leaves as it is: float64 as in PyTorch's own attention, and what may have scales.
+_KEPT = (torch.float64, torch.float8_e4m3fn)
 
 
 def dropout_state(device: torch.device) -> torch.Tensor:
@@ -26,7 +28,7 @@ def autocast(tensors: tuple, device: torch.device) -> tuple:
         return tensors
     dtype = torch.get_autocast_dtype(kind)
     return tuple(
-        t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors
+        t.to(dtype) if t.is_floating_point() and t.dtype not in _KEPT else t for t in tensors
     )
 
 

@@ -11,11 +11,12 @@ from . import _core, _options
 
 _OPTIONS = """
     Tensor? bias, Tensor? alibi_slopes, Tensor? sink, Tensor? key_lengths, Tensor? cu_seqlens_q,
-    Tensor? cu_seqlens_k, Tensor? page_table, Tensor? dropout_state, SymInt? max_seqlen_q,
-    SymInt? max_seqlen_k, float? scale, float softcap, float dropout, int dropout_seed,
-    int dropout_offset, bool causal, bool top_left, SymInt offset, SymInt left, SymInt right,
-    bool deterministic, bool heads_first, int threads, int stream"""
-TENSORS = 8  # of the options
+    Tensor? cu_seqlens_k, Tensor? page_table, Tensor? dropout_state, Tensor? q_scale,
+    Tensor? k_scale, Tensor? v_scale, SymInt? max_seqlen_q, SymInt? max_seqlen_k, float? scale,
+    float softcap, float dropout, int dropout_seed, int dropout_offset, bool causal,
+    bool top_left, SymInt offset, SymInt left, SymInt right, bool deterministic, bool heads_first,
+    int threads, int stream"""
+TENSORS = len(_options.TENSORS)
 
 _library = torch.library.Library("attune", "DEF")
 _library.define(f"attention(Tensor q, Tensor k, Tensor v, {_OPTIONS}) -> (Tensor, Tensor)")
@@ -83,10 +84,12 @@ def _attention_backward(
 
 def _rows_like(like, columns, heads_first: bool):
     """[.., columns] in like's shape, [B, S, H, columns] in memory."""
+    # Nothing is written in eight bits.
+    dtype = torch.bfloat16 if like.dtype == torch.float8_e4m3fn else like.dtype
     if like.dim() != 4 or not heads_first:
-        return like.new_empty((*like.shape[:-1], columns))
+        return like.new_empty((*like.shape[:-1], columns), dtype=dtype)
     b, h, s, _ = like.shape
-    return like.new_empty((b, s, h, columns)).transpose(1, 2)
+    return like.new_empty((b, s, h, columns), dtype=dtype).transpose(1, 2)
 
 
 def _empty_results(q, v, options: tuple):

@@ -1,5 +1,5 @@
 """torch.func.vmap over attention: the mapped dimension joins the batch where it can; what has no
-batch to join (packed sequences, pages, sinks, dropout states) is called once for each element."""
+batch to join (packed sequences, pages, sinks, scales, dropout states) is called once for each element."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ def _can_fold(rows: tuple, options: tuple) -> bool:
         _options.CU_SEQLENS_K,
         _options.PAGE_TABLE,
         _options.DROPOUT_STATE,
+        _options.Q_SCALE,
+        _options.K_SCALE,
+        _options.V_SCALE,
     )
     return (
         all(tensor.dim() == 4 for tensor in rows)

@@ -6,6 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from torch.utils.checkpoint import checkpoint
 
 import attune
+from attune import _torch_ops
 from pytorch_reference import Case, Sequence, band, bias_of, check
 
 
@@ -62,6 +63,32 @@ def test_every_gradient(dtype):
         limit = 2 * (p.double() - e).abs().max() + 2 * unit * e.abs().max()
         assert (g.double() - e).abs().max() <= limit, name
         assert g.dtype == leaf.dtype
+
+
+@pytest.mark.skipif(
+    not _torch_ops.EXCHANGES, reason="before PyTorch 2.10 DLPack takes no float8 here"
+)
+def test_float8():
+    """o is bfloat16, and scales multiply what is stored; an operator's shapes say so too."""
+    heads = (4, 2, 2)
+    stored = [torch.randn(2, 9, h, 16).to(torch.float8_e4m3fn) for h in heads]
+    scales = [torch.rand(2, h) + 0.5 for h in heads]
+    named = dict(zip(("q_scale", "k_scale", "v_scale"), scales))
+    wide = [t.float() * scale[:, None, :, None] for t, scale in zip(stored, scales)]
+    want, want_lse = attune.attention(*wide, mask="causal", lse=True)
+    o, lse = attune.attention(*stored, mask="causal", lse=True, **named)
+    assert o.dtype == torch.bfloat16
+    torch.testing.assert_close(o, want.bfloat16(), atol=2**-8, rtol=2**-7)
+    torch.testing.assert_close(lse, want_lse, atol=1e-5, rtol=1e-5)
+    out = torch.empty_like(o)
+    assert attune.attention(*stored, mask="causal", out=out, **named) is out
+    assert torch.equal(out, o)
+    turned = attune.attention(
+        *(t.transpose(1, 2) for t in stored), layout="bhsd", mask="causal", **named
+    )
+    assert torch.equal(turned.transpose(1, 2), o)
+    recorded = attune.attention(*(t.to("meta") for t in stored))
+    assert recorded.dtype == torch.bfloat16 and recorded.shape == o.shape
 
 
 def test_packed_gradients():

@@ -69,6 +69,7 @@ ATTUNE_INLINE void split(F x, H* high, H* low) {
 
 struct AmxHalfArith {
   using In = f16;
+  using Out = f16;
   using Session = TileSession;
   static constexpr int kPair = 1;  // elements a word
   static constexpr int kPanel = 64;

@@ -86,9 +86,11 @@ ATTUNE_INLINE void scatter_columns(const float* rows, std::int64_t ld, std::int6
   }
 }
 
-template <typename InType>
+// Products of floats; `InType` is what q, k and v are stored in, `OutType` what o is.
+template <typename InType, typename OutType = InType>
 struct FloatArith {
   using In = InType;
+  using Out = OutType;
   static constexpr int kPair = 1;
   static constexpr int kPanel = kTileVectors * kLanes;
   static constexpr int kRowMultiple = kTileRows;  // of A operands
@@ -167,6 +169,7 @@ ATTUNE_INLINE F interleave(F low, F high) {
 template <int kPanelQueries, int kRows, int kWords>
 struct Bf16Forms {
   using In = bf16;
+  using Out = bf16;
   static constexpr int kPair = 2;
   static constexpr int kPanel = kPanelQueries;
   static constexpr int kRowMultiple = kRows;

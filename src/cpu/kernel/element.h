@@ -11,6 +11,9 @@ struct f16 {
 struct bf16 {
   std::uint16_t bits;
 };
+struct f8e4m3 {
+  std::uint8_t bits;
+};
 
 ATTUNE_INLINE float float_from_bits(std::uint32_t bits) {
   float x;
@@ -39,6 +42,14 @@ ATTUNE_INLINE F widen(H half, f16 /*tag*/) {
   const F patched = select(special, as_f(magnitude | 0x7f800000u), scaled);
   return as_f(as_u(patched) | sign);
 #endif
+}
+// As binary16's, by 2^120; it has no infinities, and all bits set are NaN.
+ATTUNE_INLINE F widen(B byte, f8e4m3 /*tag*/) {
+  const U wide = __builtin_convertvector(byte, U);
+  const U magnitude = wide & 0x7fu;
+  const F scaled = as_f(magnitude << 20) * float_from_bits((127u + 120u) << 23);
+  const I nan = reinterpret_cast<I>(magnitude) == splat(0x7f);
+  return as_f(as_u(select(nan, splat(__builtin_nanf("")), scaled)) | ((wide & 0x80u) << 24));
 }
 ATTUNE_INLINE F widen(H half, bf16 /*tag*/) { return as_f(__builtin_convertvector(half, U) << 16); }
 
@@ -81,6 +92,7 @@ ATTUNE_INLINE H narrow(F x, f16 /*tag*/) {
 }
 
 ATTUNE_INLINE F load_float(const float* p) { return load<F>(p); }
+ATTUNE_INLINE F load_float(const f8e4m3* p) { return widen(load<B>(p), f8e4m3{}); }
 template <typename T>
 ATTUNE_INLINE F load_float(const T* p) {
   return widen(load<H>(p), T{});
@@ -99,6 +111,12 @@ ATTUNE_INLINE float to_float(f16 x) {
   const bool special = (x.bits & 0x7c00u) == 0x7c00u;
   const float scaled = float_from_bits(magnitude) * float_from_bits((127u + 112u) << 23);
   return float_from_bits((special ? (magnitude | 0x7f800000u) : bits_of(scaled)) | sign);
+}
+ATTUNE_INLINE float to_float(f8e4m3 x) {
+  const std::uint32_t magnitude = x.bits & 0x7fu;
+  const std::uint32_t sign = (std::uint32_t{x.bits} & 0x80u) << 24;
+  const float scaled = float_from_bits(magnitude << 20) * float_from_bits((127u + 120u) << 23);
+  return float_from_bits((magnitude == 0x7fu ? 0x7fc00000u : bits_of(scaled)) | sign);
 }
 ATTUNE_INLINE void from_float(float x, float* out) { *out = x; }
 ATTUNE_INLINE void from_float(float x, f16* out) { out->bits = narrow_f16_bits(x); }

@@ -32,6 +32,7 @@ struct Bump {  // hands out 64-byte aligned pieces of scratch memory; counts whe
 template <typename Arith>
 struct Forward {
   using In = typename Arith::In;
+  using Out = typename Arith::Out;
   static constexpr int kPanel = Arith::kPanel;
   static constexpr std::int64_t kScoreKeys = Arith::kScoreKeys;  // keys a step, a multiple of 32
 
@@ -43,6 +44,7 @@ struct Forward {
     float *tile, *p;        // scores; P when the Arith stores it apart
     float* marked;          // P of a block whose values hold NaN or Inf
     float *bias, *keep;     // feature tiles
+    float* row_scales;      // [panels][panel], of the rows' products
     float* row;             // one widened row block
     std::int64_t q_size, o_size, o_rows;
   };
@@ -67,6 +69,7 @@ struct Forward {
     s.p = bump.take<float>(Arith::kStoresP ? kb / Arith::kPair * kPanel : 0);
     s.bias = bump.take<float>(job.bias.layout != BiasLayout::none ? kb * kPanel : 0);
     s.keep = bump.take<float>(job.dropout ? kb * kPanel : 0);
+    s.row_scales = bump.take<float>(kScales ? job.panels_per_task * kPanel : 0);
     s.row = bump.take<float>(kLanes * larger(Arith::words(job.d), round_up(job.dv, kLanes)));
     if (bytes != nullptr) *bytes = bump.used;
     return s;
@@ -83,6 +86,31 @@ struct Forward {
   static std::int64_t partial_floats(const ForwardJob& job) {
     return 2 * kPanel +
            round_up(job.dv, larger<std::int64_t>(Arith::kRowMultiple, kLanes)) * kPanel;
+  }
+
+  // Whether stored numbers may have scales: those of eight bits alone. The scales of q and k are
+  // multiplied into the products, few of which are rounded before, and that of v into what divides O.
+  static constexpr bool kScales = sizeof(In) == 1;
+  static float scale_of(const HeadScales& scales, std::int64_t b, std::int64_t h) {
+    return scales.data == nullptr ? 1.0f : scales.data[b * scales.b_stride + h * scales.h_stride];
+  }
+
+  // Of each row's products.
+  static void set_row_scales(const ForwardJob& job, const Panel<kPanel>& panel, std::int64_t b,
+                             float* out) {
+    for (std::int64_t r = 0; r < kPanel; ++r) {
+      const std::int64_t h = panel.head[r];
+      out[r] = scale_of(job.q_scale, b, h) * scale_of(job.k_scale, b, h / job.group);
+    }
+  }
+
+  static void scale_products(const Part& part, const float* row_scales, float* tile) {
+    for (std::int64_t j = 0; j < part.keys.end - part.keys.begin; ++j) {
+      for (int n = part.first; n < part.last; ++n) {
+        float* at = tile + j * kPanel + n * kLanes;
+        store(at, loadf(at) * loadf(row_scales + n * kLanes));
+      }
+    }
   }
 
   // Q^T of a panel.
@@ -227,6 +255,9 @@ struct Forward {
     products(round_up(keys.end - keys.begin, block_multiple()), (part.last - part.first) * kLanes,
              Arith::words(job.d), {block.k + (keys.begin - block.keys.begin) * pitch, pitch, 1},
              s.q + index * s.q_size + lane, tile + lane, kPanel, block.bad_keys || panel.bad);
+    if constexpr (kScales) {
+      if (job.q_scale.data != nullptr) scale_products(part, s.row_scales + index * kPanel, tile);
+    }
     if (job.dropout) dropout_tile(job, panel, part, s.keep, kPanel);
     if (job.features) {
       feature_scores(job, panel, part, tile, kPanel, s.bias, kPanel, nullptr, 0);
@@ -405,6 +436,7 @@ struct Forward {
           top = with;
         }
         scale[lane] = sum == 0.0f ? 0.0f : shrink / sum;
+        if constexpr (kScales) scale[lane] *= scale_of(job.v_scale, b, panel.head[r] / job.group);
         if (job.lse != nullptr) {
           // In double: where the reference lags behind the maximum the terms cancel.
           const double lse = sum == 0.0f ? -__builtin_inf()
@@ -424,7 +456,7 @@ struct Forward {
       }
       for (int lane = 0; lane < kLanes && lane0 + lane < panel.count; ++lane) {
         const std::int64_t r = lane0 + lane;
-        In* out = query_row<In>(job, job.o, b, panel.query[r], panel.head[r]);
+        Out* out = query_row<Out>(job, job.o, b, panel.query[r], panel.head[r]);
         narrow_row(rows + lane * width, 1.0f, job.dv, out, job.o.d_stride);
       }
     }
@@ -470,6 +502,7 @@ struct Forward {
       reach.begin = smaller(reach.begin, s.panels[p].reach.begin);
       reach.end = larger(reach.end, s.panels[p].reach.end);
       pack_q(job, s.panels[p], at.b, s, s.q + p * s.q_size);
+      if constexpr (kScales) set_row_scales(job, s.panels[p], at.b, s.row_scales + p * kPanel);
     }
     for (std::int64_t i = 0; i < panels * s.o_size; i += kLanes) store(s.o + i, F{});
     for (std::int64_t i = 0; i < panels * kPanel; i += kLanes) {

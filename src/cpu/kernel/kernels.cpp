@@ -23,7 +23,7 @@ constexpr KernelSet kSet = {
 #else
 constexpr KernelSet kSet = {
     {Forward<FloatArith<float> >::kernel(), Forward<FloatArith<f16> >::kernel(),
-     Forward<FloatArith<bf16> >::kernel()},
+     Forward<FloatArith<bf16> >::kernel(), Forward<FloatArith<f8e4m3, bf16> >::kernel()},
     {Backward<FloatArith<float> >::kernel(), Backward<FloatArith<f16> >::kernel(),
      Backward<FloatArith<bf16> >::kernel()},
 };

@@ -29,6 +29,7 @@ using I = std::int32_t __attribute__((vector_size(kLanes * 4)));
 using U = std::uint32_t __attribute__((vector_size(kLanes * 4)));
 using U64 = std::uint64_t __attribute__((vector_size(kLanes * 8)));
 using H = std::uint16_t __attribute__((vector_size(kLanes * 2)));
+using B = std::uint8_t __attribute__((vector_size(kLanes)));
 
 template <typename V, typename T>
 ATTUNE_INLINE V load(const T* p) {
