@@ -264,7 +264,7 @@ struct HopperForward {
       return here().facts.place.block * kSpec.queries + thread_row<W>(0, 0);
     }
 
-    // O of this tile so far. Rare enough to wait for the product that it is the sum of.
+    // O of this tile so far. Rare enough to wait for the product that it is the sum of. By all lanes of a warp.
     __device__ __forceinline__ void rescale(int half, float by) {
       wgmma_wait<0>();
       wgmma_touch(flat(o));
@@ -326,8 +326,8 @@ struct HopperForward {
       if (!alone.any(!(top <= kMostTop))) return;
       if constexpr (State::kByBlock) {
         softmax.lift_by_block(s, [&](int, int half, float by) {
-          if (!first) rescale(half, by);
           State::multiply(s, 0, half, by);
+          if (!first) rescale(half, by);
         });
       }
       hold();

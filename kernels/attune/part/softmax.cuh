@@ -257,7 +257,8 @@ struct Softmax {
     rescale(i, half, alpha);
   }
 
-  // The same for f16: by a block's largest weight, which is what has to have room, as sums need not.
+  // The same for f16: by a block's largest weight, which is what has to have room, as sums need not. Calls rescale for
+  // all rows, by all lanes.
   template <typename Rescale>
   __device__ __forceinline__ void lift_by_block(const typename W::Scores& s,
                                                 const Rescale& rescale) {
@@ -272,7 +273,9 @@ struct Softmax {
         }
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-        if (top > kSlackWeight) lift_row(i, half, top, rescale);
+        float alpha = 1.0f;
+        if (top > kSlackWeight) lift_row(i, half, top, [&](int, int, float by) { alpha = by; });
+        rescale(i, half, alpha);
       }
     }
   }
