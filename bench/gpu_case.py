@@ -36,7 +36,7 @@ def problem_text(row, device, direction=None):
         text += " alibi=head"
     if row["page_size"]:
         text += f" page_size={row['page_size']} pages={row['b'] * pages_a_sequence(row)}"
-    if row["direction"] == "backward":
+    if row["direction"] == "backward" or row["lse"]:
         text += " lse"
     if direction == "backward" and row["deterministic"]:
         text += " deterministic"
@@ -85,10 +85,10 @@ class Case:
                                    dropout_offset=OFFSET)
         if device == "cuda":
             self.arguments.stream = torch.cuda.current_stream().cuda_stream
+        if row["direction"] == "backward" or row["lse"]:
+            self.lse = torch.empty((row["b"], row["h"], row["s"]), device=device)
+            self.arguments.lse = view(self.lse, "f32")
         if row["direction"] == "backward":
-            lse = torch.empty((row["b"], row["h"], row["s"]), device=device)
-            self.arguments.lse = view(lse, "f32")
-            self.lse = lse
             self.point_to(dtype)
             forward = Plan(library, problem_text(row, device, "forward"))
             forward.run(self.arguments)

@@ -7,7 +7,8 @@ the C ABI of libattune.so, mem-eff, FA2 and cuDNN by torch.nn.attention.sdpa_ker
 clocks do meanwhile hits all. Inputs are random normal, B S = 16,384 tokens, H D = 2,048.
 
 `general` has ALiBi's slopes or a softcap of 30, where FlexAttention is the peer; `paged` has K and V in pages in
-random order, which no peer here takes.
+random order, which no peer here takes. `forward` asks for no log-sum-exp, as PyTorch's call does not where no
+gradient is recorded; `lse` does.
 
 `window` has 8 heads of keys and values for 64 (D 256: 32) of queries, a causal window of 1,024 keys and
 at least one whole sequence; PyTorch's call has none to compare. `small` are causal problems of few tiles,
@@ -42,7 +43,7 @@ from gpu_table import draw
 
 TOKENS, WIDTH = 16384, 2048
 KINDS = ("forward", "f16", "f32", "bias", "dropout")
-ALONE = ("window", "small", "general", "paged")  # forward alone
+ALONE = ("window", "small", "general", "paged", "lse")  # forward alone
 GROUPS = (*KINDS, *ALONE, "backward", *(f"backward-{kind}" for kind in KINDS[1:]), "bias-gradient",
           "deterministic")
 
@@ -54,7 +55,7 @@ SMALL = ((1, 16, 512), (1, 16, 1024), (1, 16, 2048), (2, 16, 512), (1, 32, 128),
 def row_of(dtype, d, s, mask, **more):
     b, h = max(1, TOKENS // s), WIDTH // d
     row = {"dtype": dtype, "d": d, "s": s, "mask": mask, "bias": None, "dropout": 0.0, "b": b, "h": h,
-           "window": 0, "softcap": 0.0, "alibi": False, "page_size": 0, **more}
+           "window": 0, "softcap": 0.0, "alibi": False, "page_size": 0, "lse": False, **more}
     return {"hkv": row["h"], **row}
 
 
@@ -78,6 +79,9 @@ def rows_of(group):
     if group == "paged":
         return [row_of("bf16", d, s, "causal", page_size=page) for d in (64, 128) for s in (1024, 4096)
                 for page in (16, 64, 256)]
+    if group == "lse":
+        return [row_of("bf16", d, s, mask, lse=True) for d in (64, 128) for s in (1024, 4096)
+                for mask in both]
     if group == "f16":
         return [row_of("f16", d, s, mask) for d in (64, 128) for mask in both for s in (1024, 4096)]
     if group == "f32":

@@ -144,7 +144,11 @@ TEST(Select, TakesHoppersOwnRowsOnHopper) {
     const char* words;
     const char* row;
   } cases[] = {
-      {"dtype=bf16 d=64", "hopper.sm90a.bf16.d64.plain"},
+      {"dtype=bf16 d=64 lse", "hopper.sm90a.bf16.d64.plain"},
+      {"dtype=bf16 d=64", "hopper.sm90a.bf16.d64.nolse"},
+      {"dtype=bf16 d=100 lse=padded32", "hopper.sm90a.bf16.d128.plain"},
+      {"dtype=bf16 d=100", "hopper.sm90a.bf16.d128.nolse"},
+      {"dtype=f16 d=64", "hopper.sm90a.f16.d64.plain"},
       {"dtype=bf16 d=40 dv=96", "hopper.sm90a.bf16.d96.plain"},
       {"dtype=bf16 d=192 dv=128", "hopper.sm90a.bf16.d192v128.plain"},
       {"dtype=bf16 d=128 dv=192", "hopper.sm90a.bf16.d192.plain"},
@@ -156,12 +160,12 @@ TEST(Select, TakesHoppersOwnRowsOnHopper) {
       {"dtype=bf16 d=256 b=4 hq=33 hkv=33 sq=100 sk=512", "hopper.sm90a.bf16.d256.plain.q128k64"},
       {"dtype=bf16 d=256 b=4 hq=33 hkv=33 sq=100 sk=4096", "hopper.sm90a.bf16.d256.plain.q128k80"},
       // Large tiles for many, small ones where large ones would leave multiprocessors idle.
-      {"dtype=bf16 d=64 b=4 hq=32 hkv=32 sq=4096 sk=4096 mask=causal-top-left",
+      {"dtype=bf16 d=64 b=4 hq=32 hkv=32 sq=4096 sk=4096 mask=causal-top-left lse",
        "hopper.sm90a.bf16.d64.plain.q192k112"},
-      {"dtype=bf16 d=64 b=1 hq=8 hkv=8 sq=4096 sk=4096 mask=causal-top-left",
+      {"dtype=bf16 d=64 b=1 hq=8 hkv=8 sq=4096 sk=4096 mask=causal-top-left lse",
        "hopper.sm90a.bf16.d64.plain.q128k128"},
       {"dtype=bf16 d=64 b=4 hq=32 hkv=32 sq=4096 sk=4096 mask=causal-top-left "
-       "offset=4611686018427387904",
+       "offset=4611686018427387904 lse",
        "hopper.sm90a.bf16.d64.plain.q192k112"},
       {"dtype=bf16 d=64 softcap=30", "hopper.sm90a.bf16.d64.general"},
       {"dtype=bf16 d=64 alibi=head", "hopper.sm90a.bf16.d64.general"},
@@ -175,7 +179,7 @@ TEST(Select, TakesHoppersOwnRowsOnHopper) {
       {"dtype=f32 d=64", "portable.sm80.f32.d64.aligned.plain"},
       {"dtype=bf16 d=63", "portable.sm80.bf16.d64.strided.full"},
       {"dtype=bf16 d=320", "portable.sm80.bf16.dany.aligned.full"},
-      {"dtype=bf16 d=64 page_size=16", "hopper.sm90a.bf16.d64.plain"},
+      {"dtype=bf16 d=64 page_size=16", "hopper.sm90a.bf16.d64.nolse"},
       {"dtype=bf16 d=64 page_size=1", "portable.sm80.bf16.d64.aligned.full"},
       {"dtype=bf16 d=64 hkv=2 hq=2 k_strides=128,128,0,1", "portable.sm80.bf16.d64.aligned.plain"},
       {"dtype=bf16 d=64 sk=0", "portable.sm80.bf16.d64.aligned.plain"},
@@ -184,6 +188,8 @@ TEST(Select, TakesHoppersOwnRowsOnHopper) {
   const std::string reasons =
       reasons_against(problem("dtype=bf16 d=64 hkv=2 hq=2 sk=9 k_strides=576,64,0,1 page_size=0"),
                       device("sm_100"), "hopper.sm90a.bf16.d64.plain");
+  expect_part(reasons_against(problem("dtype=bf16 d=64 lse"), h200, "bf16.d64.nolse"),
+              "its rows' sums are of rounded weights, too coarse for the LSE: a plain row has it");
   expect_part(reasons, "made of sm_90's own instructions, the device is sm_100");
   expect_part(reasons, "k_strides[2] = 0: the copy engine takes strides from 1");
 }

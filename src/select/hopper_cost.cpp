@@ -28,9 +28,11 @@ double blocks_of(const Problem& p, std::int64_t row, int queries, int block_keys
   return std::ceil(end / block_keys) - std::floor(begin / block_keys);
 }
 
-// A guess, to be fitted to measurements: what a cluster's two barriers take, and reading the rows of each of its
-// blocks.
-constexpr double kMeeting = 1500, kReading = 300;
+// How many clusters run at once. The multiprocessors of a cluster are neighbours: of 132, clusters of 4 and 8 leave
+// an eighth idle (measured: 32 of 4, or 16 of 8, take twice as long as half as many).
+int clusters_at_once(int sms, int splits) {
+  return std::max(1, (splits > 2 ? sms - sms / 8 : sms) / splits);
+}
 
 double cycles_with(const kernel::HopperSpec& spec, const Problem& problem, int sms,
                    const ClusterShape& shape) {
@@ -39,21 +41,20 @@ double cycles_with(const kernel::HopperSpec& spec, const Problem& problem, int s
   const int queries = spec.queries / shape.heads;
   const std::int64_t tiles = (problem.sq + queries - 1) / queries;
   if (tiles == 0) return 0;
-  const double ends = cycles.ends + (shape.splits > 1 ? kMeeting + kReading * shape.splits : 0.0);
   constexpr std::int64_t kMostLooked = 64;
   const std::int64_t looked = std::min(tiles, kMostLooked);
   double sum = 0, longest = 0;
   for (std::int64_t i = 0; i < looked; ++i) {
     const std::int64_t tile = looked == 1 ? 0 : i * (tiles - 1) / (looked - 1);
     const double blocks = blocks_of(problem, tile * queries, queries, spec.keys);
-    const double one = ends + std::ceil(blocks / shape.splits) * cycles.block;
+    const double one = cycles.ends + std::ceil(blocks / shape.splits) * cycles.block;
     sum += one;
     longest = std::max(longest, one);
   }
   const double all =
       static_cast<double>(tiles) * static_cast<double>(problem.b * (problem.hq / shape.heads));
   const double mean = sum / static_cast<double>(looked);
-  const int at_once = std::max(1, sms / shape.splits);
+  const int at_once = clusters_at_once(sms, shape.splits);
   // Tiles that are alike come in whole rounds, others fill the gaps.
   if (mean == longest) return std::ceil(all / at_once) * longest;
   return std::max(longest, all * mean / at_once);

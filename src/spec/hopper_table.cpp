@@ -26,19 +26,19 @@ struct Tile {
   TileCycles cycles = {};
 };
 
-// For few queries, and for few tiles of many. Their cycles are guesses, to be fitted to measurements.
+// For few queries, and for few tiles of many.
 std::vector<Tile> split_tiles_of(const HopperSpec& spec) {
   if (spec.bias || spec.dropout || spec.general) return {};
   switch (spec.head_dim) {
     case 64:
-      return {{64, 128, {5000, 1400}}, {128, 128, {5500, 1990}}};
+      return {{64, 128, {9500, 1650}}, {128, 128, {9500, 2600}}};
     case 96:
     case 128:
-      return {{64, 128, {6500, 1800}}, {128, 128, {7500, 2700}}};
+      return {{64, 128, {11500, 2550}}, {128, 128, {10500, 4300}}};
     case 192:
-      return {{64, 96, {8500, 2000}}, {128, 96, {9500, 3000}}};
+      return {{64, 96, {12500, 2500}}, {128, 96, {13000, 4300}}};
     default:
-      return {{64, 64, {10000, 1700}}, {128, 64, {12000, 2450}}};
+      return {{64, 64, {13000, 2500}}, {128, 64, {15500, 4300}}};
   }
 }
 

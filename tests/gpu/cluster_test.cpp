@@ -36,7 +36,7 @@ std::string judge(const Problem& problem, Tensors& tensors, const std::string& t
   if (!reference) return reference.status().message();
   std::string wrong;
   for (const KernelSpec& row : split_rows()) {
-    if (!device_under_test().serves(row, problem)) continue;
+    if (row.dtype != problem.dtype || !device_under_test().serves(row, problem)) continue;
     ++*judged;
     set_current_case(fmt::format("{}: {}", id_of(row), title));
     const std::string found = run_and_compare(problem, tensors, *reference, row, 1);

@@ -28,7 +28,7 @@ TEST_F(Launching, DescribesQueriesKeysAndValues) {
   const Problem p = problem("dtype=bf16 b=20 hq=4 hkv=2 sq=300 sk=500 d=120 dv=80");
   const Arguments a = arguments(p);
   const Plan made = plan(p);
-  ASSERT_TRUE(made.kernel().starts_with("fwd.hopper.sm90a.bf16.d128.plain.")) << made.kernel();
+  ASSERT_TRUE(made.kernel().starts_with("fwd.hopper.sm90a.bf16.d128.nolse.")) << made.kernel();
   ASSERT_TRUE(made.run(a).ok());
   ASSERT_EQ(stand_in().tensor_maps(), 3);
   const Described q = described(0), k = described(1), v = described(2);
