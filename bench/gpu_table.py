@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Prints bench/gpu_peers.py's JSON as the README's Markdown table, or draws it.
 
-usage: gpu_table.py IN.json [--plot OUT.svg]
+usage: gpu_table.py IN.json ... [--plot OUT.svg]
+Of several files, groups of a later one take the place of those of the earlier.
 """
 
 import argparse
@@ -15,6 +16,7 @@ CEILING = "#c0392b"
 DRAWN = ("forward", "backward")
 # What the README shows: (title, group, lengths), and what else rows of the group have to be.
 SHOWN = (("bf16", "forward", (1024, 4096, 16384)),
+         ("bf16 with the LSE", "lse", (4096,)),
          ("f16", "f16", (4096,)),
          ("f32", "f32", (4096,)),
          ("bf16, bias [B, H, S, S]", "bias", (4096,)),
@@ -92,12 +94,17 @@ def draw(report, output):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("input", type=pathlib.Path, help="the JSON of gpu_peers.py")
+    parser.add_argument("input", type=pathlib.Path, nargs="+", help="the JSON of gpu_peers.py")
     parser.add_argument("--plot", type=pathlib.Path, metavar="OUT", help="draw instead of printing")
     arguments = parser.parse_args()
-    report = json.loads(arguments.input.read_text())
-    if not report["rows"]:
-        sys.exit(f"{arguments.input} has no rows")
+    report = {"rows": []}
+    for path in arguments.input:
+        more = json.loads(path.read_text())
+        if not more["rows"]:
+            sys.exit(f"{path} has no rows")
+        groups = {row["group"] for row in more["rows"]}
+        more["rows"] += [row for row in report["rows"] if row["group"] not in groups]
+        report = more
     if arguments.plot:
         draw(report, arguments.plot)
     else:

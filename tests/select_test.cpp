@@ -146,8 +146,8 @@ TEST(Select, TakesHoppersOwnRowsOnHopper) {
   } cases[] = {
       {"dtype=bf16 d=64 lse", "hopper.sm90a.bf16.d64.plain"},
       {"dtype=bf16 d=64", "hopper.sm90a.bf16.d64.nolse"},
-      {"dtype=bf16 d=100 lse=padded32", "hopper.sm90a.bf16.d128.plain"},
-      {"dtype=bf16 d=100", "hopper.sm90a.bf16.d128.nolse"},
+      {"dtype=bf16 d=104 lse=padded32", "hopper.sm90a.bf16.d128.plain"},
+      {"dtype=bf16 d=104", "hopper.sm90a.bf16.d128.nolse"},
       {"dtype=f16 d=64", "hopper.sm90a.f16.d64.plain"},
       {"dtype=bf16 d=40 dv=96", "hopper.sm90a.bf16.d96.plain"},
       {"dtype=bf16 d=192 dv=128", "hopper.sm90a.bf16.d192v128.plain"},
