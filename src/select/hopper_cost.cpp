@@ -51,8 +51,8 @@ double cycles_with(const kernel::HopperSpec& spec, const Problem& problem, int s
     sum += one;
     longest = std::max(longest, one);
   }
-  const double all =
-      static_cast<double>(tiles) * static_cast<double>(problem.b * (problem.hq / shape.heads));
+  const std::int64_t heads = problem.hq / shape.heads;
+  const double all = static_cast<double>(tiles) * static_cast<double>(problem.b * heads);
   const double mean = sum / static_cast<double>(looked);
   const int at_once = clusters_at_once(sms, shape.splits);
   // Tiles that are alike come in whole rounds, others fill the gaps.
