@@ -46,7 +46,7 @@ class Gpu(unittest.TestCase):
     def test_explain(self):
         said = self.attune("explain", PROBLEM).stdout
         self.assertIn("device GPU 0, Stand-in 0: sm_90", said)
-        self.assertIn("kernel fwd.hopper.sm90a.bf16.d128.plain", said)
+        self.assertIn("kernel fwd.hopper.sm90a.bf16.d128.nolse", said)
         report = json.loads(self.attune("explain", PROBLEM, "--json").stdout)
         self.assertEqual(report["device"]["arch"], 90)
         self.assertTrue(report["chosen"].startswith("fwd.hopper."))
