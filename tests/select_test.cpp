@@ -284,20 +284,6 @@ TEST(Select, NoBackwardRowTakesPages) {
   }
 }
 
-TEST(Select, NoGpuRowTakesEighths) {
-  const Problem p = problem("dtype=f8e4m3 d=128");
-  for (const DeviceFacts& facts : known_devices()) {
-    EXPECT_TRUE(candidates(p, {}, &facts).empty());
-    EXPECT_EQ(no_candidate(p, &facts),
-              fmt::format("no forward kernel takes f8e4m3 on sm_{}: use device=cpu, or f16 or bf16",
-                          facts.arch));
-  }
-  const Expected<std::string> text = explain(p, {.arch = "sm_90"});
-  ASSERT_TRUE(text.ok()) << text.status().message();
-  expect_part(*text, "no kernel serves this problem");
-  expect_part(*text, "none: no forward kernel takes f8e4m3 on sm_90: use device=cpu");
-}
-
 // The contract has no Problem that only some GPUs compute, and only gradients of pages that none does.
 TEST(Select, EveryGpuServesEveryProblem) {
   for (std::uint64_t seed = 0; seed < 800; ++seed) {

@@ -95,7 +95,13 @@ struct alignas(128) TensorMap {
   u64 words[16];
 };
 
-// Boxes of q, k and v are [64 columns][1 head][rows of a tile][1 sequence]; of packed tensors all tokens
+// Of f8e4m3: what the numbers of a sequence's head are multiplied by, [sequences][heads]. Null: 1.
+struct HeadScales {
+  const float* data;
+  i64 b_stride, h_stride;
+};
+
+// Boxes of q, k and v are [128 bytes of columns][1 head][rows of a tile][1 sequence]; of packed tensors all tokens
 // are one sequence, of paged ones a sequence is a page, and a tile has as many boxes as it may lie in pages.
 struct HopperParams {
   ForwardParams f;
@@ -103,6 +109,7 @@ struct HopperParams {
   int box_keys;  // rows of a box of k and v
   TensorMap q, k, v;
   TensorMap bias;  // of kernels that copy one: [64 keys][1 head][queries of a tile][1 sequence]
+  HeadScales q_scale, k_scale, v_scale;
 };
 
 // What backward needs of a row of queries. lse: natural, +inf where nothing is attended to, so that P is

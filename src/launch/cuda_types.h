@@ -53,6 +53,7 @@ inline constexpr unsigned kAttributeCluster = 4;
 inline constexpr unsigned kAttributeClusterPolicy = 5;
 inline constexpr unsigned kAttributeProgrammatic = 6;  // starts before its predecessor has ended
 
+inline constexpr int kTensorMapU8 = 0;
 inline constexpr int kTensorMapF16 = 6;
 inline constexpr int kTensorMapBf16 = 9;
 inline constexpr int kTensorMapSwizzle128 = 3;

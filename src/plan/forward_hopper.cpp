@@ -17,28 +17,33 @@ namespace attune {
 namespace {
 
 // A stride counts only where there is a next element; the engine asks for some multiple of 16 even then.
-std::uint64_t stride_of(std::uint64_t size, kernel::i64 elements, std::uint64_t otherwise) {
-  return size > 1 ? static_cast<std::uint64_t>(elements) * 2 : otherwise;
+std::uint64_t stride_of(std::uint64_t size, kernel::i64 elements, kernel::Element element) {
+  constexpr std::uint64_t kAny = 16;
+  return size > 1 ? static_cast<std::uint64_t>(elements * bytes_of(element)) : kAny;
+}
+
+kernel::HeadScales scales_of(const TensorView& view) {
+  return {static_cast<const float*>(view.data), view.strides[0], view.strides[1]};
 }
 
 struct Sizes {
   std::int64_t columns, heads, rows, sequences;
 };
 
-BoxedTensor boxed(const char* name, kernel::TensorMap& map, const kernel::Operand& x,
-                  const Sizes& sizes, int box_rows, int box_heads = 1) {
+BoxedTensor boxed(const char* name, kernel::TensorMap& map, kernel::Element element,
+                  const kernel::Operand& x, const Sizes& sizes, int box_rows, int box_heads = 1) {
   BoxedTensor tensor;
+  tensor.element = element;
   tensor.name = name;
   tensor.map = &map;
   tensor.data = x.data;
   const auto size = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
   tensor.sizes = {size(sizes.columns), size(sizes.heads), size(sizes.rows), size(sizes.sequences)};
-  constexpr std::uint64_t kAny = 16;
-  tensor.strides = {stride_of(tensor.sizes[1], x.h_stride, kAny),
-                    stride_of(tensor.sizes[2], x.s_stride, kAny),
-                    stride_of(tensor.sizes[3], x.b_stride, kAny)};
-  tensor.box = {kernel::kPanelColumns, static_cast<std::uint32_t>(box_heads),
-                static_cast<std::uint32_t>(box_rows), 1};
+  tensor.strides = {stride_of(tensor.sizes[1], x.h_stride, element),
+                    stride_of(tensor.sizes[2], x.s_stride, element),
+                    stride_of(tensor.sizes[3], x.b_stride, element)};
+  tensor.box = {static_cast<std::uint32_t>(kernel::panel_columns(element)),
+                static_cast<std::uint32_t>(box_heads), static_cast<std::uint32_t>(box_rows), 1};
   return tensor;
 }
 
@@ -110,6 +115,11 @@ kernel::HopperParams complete(const HopperPlan& plan, const Problem& problem,
   params.pairs = plan.pairs;
   params.box_keys = box_keys(plan.spec, problem.page_size);
   take_tensors(problem, arguments, params.f);
+  if (problem.descale) {
+    params.q_scale = scales_of(arguments.q_scale);
+    params.k_scale = scales_of(arguments.k_scale);
+    params.v_scale = scales_of(arguments.v_scale);
+  }
   return params;
 }
 
@@ -124,19 +134,19 @@ BoxedTensors boxes(const HopperPlan& plan, const Problem& problem, kernel::Hoppe
   const int tile_queries = plan.spec.queries, box_keys = params.box_keys;
   BoxedTensors all;
   const int packed = plan.shape.heads;
-  all.add(
-      boxed("q", params.q, f.q, {f.d, f.hq, queries, q_sequences}, tile_queries / packed, packed));
-  all.add(boxed("k", params.k, f.k, {f.d, f.hkv, keys, k_sequences}, box_keys));
-  all.add(boxed("v", params.v, f.v, {f.dv, f.hkv, keys, k_sequences}, box_keys));
+  const kernel::Element element = plan.spec.element;
+  all.add(boxed("q", params.q, element, f.q, {f.d, f.hq, queries, q_sequences},
+                tile_queries / packed, packed));
+  all.add(boxed("k", params.k, element, f.k, {f.d, f.hkv, keys, k_sequences}, box_keys));
+  all.add(boxed("v", params.v, element, f.v, {f.dv, f.hkv, keys, k_sequences}, box_keys));
   if (plan.spec.bias) {
     const kernel::BiasOperand& bias = f.bias;
     const kernel::Operand x{const_cast<void*>(bias.data), bias.b_stride, bias.q_stride,
                             bias.h_stride, 1};
     const int heads = problem.bias.broadcast_h ? 1 : f.hq,
               sequences = problem.bias.broadcast_b ? 1 : f.b;
-    all.add(boxed("bias", params.bias, x, {f.sk, heads, f.sq, sequences}, tile_queries));
+    all.add(boxed("bias", params.bias, element, x, {f.sk, heads, f.sq, sequences}, tile_queries));
   }
-  for (BoxedTensor& tensor : all) tensor.bf16 = problem.dtype == DType::bf16;
   return all;
 }
 

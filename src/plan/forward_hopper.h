@@ -34,7 +34,7 @@ struct HopperPlan {
                                                        const KernelSpec& spec,
                                                        const DeviceFacts& device);
 
-// A tensor of two-byte elements and the boxes that are copied of it. Dimensions from the innermost on:
+// A tensor and the boxes that are copied of it. Dimensions from the innermost on:
 // columns, heads, rows, sequences.
 struct BoxedTensor {
   const char* name = "";
@@ -43,7 +43,7 @@ struct BoxedTensor {
   std::array<std::uint64_t, 4> sizes{};
   std::array<std::uint64_t, 3> strides{};  // bytes, of all but columns
   std::array<std::uint32_t, 4> box{};
-  bool bf16 = false;
+  kernel::Element element = kernel::Element::bf16;
 };
 
 class BoxedTensors {

@@ -47,11 +47,17 @@ class Reasons {
     reasons_.push_back(fmt::format(format, std::forward<T>(values)...));
   }
 
+  // What to do where no row of this family serves: eighths have no other.
+  [[nodiscard]] std::string or_else(std::string portable) const {
+    if (p_.dtype != DType::f8e4m3) return portable;
+    return "no other GPU row takes f8e4m3, use device=cpu, or f16 or bf16";
+  }
+
   void architecture() {
     const ArchRange range = spec_.archs;
     if (spec_.family == Family::hopper && device_.arch != range.begin) {
-      add("it is made of sm_{}'s own instructions, the device is sm_{}: a portable row serves it",
-          range.begin, device_.arch);
+      add("it is made of sm_{}'s own instructions, the device is sm_{}: {}", range.begin,
+          device_.arch, or_else("a portable row serves it"));
     } else if (device_.arch < range.begin) {
       add("it is for sm_{} and later, the device is sm_{}", range.begin, device_.arch);
     } else if (device_.arch >= range.end) {
@@ -67,8 +73,10 @@ class Reasons {
   }
   void bound(const char* name, std::int64_t value, int most) {
     if (value <= most) return;
-    add("{} = {} is above its bound of {}: a row with a larger bound, or dany, takes it", name,
-        value, most);
+    constexpr std::int64_t kMostBound = 256;  // of rows that have one
+    add("{} = {} is above its bound of {}: {}", name, value, most,
+        value <= kMostBound ? "a row with a larger bound, or dany, takes it"
+                            : or_else("a row with a larger bound, or dany, takes it"));
   }
 
   void gain() {
@@ -92,7 +100,7 @@ class Reasons {
     if (p_.dv % elements != 0) width("dv", p_.dv, elements);
     for (const TensorSpec& tensor : tensors_of(p_)) {
       if (tensor.strides == nullptr || tensor.role == Role::unused) continue;
-      strides(tensor, elements);
+      strides(tensor, kLoadBytes / static_cast<std::int64_t>(size_of(tensor.dtype)));
     }
   }
 
@@ -126,24 +134,23 @@ class Reasons {
     std::int64_t rows = 0;  // more than tiles
     if (__builtin_mul_overflow(p_.b * p_.hq, p_.sq / row_.queries + 2, &rows) ||
         rows >= kTilesEnd) {
-      add("b * hq * sq = {} * {} * {} makes 2^31 tiles or more: a portable row counts on", p_.b,
-          p_.hq, p_.sq);
+      add("b * hq * sq = {} * {} * {} makes 2^31 tiles or more: {}", p_.b, p_.hq, p_.sq,
+          or_else("a portable row counts on"));
     }
     if (p_.page_size > 0) pages();
     for (const TensorSpec& tensor : tensors_of(p_)) {
       if (tensor.strides == nullptr || tensor.role != Role::input) continue;
       if (row_major_view(tensor).elements() == 0) {
-        add("{} has no element, and the copy engine takes no empty tensor: a portable row does",
-            tensor.name);
+        add("{} has no element, and the copy engine takes no empty tensor: {}", tensor.name,
+            or_else("a portable row does"));
         continue;
       }
       const Extents strides = resolve_strides(tensor.shape, *tensor.strides, tensor.rank);
       for (std::size_t axis = 0; axis < 3; ++axis) {
         if (tensor.shape[axis] <= 1) continue;
         if (strides[axis] > 0 && strides[axis] < kStrideEnd / size) continue;
-        add("{}_strides[{}] = {}: the copy engine takes strides from 1 to below 2^40 bytes; a "
-            "portable row takes any",
-            tensor.name, axis, strides[axis]);
+        add("{}_strides[{}] = {}: the copy engine takes strides from 1 to below 2^40 bytes; {}",
+            tensor.name, axis, strides[axis], or_else("a portable row takes any"));
       }
     }
   }
@@ -154,8 +161,8 @@ class Reasons {
     if (box_keys(spec_.hopper, p_.page_size) % kPattern == 0) return;
     add("page_size = {}: a tile of {} keys is copied in pieces of what both are multiples of, "
         "which "
-        "has to be a multiple of {}: a portable full row takes pages of any size",
-        p_.page_size, row_.keys, kPattern);
+        "has to be a multiple of {}: {}",
+        p_.page_size, row_.keys, kPattern, or_else("a portable full row takes pages of any size"));
   }
 
   // Its tiles are copied as q, k and v are.
@@ -186,8 +193,8 @@ class Reasons {
     if (!row_.dropout && p_.dropout > 0) missing("dropout", "dropout");
     const bool hopper = spec_.family == Family::hopper;
     if (hopper && p_.softcap > kernel::kMostHopperSoftcap) {
-      add("softcap = {} is above {}, to which its tanh is precise: a portable full row takes any",
-          p_.softcap, kernel::kMostHopperSoftcap);
+      add("softcap = {} is above {}, to which its tanh is precise: {}", p_.softcap,
+          kernel::kMostHopperSoftcap, or_else("a portable full row takes any"));
     }
     if (hopper && !spec_.hopper.lse && p_.lse != LseLayout::none) {
       add("its rows' sums are of rounded weights, too coarse for the LSE: a plain row has it");
@@ -200,13 +207,13 @@ class Reasons {
       missing("paged keys", "full");
     }
     if (!(static_cast<float>(p_.effective_scale()) > 0)) {
-      add("scale = {} is not positive, and it takes only positive ones: a {} row takes any",
-          p_.effective_scale(), general);
+      add("scale = {} is not positive, and it takes only positive ones: {}", p_.effective_scale(),
+          or_else(fmt::format("a {} row takes any", general)));
     }
   }
 
   void missing(const char* feature, const char* row) {
-    add("{} is not compiled in: a {} row has it", feature, row);
+    add("{} is not compiled in: {}", feature, or_else(fmt::format("a {} row has it", row)));
   }
 
   void shared_memory() {

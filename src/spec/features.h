@@ -29,13 +29,30 @@ constexpr const char* features_name(const Spec& spec) {
 }
 
 constexpr kernel::Element kernel_element(DType dtype) {
-  if (dtype == DType::f16) return kernel::Element::f16;
-  return dtype == DType::bf16 ? kernel::Element::bf16 : kernel::Element::f32;
+  switch (dtype) {
+    case DType::f16:
+      return kernel::Element::f16;
+    case DType::bf16:
+      return kernel::Element::bf16;
+    case DType::f8e4m3:
+      return kernel::Element::f8e4m3;
+    default:
+      return kernel::Element::f32;
+  }
 }
 
 constexpr const char* name_of(kernel::Element element) {
-  if (element == kernel::Element::f16) return "f16";
-  return element == kernel::Element::bf16 ? "bf16" : "f32";
+  switch (element) {
+    case kernel::Element::f16:
+      return "f16";
+    case kernel::Element::bf16:
+      return "bf16";
+    case kernel::Element::f8e4m3:
+      return "f8e4m3";
+    case kernel::Element::f32:
+      break;
+  }
+  return "f32";
 }
 
 }  // namespace attune

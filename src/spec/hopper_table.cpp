@@ -42,9 +42,25 @@ std::vector<Tile> split_tiles_of(const HopperSpec& spec) {
   }
 }
 
+// No set of features has registers to spare for transposed values' sake but the plain one.
+std::vector<Tile> eighth_tiles_of(const HopperSpec& spec) {
+  if (!spec.lse || spec.split || spec.bias || spec.dropout || spec.general) return {};
+  if (spec.value_dim != spec.head_dim) return {};
+  switch (spec.head_dim) {
+    case 64:
+    case 128:
+      return {{128, 128}};
+    case 256:
+      return {{128, 64}};
+    default:
+      return {};
+  }
+}
+
 // docs/kernels/forward_hopper.md has the measurements. Features have rows where their registers suffice and
 // portable ones are slower.
 std::vector<Tile> tiles_of(const HopperSpec& spec) {
+  if (kernel::is_eighths(spec)) return eighth_tiles_of(spec);
   if (spec.split) return split_tiles_of(spec);
   if (spec.bias) {
     if (spec.dropout) return {};

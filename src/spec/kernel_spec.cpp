@@ -12,8 +12,7 @@ namespace {
 
 constexpr std::array kKinds = {std::pair{Kind::forward, std::string_view{"fwd"}},
                                std::pair{Kind::backward, std::string_view{"bwd"}}};
-constexpr std::array kGpuDTypes = {DType::f32, DType::f16, DType::bf16};
-constexpr std::array kCpuDTypes = {DType::f32, DType::f16, DType::bf16, DType::f8e4m3};
+constexpr std::array kDTypes = {DType::f32, DType::f16, DType::bf16, DType::f8e4m3};
 
 // Which sets have a kernel of their own for a dtype, best first.
 std::vector<Isa> sets_for(DType dtype) {
@@ -40,14 +39,14 @@ int end_of(const kernel::PortableSpec& spec, const std::vector<kernel::PortableS
 std::vector<KernelSpec> make_table() {
   std::vector<KernelSpec> table;
   for (const auto& [kind, name] : kKinds) {
-    for (const DType dtype : kCpuDTypes) {
+    for (const DType dtype : kDTypes) {
       if (kind == Kind::backward && dtype == DType::f8e4m3) continue;
       for (const Isa isa : sets_for(dtype))
         table.push_back({kind, Family::cpu, dtype, isa, {}, {}, {}});
     }
   }
   for (const auto& [kind, name] : kKinds) {
-    for (const DType dtype : kGpuDTypes) {
+    for (const DType dtype : kDTypes) {
       if (kind == Kind::forward) {
         for (const kernel::HopperSpec& spec : hopper_forward_rows(dtype)) {
           table.push_back({kind, Family::hopper, dtype, Isa::generic, {}, spec, {90, 91}});

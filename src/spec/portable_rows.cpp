@@ -30,6 +30,7 @@ PortableSpec with_tile(PortableSpec spec, const PortableTile& tile) {
 
 std::vector<PortableSpec> portable_rows(DType dtype, PortableTiles tiles) {
   std::vector<PortableSpec> rows;
+  if (dtype == DType::f8e4m3) return rows;
   for (const int arch : kArchs) {
     for (const bool aligned : {true, false}) {
       for (const int head_dim : kHeadDims) {

@@ -161,6 +161,17 @@ inline std::size_t __cvta_generic_to_shared(const void* p) {
 inline std::size_t __cvta_generic_to_global(const void* p) {
   return reinterpret_cast<std::size_t>(p);
 }
+// Bytes 0 to 3 are a's, 4 to 7 b's; each digit of `selector` names the one that goes to its place.
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+  const std::uint64_t bytes = a | static_cast<std::uint64_t>(b) << 32;
+  unsigned x = 0;
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned digit = selector >> 4 * i & 15u;
+    if (digit > 7) attune::emulator::fail("permutes by a sign");
+    x |= static_cast<unsigned>(bytes >> 8 * digit & 0xffu) << 8 * i;
+  }
+  return x;
+}
 inline float __uint_as_float(unsigned x) {
   float y;
   std::memcpy(&y, &x, 4);

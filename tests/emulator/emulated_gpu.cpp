@@ -98,6 +98,7 @@ void describe_tensor(const BoxedTensor& tensor) {
   }
   mapped.box_columns = tensor.box[0], mapped.box_heads = tensor.box[1];
   mapped.box_rows = tensor.box[2];
+  mapped.element_bytes = static_cast<std::uint32_t>(bytes_of(tensor.element));
   std::memcpy(tensor.map, &mapped, sizeof(mapped));
 }
 

@@ -17,6 +17,7 @@ struct MappedTensor {
   std::uint64_t sizes[4];
   std::int64_t strides[3];  // bytes, of all but columns
   std::uint32_t box_columns, box_heads, box_rows;
+  std::uint32_t element_bytes;
 
   static const MappedTensor& of(const void* map) {
     const auto& tensor = *static_cast<const MappedTensor*>(map);
@@ -26,9 +27,10 @@ struct MappedTensor {
 
   // As the box arrives: the heads of a row, then those of the next.
   [[nodiscard]] int rows() const { return static_cast<int>(box_heads * box_rows); }
-  // Eight elements of two bytes of a box at `at`, from its row and column on; zeros outside of the tensor.
-  void read(unsigned char (&to)[16], const int (&at)[4], int row, int column) const {
+  // A chunk of 16 bytes of a box at `at`, by its row and number; zeros outside of the tensor.
+  void read(unsigned char (&to)[16], const int (&at)[4], int row, int chunk) const {
     std::memset(to, 0, 16);
+    const std::int64_t size = element_bytes, count = 16 / size, column = chunk * count;
     const int heads = static_cast<int>(box_heads);
     const std::int64_t place[4] = {at[0] + column, at[1] + row % heads, at[2] + row / heads, at[3]};
     for (int i = 1; i < 4; ++i) {
@@ -36,9 +38,9 @@ struct MappedTensor {
     }
     const unsigned char* from =
         data + place[1] * strides[0] + place[2] * strides[1] + place[3] * strides[2];
-    for (std::int64_t e = 0; e < 8; ++e) {
+    for (std::int64_t e = 0; e < count; ++e) {
       if (place[0] + e < static_cast<std::int64_t>(sizes[0])) {
-        std::memcpy(to + 2 * e, from + 2 * (place[0] + e), 2);
+        std::memcpy(to + size * e, from + size * (place[0] + e), element_bytes);
       }
     }
   }

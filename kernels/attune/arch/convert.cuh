@@ -1,4 +1,4 @@
-// Conversions between float and the 16-bit types, and 2^x.
+// Conversions between float and the narrow types, and 2^x.
 #pragma once
 
 #include <attune/params.h>
@@ -58,6 +58,24 @@ __device__ __forceinline__ u32 add_zeros_f16(u32 x, u32 sum) {
 __device__ __forceinline__ u32 add_zeros_bf16(u32 x, u32 sum) {
   asm("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(sum) : "r"(x), "r"(0u));
   return sum;
+}
+
+// E4M3, whose conversions exist from sm_89 on: in range they round to the nearest, and beyond it they saturate.
+__device__ __forceinline__ float e4m3_to_float(unsigned char x) {
+  u32 two;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(two) : "h"(static_cast<unsigned short>(x)));
+  return f16_to_float(static_cast<unsigned short>(two));
+}
+// Four in one register; the lowest byte holds a.
+__device__ __forceinline__ u32 pack_e4m3(float a, float b, float c, float d) {
+  u32 y;
+  asm("{\n .reg .b16 low, high;\n"
+      " cvt.rn.satfinite.e4m3x2.f32 low, %2, %1;\n"
+      " cvt.rn.satfinite.e4m3x2.f32 high, %4, %3;\n"
+      " mov.b32 %0, {low, high};\n}"
+      : "=r"(y)
+      : "f"(a), "f"(b), "f"(c), "f"(d));
+  return y;
 }
 
 // 2^x to 2 units in the last place; exact at 0, 0 at -inf.

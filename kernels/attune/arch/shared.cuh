@@ -24,6 +24,13 @@ __device__ __forceinline__ void ldmatrix_transposed(u32 (&r)[4], u32 address) {
                : "memory");
 }
 
+// As ldmatrix(), the other way. sm_90 and later.
+__device__ __forceinline__ void stmatrix(u32 address, const u32 (&r)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+               "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+               : "memory");
+}
+
 __device__ __forceinline__ u32 load_shared(u32 address) {
   u32 value;
   asm volatile("ld.shared.b32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");

@@ -4,6 +4,8 @@
 // Sums are complete, and operands may be overwritten, after wgmma_wait().
 #pragma once
 
+#include <attune/spec/portable.h>
+
 #include <attune/arch/shared.cuh>
 
 namespace attune::kernel {
@@ -47,9 +49,10 @@ struct WgmmaTile {
   }
 };
 
-// One step of 16 in depth, for 64 rows and kColumns columns:
+// One step of 32 bytes in depth, for 64 rows and kColumns columns:
 // multiply(c, a, b, add): c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth];
-// add(c, a, b): c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
+// add(c, a, b): c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns], or of 8 bits,
+// where the product knows no other way, [columns][depth].
 // Operand lists are text: the preprocessor writes them, from parts of 8 registers.
 template <int kColumns>
 struct Wgmma;
@@ -80,8 +83,11 @@ struct Wgmma;
 #define ATTUNE_H32 "%32, %33, %34, %35"
 #define ATTUNE_H64 "%64, %65, %66, %67"
 
-#define ATTUNE_WGMMA(columns, list, type, a, flags) \
-  "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type " {" list "}, " a flags ";"
+#define ATTUNE_WGMMA(columns, list, shape, a, flags) \
+  "wgmma.mma_async.sync.aligned.m64n" #columns shape " {" list "}, " a flags ";"
+#define ATTUNE_BF16 "k16.f32.bf16.bf16"
+#define ATTUNE_F16 "k16.f32.f16.f16"
+#define ATTUNE_E4M3 "k32.f32.e4m3.e4m3"
 
 #define ATTUNE_LIST_64 ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24
 #define ATTUNE_TIES_64(x) \
@@ -111,6 +117,8 @@ struct Wgmma;
       ATTUNE_TIE_8(x, 32), ATTUNE_TIE_8(x, 40), ATTUNE_TIE_8(x, 48), ATTUNE_TIE_8(x, 56)
 #define ATTUNE_LIST_136 ATTUNE_LIST_128 ", " ATTUNE_H64
 #define ATTUNE_TIES_136(x) ATTUNE_TIES_128(x), ATTUNE_TIE_4(x, 64)
+#define ATTUNE_LIST_160 ATTUNE_LIST_128 ", " ATTUNE_R64 ", " ATTUNE_R72
+#define ATTUNE_TIES_160(x) ATTUNE_TIES_128(x), ATTUNE_TIE_8(x, 64), ATTUNE_TIE_8(x, 72)
 #define ATTUNE_LIST_192                                                                     \
   ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32 ", " ATTUNE_R40  \
             ", " ATTUNE_R48 ", " ATTUNE_R56 ", " ATTUNE_R64 ", " ATTUNE_R72 ", " ATTUNE_R80 \
@@ -119,6 +127,8 @@ struct Wgmma;
   ATTUNE_TIE_8(x, 0), ATTUNE_TIE_8(x, 8), ATTUNE_TIE_8(x, 16), ATTUNE_TIE_8(x, 24),       \
       ATTUNE_TIE_8(x, 32), ATTUNE_TIE_8(x, 40), ATTUNE_TIE_8(x, 48), ATTUNE_TIE_8(x, 56), \
       ATTUNE_TIE_8(x, 64), ATTUNE_TIE_8(x, 72), ATTUNE_TIE_8(x, 80), ATTUNE_TIE_8(x, 88)
+#define ATTUNE_LIST_224 ATTUNE_LIST_192 ", " ATTUNE_R96 ", " ATTUNE_R104
+#define ATTUNE_TIES_224(x) ATTUNE_TIES_192(x), ATTUNE_TIE_8(x, 96), ATTUNE_TIE_8(x, 104)
 #define ATTUNE_LIST_256                                                                     \
   ATTUNE_R0 ", " ATTUNE_R8 ", " ATTUNE_R16 ", " ATTUNE_R24 ", " ATTUNE_R32 ", " ATTUNE_R40  \
             ", " ATTUNE_R48 ", " ATTUNE_R56 ", " ATTUNE_R64 ", " ATTUNE_R72 ", " ATTUNE_R80 \
@@ -131,34 +141,38 @@ struct Wgmma;
 
 // The two products of kColumns = n: a row of results has n / 2 words in a thread, numbered from 0 on, and the
 // operands have the numbers after them.
-#define ATTUNE_WGMMA_KEYS(n, type, a, b, p)                                            \
+#define ATTUNE_WGMMA_KEYS(n, shape, a, b, p, ways)                                     \
   asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %" #p ", 0;\n" ATTUNE_WGMMA(        \
-                   n, ATTUNE_LIST_##n, type, "%" #a ", %" #b, ", p, 1, 1, 0, 0") "\n}" \
+                   n, ATTUNE_LIST_##n, shape, "%" #a ", %" #b, ", p, 1, 1" ways) "\n}" \
                : ATTUNE_TIES_##n(c)                                                    \
                : "l"(a_tile), "l"(b_tile), "r"(static_cast<int>(add)))
-#define ATTUNE_WGMMA_VALUES(n, type, a0, a1, a2, a3, b)                                       \
-  asm volatile(ATTUNE_WGMMA(n, ATTUNE_LIST_##n, type,                                         \
-                            "{%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b, ", 1, 1, 1, 1") \
-               : ATTUNE_TIES_##n(c)                                                           \
+#define ATTUNE_WGMMA_VALUES(n, shape, a0, a1, a2, a3, b, way)                                  \
+  asm volatile(ATTUNE_WGMMA(n, ATTUNE_LIST_##n, shape,                                         \
+                            "{%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b, ", 1, 1, 1" way) \
+               : ATTUNE_TIES_##n(c)                                                            \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b_tile))
 #define ATTUNE_WGMMA_OF(n, i0, i1, i2, i3, i4)                                                     \
   template <>                                                                                      \
   struct Wgmma<n> {                                                                                \
-    template <bool kBf16>                                                                          \
+    template <Element kElement>                                                                    \
     static __device__ __forceinline__ void multiply(float (&c)[n / 2], u64 a_tile, u64 b_tile,     \
                                                     bool add) {                                    \
-      if constexpr (kBf16) {                                                                       \
-        ATTUNE_WGMMA_KEYS(n, "bf16", i0, i1, i2);                                                  \
+      if constexpr (kElement == Element::bf16) {                                                   \
+        ATTUNE_WGMMA_KEYS(n, ATTUNE_BF16, i0, i1, i2, ", 0, 0");                                   \
+      } else if constexpr (kElement == Element::f16) {                                             \
+        ATTUNE_WGMMA_KEYS(n, ATTUNE_F16, i0, i1, i2, ", 0, 0");                                    \
       } else {                                                                                     \
-        ATTUNE_WGMMA_KEYS(n, "f16", i0, i1, i2);                                                   \
+        ATTUNE_WGMMA_KEYS(n, ATTUNE_E4M3, i0, i1, i2, "");                                         \
       }                                                                                            \
     }                                                                                              \
-    template <bool kBf16>                                                                          \
+    template <Element kElement>                                                                    \
     static __device__ __forceinline__ void add(float (&c)[n / 2], const u32 (&a)[4], u64 b_tile) { \
-      if constexpr (kBf16) {                                                                       \
-        ATTUNE_WGMMA_VALUES(n, "bf16", i0, i1, i2, i3, i4);                                        \
+      if constexpr (kElement == Element::bf16) {                                                   \
+        ATTUNE_WGMMA_VALUES(n, ATTUNE_BF16, i0, i1, i2, i3, i4, ", 1");                            \
+      } else if constexpr (kElement == Element::f16) {                                             \
+        ATTUNE_WGMMA_VALUES(n, ATTUNE_F16, i0, i1, i2, i3, i4, ", 1");                             \
       } else {                                                                                     \
-        ATTUNE_WGMMA_VALUES(n, "f16", i0, i1, i2, i3, i4);                                         \
+        ATTUNE_WGMMA_VALUES(n, ATTUNE_E4M3, i0, i1, i2, i3, i4, "");                               \
       }                                                                                            \
     }                                                                                              \
   }
@@ -170,7 +184,9 @@ ATTUNE_WGMMA_OF(96, 48, 49, 50, 51, 52);
 ATTUNE_WGMMA_OF(112, 56, 57, 58, 59, 60);
 ATTUNE_WGMMA_OF(128, 64, 65, 66, 67, 68);
 ATTUNE_WGMMA_OF(136, 68, 69, 70, 71, 72);
+ATTUNE_WGMMA_OF(160, 80, 81, 82, 83, 84);
 ATTUNE_WGMMA_OF(192, 96, 97, 98, 99, 100);
+ATTUNE_WGMMA_OF(224, 112, 113, 114, 115, 116);
 ATTUNE_WGMMA_OF(256, 128, 129, 130, 131, 132);
 
 #undef ATTUNE_WGMMA_OF
@@ -209,11 +225,18 @@ ATTUNE_WGMMA_OF(256, 128, 129, 130, 131, 132);
 #undef ATTUNE_TIES_112
 #undef ATTUNE_LIST_128
 #undef ATTUNE_TIES_128
+#undef ATTUNE_LIST_160
+#undef ATTUNE_TIES_160
+#undef ATTUNE_LIST_224
+#undef ATTUNE_TIES_224
 #undef ATTUNE_LIST_192
 #undef ATTUNE_TIES_192
 #undef ATTUNE_LIST_256
 #undef ATTUNE_TIES_256
 #undef ATTUNE_WGMMA
+#undef ATTUNE_BF16
+#undef ATTUNE_F16
+#undef ATTUNE_E4M3
 #undef ATTUNE_TIE_8
 
 }  // namespace attune::kernel

@@ -31,17 +31,19 @@ namespace attune::kernel {
 template <HopperSpec kSpec>
 struct HopperForward {
   using E = Elements<kSpec.element>;
+  using Out = Elements<output_of(kSpec.element)>;
   using Rings = HopperRings<kSpec>;
-  static constexpr bool kBf16 = kSpec.element == Element::bf16;
+  static constexpr bool kEighths = is_eighths(kSpec);
   static constexpr int kKeys = kSpec.keys;
   static constexpr int kConsumers = consumers_of(kSpec);
-  static constexpr int kValuePanels = panels_of(kSpec.value_dim);
+  static constexpr int kValuePanels = panels_of(kSpec.element, kSpec.value_dim);
+  static constexpr int kDepth = 32 / bytes_of(kSpec.element);  // of one product
   static constexpr HopperShared kShared = Rings::kShared;
   using W = WarpgroupShape<kSpec.element, kSpec.queries, kKeys, kSpec.value_dim>;
   using State = Softmax<W, units_of(kSpec)>;
   // O, and behind it rows' sums in columns that are all alike, if they are not added up otherwise.
   using Values = float[1][product_columns(kSpec) / 8][4];
-  static_assert(State::kWide);
+  static_assert(State::kWide || State::kFollows);
   // What powers() returns at most where references may stay. Weights of bf16 have the range of sums.
   static constexpr float kMostTop = State::kByBlock ? State::kLift : State::kMostSum;
 
@@ -101,11 +103,14 @@ struct HopperForward {
     } else if (warp < 3) {
       const bool keys = warp == 1;
       const TensorMap& map = keys ? p.k : p.v;
+      const auto& values = kEighths ? rings.arrived_values() : rings.v;
       copy(map, kExactRound,
-           HopperBlocks<kSpec>{p, rings, keys ? rings.k : rings.v, &map,
-                               panels_of(keys ? kSpec.head_dim : kSpec.value_dim)});
+           HopperBlocks<kSpec>{p, rings, keys ? rings.k : values, &map,
+                               panels_of(kSpec.element, keys ? kSpec.head_dim : kSpec.value_dim)});
     } else if constexpr (kSpec.bias) {
       copy(p.bias, kExactRound, HopperBias<kSpec>{p, rings});
+    } else if constexpr (kEighths) {
+      copy(p.v, kExactRound, HopperTransposer<kSpec>{rings});
     }
   }
 
@@ -130,7 +135,13 @@ struct HopperForward {
         walk_tiles(p, rings, tile, turn);
         continue;
       }
-      if (has_some) write_spoiled_rows<kSpec, W>(p, here.facts);
+      if (has_some) {
+        if constexpr (kEighths) {
+          write_spoiled_rows<kSpec, W>(p, here.facts, rings.scales(tile));
+        } else {
+          write_spoiled_rows<kSpec, W>(p, here.facts);
+        }
+      }
       if (!none && round == kFirstRound && !kSpec.split) write_outside_of(p, here.facts);
       rings.q.release(tile, leads_warp());
       if (none && round_after(rings, round, true) == kRounds) break;
@@ -143,8 +154,8 @@ struct HopperForward {
 
   static __device__ __forceinline__ void write_outside_of(const ForwardParams& p,
                                                           const TileFacts& facts) {
-    write_outside<kSpec.element, kConsumers * 128>(p, facts.seq, facts.place, W::kQueries,
-                                                   static_cast<int>(threadIdx.x) - 128);
+    write_outside<output_of(kSpec.element), kConsumers * 128>(
+        p, facts.seq, facts.place, W::kQueries, static_cast<int>(threadIdx.x) - 128);
   }
 
   // Results of a tile from O and the softmax's state.
@@ -171,14 +182,15 @@ struct HopperForward {
     }
     softmax.finish(p, tile.h);
     write_lse<W>(p, seq, tile, softmax);
-    const float keep = kSpec.dropout ? p.dropout.keep_scale : 1.0f;
-    const QueryRows<typename E::Bits> rows(p.o, tile.b, seq.q_start, tile.h);
+    float factor = kSpec.dropout ? p.dropout.keep_scale : 1.0f;
+    if constexpr (kEighths) factor = rings.scales(number).values;
+    const QueryRows<typename Out::Bits> rows(p.o, tile.b, seq.q_start, tile.h);
     bool spoiled = false;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int i = tile.block * kSpec.queries + thread_row<W>(0, half);
-      const bool finite = write_row<kSpec.element, W::kWidthTiles>(
-          i < seq.sq ? rows(i) : nullptr, o[0], half, softmax.inverse[0][half] * keep, p.dv);
+      const bool finite = write_row<output_of(kSpec.element), W::kWidthTiles>(
+          i < seq.sq ? rows(i) : nullptr, o[0], half, softmax.inverse[0][half] * factor, p.dv);
       spoiled |= !finite && (kSpec.bias || softmax.l[0][half] * 0.0f == 0.0f);
     }
     if (alone.any(spoiled) && leads_warp()) rings.flag(kExactRound, here);
@@ -189,32 +201,41 @@ struct HopperForward {
   static __device__ __forceinline__ void multiply_keys(typename W::Scores& s, u32 q, u32 k) {
     const WgmmaTile a(q, 16, 1024), b(k, 16, 1024);
 #pragma unroll
-    for (int step = 0; step < kSpec.head_dim / 16; ++step) {
+    for (int step = 0; step < kSpec.head_dim / kDepth; ++step) {
       const int panel = step / 4, at = step % 4 * 32;
-      Wgmma<kKeys>::template multiply<kBf16>(flat(s),
-                                             a.at(panel * (kSpec.queries * kPanelBytes) + at),
-                                             b.at(panel * (kKeys * kPanelBytes) + at), step > 0);
+      Wgmma<kKeys>::template multiply<kSpec.element>(
+          flat(s), a.at(panel * (kSpec.queries * kPanelBytes) + at),
+          b.at(panel * (kKeys * kPanelBytes) + at), step > 0);
     }
   }
 
   // O += P V of this warpgroup; likewise.
-  using Weights = u32[kKeys / 16][4];
+  using Weights = u32[kKeys / kDepth][4];
   static __device__ __forceinline__ void add_values(Values& o, const Weights& p, u32 v) {
-    const WgmmaTile b(v, kKeys * kPanelBytes, 1024);
+    const WgmmaTile b(v, kEighths ? 16 : kKeys * kPanelBytes, 1024);
 #pragma unroll
-    for (int step = 0; step < kKeys / 16; ++step) {
-      Wgmma<product_columns(kSpec)>::template add<kBf16>(flat(o), p[step], b.at(step * 2048));
+    for (int step = 0; step < kKeys / kDepth; ++step) {
+      const int at = kEighths ? step / 4 * (kSpec.value_dim * kPanelBytes) + step % 4 * 32
+                              : step * (kDepth * kPanelBytes);
+      Wgmma<product_columns(kSpec)>::template add<kSpec.element>(flat(o), p[step], b.at(at));
     }
   }
 
   // P as the left operand of O += P V.
   static __device__ __forceinline__ void pack(const typename W::Scores& p, Weights& weights) {
 #pragma unroll
-    for (int step = 0; step < kKeys / 16; ++step) {
+    for (int step = 0; step < kKeys / kDepth; ++step) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const float(&tile)[4] = p[0][2 * step + i / 2];
-        weights[step][i] = E::pack(tile[i % 2 * 2], tile[i % 2 * 2 + 1]);
+        const int row = i % 2 * 2;
+        if constexpr (kEighths) {  // keys in the order of part/transpose_values.cuh
+          const float(&a)[4] = p[0][4 * step + i / 2 * 2];
+          const float(&b)[4] = p[0][4 * step + i / 2 * 2 + 1];
+          weights[step][i] = E::pack(a[row], a[row + 1], b[row], b[row + 1]);
+        } else {
+          const float(&tile)[4] = p[0][2 * step + i / 2];
+          weights[step][i] = E::pack(tile[row], tile[row + 1]);
+        }
       }
     }
   }
@@ -246,8 +267,14 @@ struct HopperForward {
     int whole_to = 0;  // blocks are whole down to this one: no mask meets them, and m stays
     Values o;
     Weights weights;
-    State softmax = State(p, State::kAtFirst);
+    State softmax = state();
 
+    // Before a tile's first block.
+    [[nodiscard]] __device__ __forceinline__ State state() const {
+      State none(p, State::kAtFirst);
+      if constexpr (kEighths) none.factor.value = rings.scales(tile).products;
+      return none;
+    }
     static __device__ __forceinline__ u32 address(u32 x) {
       return static_cast<u32>(uniform(static_cast<int>(x)));
     }
@@ -284,7 +311,9 @@ struct HopperForward {
         }
       }
       const int follows_to = here().round == kFirstRound ? blocks.met : -1;
-      if (!kSpec.bias && first && !masked && follows_to >= 0) {
+      if constexpr (State::kFollows) {
+        // Every block's maximum is looked at in any case.
+      } else if (!kSpec.bias && first && !masked && follows_to >= 0) {
         softmax.refer_to_some(s);
       } else if (kSpec.bias || left >= follows_to) {
         softmax.follow(s, alone, [&](int, int half, float by) {
@@ -316,6 +345,11 @@ struct HopperForward {
         rings.bias.release(turn, leads);
       }
       if (!whole) prepare(s, first);
+      if constexpr (State::kFollows) {
+        softmax.follow(s, alone, [&](int, int half, float by) {
+          if (!first) rescale(half, by);
+        });
+      }
       look_ahead();
       const float top = softmax.template powers<kSpec.lse>(s);
       if constexpr (kSpec.dropout) {
@@ -336,7 +370,7 @@ struct HopperForward {
     // `first`: of tile `of`, whose last rows may be another sequence's.
     __device__ __forceinline__ void await_values(bool there, bool first, u32 of) const {
       if (!there) rings.v.await_full(turn);
-      if (!first) return;
+      if (kEighths || !first) return;
       const int rows = rings.tile(of).last_rows;
       if (rows < kKeys) cut_values(rings.v.tile(turn), rows);
     }
@@ -426,7 +460,7 @@ struct HopperForward {
       rings.k.release(turn + 1, at.leads);
       if (at.left == 0) rings.q.release(tile, at.leads);
       State before = at.softmax;
-      if (ends) at.softmax = State(p, State::kAtFirst);
+      if (ends) at.softmax = at.state();
       at.soften(s, turn + 1, kWhole, ends, look_ahead(turn + 1));
       wgmma_wait<0>();
       wgmma_touch(flat(at.o));

@@ -1,5 +1,6 @@
 // The warps of the Hopper forward kernel that copy. One finds the tiles, tells of them and has their queries
-// fetched; others have keys, values and the bias fetched, each as far ahead as its ring is free.
+// fetched; others have keys, values and the bias fetched, each as far ahead as its ring is free. Of eighths another
+// transposes the values.
 #pragma once
 
 #include <attune/arch/tma.cuh>
@@ -7,6 +8,7 @@
 #include <attune/part/hopper_tiles.cuh>
 #include <attune/part/key_shares.cuh>
 #include <attune/part/packed_rows.cuh>
+#include <attune/part/transpose_values.cuh>
 
 namespace attune::kernel {
 
@@ -76,6 +78,10 @@ struct HopperQueries {
       const bool goes_on = p.f.cu_seqlens_k.data != nullptr || p.f.key_lengths.data != nullptr ||
                            p.f.page_table.data != nullptr;
       tile.last_rows = goes_on ? seq.sk - (all.end - 1) * kSpec.keys : kSpec.keys;
+      if constexpr (is_eighths(kSpec)) {
+        // Without a sequence there is no scale either.
+        if (rows > 0) rings.scales(turn) = scales_of(p, place.b, place.h);
+      }
     }
     const int lane = static_cast<int>(threadIdx.x % 32);
     const GroupBlocks mine = GroupBlocks::of<kSpec.keys>(sides, lane * 64);
@@ -103,9 +109,9 @@ struct HopperQueries {
     const int row = tile.facts.seq.q_start + place.block * Map(p.f).queries(kSpec.queries);
     const int b = p.f.cu_seqlens_q.data != nullptr ? 0 : place.b;
     mbarrier_expect(full, Rings::kShared.query_bytes);
-    for (int panel = 0; panel < panels_of(kSpec.head_dim); ++panel) {
+    for (int panel = 0; panel < panels_of(kSpec.element, kSpec.head_dim); ++panel) {
       load_box(rings.q.tile(turn) + panel * (kSpec.queries * kPanelBytes), p.q, full,
-               panel * kPanelColumns, place.h, row, b);
+               panel * panel_columns(kSpec.element), place.h, row, b);
     }
   }
 };
@@ -184,8 +190,8 @@ struct HopperBlocks {
   __device__ __forceinline__ void load(u32 to, u32 full, const Rows& from) const {
 #pragma unroll 1
     for (int panel = 0; panel < panels; ++panel) {
-      load_box(to + panel * (kSpec.keys * kPanelBytes), *map, full, panel * kPanelColumns, from.hkv,
-               from.row, from.b);
+      load_box(to + panel * (kSpec.keys * kPanelBytes), *map, full,
+               panel * panel_columns(kSpec.element), from.hkv, from.row, from.b);
     }
   }
 };
@@ -209,11 +215,47 @@ struct HopperBias {
   __device__ __forceinline__ void fetch(const TilePlace& place, int first) const {
     rings.bias.fill(turn);
     const int h = p.f.bias.h_stride != 0 ? place.h : 0, b = p.f.bias.b_stride != 0 ? place.b : 0;
-    for (int panel = 0; panel < panels_of(kSpec.keys); ++panel) {
+    for (int panel = 0; panel < panels_of(kSpec.element, kSpec.keys); ++panel) {
       load_box(rings.bias.tile(turn) + panel * (kSpec.queries * kPanelBytes), p.bias,
-               rings.bias.full(turn), first + panel * kPanelColumns, h, place.block * kSpec.queries,
-               b);
+               rings.bias.full(turn), first + panel * panel_columns(kSpec.element), h,
+               place.block * kSpec.queries, b);
     }
+  }
+};
+
+// Values of eighths, from where they arrive to where products read them. What lies past the end of a sequence whose
+// tensor goes on is somebody's, and becomes zeros: 0 times NaN is NaN.
+template <HopperSpec kSpec>
+struct HopperTransposer {
+  using Rings = HopperRings<kSpec>;
+  const Rings& rings;
+  u32 tile = 0, turn = 0;  // tiles seen; blocks transposed
+
+  __device__ __forceinline__ void copy(int) {
+    int rows = 0;
+    const auto begin = [&](const HopperTile& here) { rows = here.last_rows; };
+    for_each_block<kSpec>(rings, tile, begin, [&](const HopperTile&, int) {
+      transpose(rows);
+      rows = kSpec.keys;
+      ++turn;
+    });
+  }
+
+  __device__ __forceinline__ void transpose(int rows) const {
+    const typename Rings::KeyRing& arrived = rings.arrived_values();
+    const u32 from = arrived.tile(turn), to = rings.v.tile(turn);
+    rings.v.await_free(turn);
+    arrived.await_full(turn);
+    __syncwarp();
+    if (rows < kSpec.keys) {
+      transpose_values<kSpec.keys, kSpec.value_dim, true>(from, to, rows);
+    } else {
+      transpose_values<kSpec.keys, kSpec.value_dim, false>(from, to, rows);
+    }
+    fence_shared_for_engines();
+    __syncwarp();
+    if (leads_warp()) mbarrier_arrive(rings.v.full(turn));
+    arrived.release(turn, leads_warp());
   }
 };
 

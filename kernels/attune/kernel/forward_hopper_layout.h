@@ -7,15 +7,20 @@
 
 namespace attune::kernel {
 
-// Rows lie in panels of 64 elements, [rows][128 bytes]; columns past the tensor's are zeros.
-constexpr int kPanelColumns = 64, kPanelBytes = 128;
-constexpr int panels_of(int dim) { return (dim + kPanelColumns - 1) / kPanelColumns; }
+// Rows lie in panels, [rows][128 bytes]; columns past the tensor's are zeros.
+constexpr int kPanelBytes = 128;
+constexpr int panel_columns(Element element) { return kPanelBytes / bytes_of(element); }
+constexpr int panels_of(Element element, int columns) {
+  return (columns + panel_columns(element) - 1) / panel_columns(element);
+}
 
 // Tiles are told of in turn in so many places, ahead of the one whose results are written, with some words for
 // each warpgroup that computes. Flags for each of so many tiles that a block of threads computes and for all.
 constexpr int kHopperTileBytes = kTileFactsBytes + 32, kHopperTiles = 8, kGroupBlocksBytes = 16;
+constexpr int kTileScalesBytes = 16;
 constexpr int hopper_tile_bytes(const HopperSpec& spec) {
-  return kHopperTileBytes + consumers_of(spec) * kGroupBlocksBytes;
+  return kHopperTileBytes + consumers_of(spec) * kGroupBlocksBytes +
+         (is_eighths(spec) ? kTileScalesBytes : 0);
 }
 constexpr int kTileFlags = 512, kTileFlagsBytes = kTileFlags + 16;
 
@@ -24,7 +29,8 @@ constexpr int kTileFlags = 512, kTileFlagsBytes = kTileFlags + 16;
 constexpr int kFirstRound = 0, kCarefulRound = 1, kExactRound = 2, kRounds = 3;
 
 // [query stages x Q][stages x K][stages x V][stages x bias][barriers][tiles][flags of the later rounds][m and l of
-// each row], in bytes.
+// each row], in bytes. Of eighths V is what products read, [panels of 128 keys][columns][128 bytes], and in the
+// place of a bias, which they have none of, lies V as it arrives.
 struct HopperShared {
   int query_stages;
   int query_bytes, key_bytes, value_bytes, bias_bytes;  // of one tile
@@ -33,10 +39,14 @@ struct HopperShared {
 };
 
 constexpr HopperShared forward_hopper_shared(const HopperSpec& spec, int query_stages) {
-  const int row = panels_of(spec.head_dim) * kPanelBytes;
-  const int value_row = panels_of(spec.value_dim) * kPanelBytes;
-  const int queries = spec.queries * row, keys = spec.keys * row, values = spec.keys * value_row;
-  const int bias_tile = spec.bias ? panels_of(spec.keys) * spec.queries * kPanelBytes : 0;
+  const int row = panels_of(spec.element, spec.head_dim) * kPanelBytes;
+  const int value_row = panels_of(spec.element, spec.value_dim) * kPanelBytes;
+  const int queries = spec.queries * row, keys = spec.keys * row;
+  const int arrived = spec.keys * value_row, key_panels = panels_of(spec.element, spec.keys);
+  const int values = is_eighths(spec) ? key_panels * spec.value_dim * kPanelBytes : arrived;
+  const int bias_tile = is_eighths(spec) ? arrived
+                        : spec.bias      ? key_panels * spec.queries * kPanelBytes
+                                         : 0;
   const int k = query_stages * queries, v = k + spec.stages * keys;
   const int value_stride = values + (spec.lse ? 0 : spec.keys * kPanelBytes);
   const int bias = v + spec.stages * value_stride, barriers = bias + spec.stages * bias_tile;

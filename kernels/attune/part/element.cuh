@@ -1,4 +1,4 @@
-// The three element types, as bits in memory and as float in registers.
+// The element types, as bits in memory and as float in registers.
 #pragma once
 
 #include <attune/params.h>
@@ -38,6 +38,16 @@ struct Elements<Element::bf16> {
   static __device__ __forceinline__ Bits from_float(float x) { return float_to_bf16(x); }
   static __device__ __forceinline__ u32 pack(float a, float b) { return pack_bf16(a, b); }
   static __device__ __forceinline__ u32 add_zeros(u32 x, u32 sum) { return add_zeros_bf16(x, sum); }
+};
+
+// Read alone: what is computed of eighths is written as output_of() says.
+template <>
+struct Elements<Element::f8e4m3> {
+  using Bits = unsigned char;
+  static __device__ __forceinline__ float to_float(Bits x) { return e4m3_to_float(x); }
+  static __device__ __forceinline__ u32 pack(float a, float b, float c, float d) {
+    return pack_e4m3(a, b, c, d);
+  }
 };
 
 // Two neighbours of a row of d elements, from an even column on. kAligned: they lie together.

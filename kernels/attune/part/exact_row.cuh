@@ -6,6 +6,7 @@
 
 #include <attune/part/philox.cuh>
 #include <attune/part/result.cuh>
+#include <attune/part/tile_scales.cuh>
 
 namespace attune::kernel {
 
@@ -37,6 +38,8 @@ template <auto kSpec>
 struct ExactRow {
   using E = Elements<kSpec.element>;
   using Bits = typename E::Bits;
+  using Out = Elements<output_of(kSpec.element)>;
+  static constexpr bool kScaled = kSpec.element == Element::f8e4m3;
   using Rows = KeyRows<Bits, takes_pages(kSpec)>;
   static constexpr Units kUnits = units_of(kSpec);
   const ForwardParams& p;
@@ -45,9 +48,10 @@ struct ExactRow {
   ScoreTerms terms;
   MaskSides sides;
   Rows k_rows, v_rows;
+  TileScales scales;  // if kScaled
 
   __device__ __forceinline__ ExactRow(const ForwardParams& p, const Sequence& seq, int b, int h,
-                                      int i)
+                                      int i, TileScales scales = {})
       : p(p),
         seq(seq),
         b(b),
@@ -58,7 +62,8 @@ struct ExactRow {
         k_rows(p, p.k, first_key_row<Bits, takes_pages(kSpec)>(p, p.k, b, seq.k_start, h / p.group),
                b),
         v_rows(p, p.v, first_key_row<Bits, takes_pages(kSpec)>(p, p.v, b, seq.k_start, h / p.group),
-               b) {}
+               b),
+        scales(scales) {}
 
   // In the softmax's units; false when the key is masked out.
   __device__ __forceinline__ bool score(int j, float& out) const {
@@ -74,7 +79,7 @@ struct ExactRow {
     for (int distance = 16; distance > 0; distance /= 2)
       product += __shfl_xor_sync(~0u, product, distance);
     if constexpr (kUnits == Units::products) {
-      out = product * p.scale_log2;
+      out = product * (kScaled ? scales.products : p.scale_log2);
     } else {
       out = terms.score(product, i, j, bias) * (kUnits == Units::natural ? 1.0f : kLog2E);
     }
@@ -104,7 +109,8 @@ struct ExactRow {
 
   __device__ __forceinline__ void write(float reference, float inverse) const {
     const float base = reference == -infinity() ? 0.0f : reference;
-    Bits* o = QueryRows<Bits>(p.o, b, seq.q_start, h)(i);
+    if constexpr (kScaled) inverse *= scales.values;
+    auto* const o = QueryRows<typename Out::Bits>(p.o, b, seq.q_start, h)(i);
 #pragma unroll 1
     for (int d0 = 0; d0 < p.dv; d0 += 32) {
       const int column = d0 + static_cast<int>(threadIdx.x % 32);
@@ -120,7 +126,7 @@ struct ExactRow {
         }
         if (column < p.dv) sum += weight * E::to_float(v_rows(j)[column * p.v.d_stride]);
       }
-      if (column < p.dv) o[column * p.o.d_stride] = E::from_float(sum * inverse);
+      if (column < p.dv) o[column * p.o.d_stride] = Out::from_float(sum * inverse);
     }
   }
 };
@@ -171,11 +177,13 @@ __device__ __forceinline__ void exact_rows(const ForwardParams& p, const TileFac
   write_exact_rows<kSpec, W>(p, facts, scratch);
 }
 
-// Those of this warp's rows whose O in memory is not finite, with nothing else known of them. Likewise.
-template <auto kSpec, typename W>
-__device__ __noinline__ void write_spoiled_rows(const ForwardParams& p, const TileFacts& facts) {
-  using E = Elements<kSpec.element>;
-  using Bits = typename E::Bits;
+// Those of this warp's rows whose O in memory is not finite, with nothing else known of them. Likewise. `scales`: of
+// a tile that has them.
+template <auto kSpec, typename W, typename... Scales>
+__device__ __noinline__ void write_spoiled_rows(const ForwardParams& p, const TileFacts& facts,
+                                                Scales... scales) {
+  using Out = Elements<output_of(kSpec.element)>;
+  using Bits = typename Out::Bits;
   const TilePlace& tile = facts.place;
 #pragma unroll 1
   for (int row = 0; row < W::kWarpRows; ++row) {
@@ -184,10 +192,10 @@ __device__ __noinline__ void write_spoiled_rows(const ForwardParams& p, const Ti
     const Bits* o = QueryRows<const Bits>(p.o, tile.b, facts.seq.q_start, tile.h)(i);
     bool spoiled = false;
     for (int d = threadIdx.x % 32; d < p.dv; d += 32) {
-      spoiled |= E::to_float(o[d * p.o.d_stride]) * 0.0f != 0.0f;
+      spoiled |= Out::to_float(o[d * p.o.d_stride]) * 0.0f != 0.0f;
     }
     if (!__any_sync(~0u, spoiled)) continue;
-    const ExactRow<kSpec> exact(p, facts.seq, tile.b, tile.h, i);
+    const ExactRow<kSpec> exact(p, facts.seq, tile.b, tile.h, i, scales...);
     float reference, inverse;
     exact.sum_up(reference, inverse);
     exact.write(reference, inverse);

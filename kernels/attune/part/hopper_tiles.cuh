@@ -6,6 +6,7 @@
 
 #include <attune/part/ring.cuh>
 #include <attune/part/tile_order.cuh>
+#include <attune/part/tile_scales.cuh>
 
 namespace attune::kernel {
 
@@ -53,6 +54,8 @@ struct HopperTile {
 };
 static_assert(sizeof(HopperTile) <= kHopperTileBytes);
 
+static_assert(sizeof(TileScales) <= kTileScalesBytes);
+
 // What all lanes of a warp agree on, said so that the compiler knows: it then computes the descriptors of
 // tiles once a warp.
 __device__ __forceinline__ int uniform(int x) { return __shfl_sync(~0u, x, 0); }
@@ -88,10 +91,14 @@ struct HopperRings {
     k.init(kReaders);
     v.init(kReaders);
     if constexpr (kSpec.bias) bias.init(kReaders);
+    if constexpr (is_eighths(kSpec)) arrived_values().init(1);  // the warp that transposes
     for (u32 i = 0; i < kHopperTiles; ++i) mbarrier_init(told_at(i), 1);
     mbarrier_init(done, kReaders);
     mbarrier_init_fence();
   }
+
+  // V of eighths as it comes, where others have a bias.
+  [[nodiscard]] __device__ __forceinline__ const KeyRing& arrived_values() const { return bias; }
 
   // Of a later round: of each tile, by its place, and behind them of any.
   [[nodiscard]] __device__ __forceinline__ unsigned char* flags(int round) const {
@@ -112,6 +119,11 @@ struct HopperRings {
   [[nodiscard]] __device__ __forceinline__ GroupBlocks& blocks(u32 turn, int group) const {
     unsigned char* const from = tiles + turn % kHopperTiles * kTileBytes + kHopperTileBytes;
     return *reinterpret_cast<GroupBlocks*>(from + group * kGroupBlocksBytes);
+  }
+  // Of eighths.
+  [[nodiscard]] __device__ __forceinline__ TileScales& scales(u32 turn) const {
+    constexpr int kBehind = kHopperTileBytes + consumers_of(kSpec) * kGroupBlocksBytes;
+    return *reinterpret_cast<TileScales*>(tiles + turn % kHopperTiles * kTileBytes + kBehind);
   }
   __device__ __forceinline__ void tell(u32 turn) const { mbarrier_arrive(told_at(turn)); }
   __device__ __forceinline__ void await_told(u32 turn) const {

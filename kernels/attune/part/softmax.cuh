@@ -8,6 +8,9 @@
 // tile is walked again with `careful`: m then follows the maximum block by block, as it always does
 // for f16, and for f32 with scores that tend to grow (ALiBi, biases).
 //
+// Where P is rounded to E4M3, which has room for 448 and steps of 2^-9 at its lower end, m follows each maximum so
+// closely that a row's largest weight is between 2^8 and 2^8.75: as many as can be are in range, and none is beyond.
+//
 // Paired warps hold the same references, each the sums over its own keys.
 #pragma once
 
@@ -46,6 +49,20 @@ __device__ __forceinline__ FinishedRow finish_row(const ForwardParams& p, int h,
   return row;
 }
 
+// Raw product -> power of two: where the kernel's parameters have it, or of a tile, set by whoever knows it.
+template <bool kOfTile>
+struct ProductFactor {
+  const float* at;
+  __device__ __forceinline__ explicit ProductFactor(const ForwardParams& p) : at(&p.scale_log2) {}
+  __device__ __forceinline__ float operator*() const { return *at; }
+};
+template <>
+struct ProductFactor<true> {
+  float value;
+  __device__ __forceinline__ explicit ProductFactor(const ForwardParams& p) : value(p.scale_log2) {}
+  __device__ __forceinline__ float operator*() const { return value; }
+};
+
 // Natural scores are the contract's, and references count in powers of e; they are subtracted before log2(e)
 // is multiplied: a mask of the lowest float would overflow. References of others count in powers of two.
 template <typename W, Units kUnits>
@@ -56,19 +73,24 @@ struct Softmax {
   // has room for 2^15, only if each block's are looked at; what that costs was measured on Hopper alone.
   static constexpr bool kByBlock = W::kElement == Element::f16 && W::kTogether == 2;
   static constexpr bool kWide = W::kElement == Element::bf16 || (kF32 && !kNatural) || kByBlock;
-  // f32 has no error to spare: an exponent of 16 is 2^-20 wrong.
-  static constexpr float kSlack = kF32 ? 1.0f : 8.0f;  // in powers of two, where m follows
+  // m follows each block's maximum closely, and that weighs 2^kTop.
+  static constexpr bool kFollows = W::kElement == Element::f8e4m3;
+  static constexpr float kTop = kFollows ? 8.0f : 0.0f;
+  // f32 has no error to spare: an exponent of 16 is 2^-20 wrong. E4M3 ends below 2^8.81.
+  static constexpr float kSlack = kFollows ? 0.75f
+                                  : kF32   ? 1.0f
+                                           : 8.0f;  // in powers of two, where m follows
   static constexpr float kLift = kF32 ? 16.0f : kByBlock ? 8192.0f : 1048576.0f;  // 2^4, 2^13, 2^20
   static constexpr float kSlackWeight =
       64.0f;  // of a block, where its row is not lifted with others
   static constexpr float kMostSum = kF32 ? 512.0f : 1.2379400392853803e27f;  // 2^9, 2^90
   float m[W::kRowTiles][2], l[W::kRowTiles][2];
-  const float* factor_at;  // raw product -> power of two; stays where the kernel's parameters lie
+  ProductFactor<kFollows> factor;
   // m follows the maximum: never any more, until every row has met a key, or always.
   enum Careful { kNever, kAtFirst, kAlways } careful;
 
   __device__ __forceinline__ explicit Softmax(const ForwardParams& p, Careful careful)
-      : factor_at(&p.scale_log2), careful(careful) {
+      : factor(p), careful(careful) {
 #pragma unroll
     for (int i = 0; i < W::kRowTiles; ++i) {
       m[i][0] = m[i][1] = -infinity();
@@ -114,7 +136,8 @@ struct Softmax {
         }
         x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
         x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-        top[i][half] = kUnits == Units::products ? x * *factor_at : x;
+        top[i][half] = kUnits == Units::products ? x * *factor : x;
+        if constexpr (kFollows) top[i][half] -= kTop;
         move |= top[i][half] > m[i][half] + (kNatural ? kSlack * kLn2 : kSlack);
       }
     }
@@ -148,7 +171,7 @@ struct Softmax {
                         fmaxf(s[i][kMiddle][2 * half], s[i][kMiddle][2 * half + 1]));
         x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
         x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-        m[i][half] = kUnits == Units::products ? x * *factor_at : x;
+        m[i][half] = kUnits == Units::products ? x * *factor : x;
       }
     }
     refer_to_any();
@@ -202,7 +225,7 @@ struct Softmax {
           for (int e = 0; e < 2; ++e) {
             float& x = s[i][n][2 * half + e];
             if constexpr (kUnits == Units::products) {
-              x = exp2_fast(x * *factor_at - base);
+              x = exp2_fast(x * *factor - base);
             } else {
               x = power(x - base);
             }

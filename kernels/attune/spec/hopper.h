@@ -8,7 +8,7 @@ namespace attune::kernel {
 // One row of the table. Masks, windows, lengths, packed and paged sequences, grouped heads, sinks and the LSE
 // are in every kernel.
 struct HopperSpec {
-  Element element = Element::bf16;  // f16 or bf16
+  Element element = Element::bf16;  // f16, bf16 or f8e4m3
   int head_dim = 128;               // largest d
   int value_dim = 128;              // largest dv, at most head_dim
   bool bias = false;
@@ -25,6 +25,10 @@ struct HopperSpec {
 };
 
 constexpr bool takes_pages(const HopperSpec&) { return true; }
+
+// Products of 8 bits take V by columns alone, so that a warp transposes it; P is rounded to E4M3, and the heads of
+// q, k and v may have scales.
+constexpr bool is_eighths(const HopperSpec& spec) { return spec.element == Element::f8e4m3; }
 
 // The largest softcap. Its tanh is 2^-22 wrong, which times the cap is what scores may be.
 constexpr float kMostHopperSoftcap = 64.0f;

@@ -4,9 +4,17 @@
 
 namespace attune::kernel {
 
-enum class Element : unsigned char { f32, f16, bf16 };
+enum class Element : unsigned char { f32, f16, bf16, f8e4m3 };
 
-constexpr int bytes_of(Element element) { return element == Element::f32 ? 4 : 2; }
+constexpr int bytes_of(Element element) {
+  if (element == Element::f8e4m3) return 1;
+  return element == Element::f32 ? 4 : 2;
+}
+
+// Of o, where q, k and v are of `element`.
+constexpr Element output_of(Element element) {
+  return element == Element::f8e4m3 ? Element::bf16 : element;
+}
 
 // One row of the table. Masks, windows, lengths, packed sequences, grouped heads, sinks and the LSE
 // are in every kernel; what costs registers or time when unused is compiled in or left out.

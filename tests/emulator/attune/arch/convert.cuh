@@ -64,6 +64,26 @@ inline u32 add_zeros_bf16(u32 x, u32 sum) {
   return pack_bf16(half(0), half(16));
 }
 
+inline float e4m3_to_float(unsigned char x) {
+  const int exponent = x >> 3 & 15, fraction = x & 7;
+  if ((x & 0x7f) == 0x7f) return NAN;
+  const float size = exponent == 0 ? ldexpf(static_cast<float>(fraction), -9)
+                                   : ldexpf(static_cast<float>(8 + fraction), exponent - 10);
+  return (x & 0x80) != 0 ? -size : size;
+}
+inline u32 float_to_e4m3(float x) {
+  const u32 sign = __float_as_uint(x) >> 24 & 0x80u;
+  const float size = fabsf(x);
+  if (x != x) return 0x7f;
+  if (size >= 448.0f) return sign | 0x7eu;
+  if (size < 0x1p-6f) return sign | static_cast<u32>(lrintf(size * 0x1p9f));  // in steps of 2^-9
+  const u32 bits = __float_as_uint(size), rounded = bits + 0x7ffffu + (bits >> 20 & 1u);
+  return sign | ((rounded >> 20) - (120u << 3));
+}
+inline u32 pack_e4m3(float a, float b, float c, float d) {
+  return float_to_e4m3(a) | float_to_e4m3(b) << 8 | float_to_e4m3(c) << 16 | float_to_e4m3(d) << 24;
+}
+
 inline float exp2_fast(float x) {
   const float y = exp2f(x);
   return y < 0x1p-126f ? 0.0f : y;

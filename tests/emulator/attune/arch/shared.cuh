@@ -41,6 +41,24 @@ void ldmatrix(u32 (&r)[4], u32 address) {
 inline void ldmatrix(u32 (&r)[4], u32 address) { detail::ldmatrix<false>(r, address); }
 inline void ldmatrix_transposed(u32 (&r)[4], u32 address) { detail::ldmatrix<true>(r, address); }
 
+inline void stmatrix(u32 address, const u32 (&r)[4]) {
+  struct Slot {
+    u32 address;
+    const u32* r;
+  } slot{address, r};
+  emulator::meet_warp(&slot, [](void* const* lanes) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      for (int row = 0; row < 8; ++row) {
+        const u32 to = static_cast<const Slot*>(lanes[matrix * 8 + row])->address;
+        unsigned char* const bytes = emulator::at(to, 16);
+        for (int t = 0; t < 4; ++t) {
+          std::memcpy(bytes + 4 * t, &static_cast<const Slot*>(lanes[row * 4 + t])->r[matrix], 4);
+        }
+      }
+    }
+  });
+}
+
 inline u32 load_shared(u32 address) {
   u32 x;
   std::memcpy(&x, emulator::at(address, 4), 4);

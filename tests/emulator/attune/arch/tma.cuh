@@ -19,7 +19,7 @@ inline void load_box(u32 to, const TensorMap& map, u32 barrier, int column, int 
     emulator::later([=] {
       for (int chunk = 0; chunk < 8; ++chunk) {
         unsigned char x[16];
-        tensor.read(x, at, r, chunk * 8);
+        tensor.read(x, at, r, chunk);
         const u32 swizzled = (chunk ^ r % 8) << 4;
         std::memcpy(emulator::at(to + r * 128 + swizzled, 16), x, 16);
       }

@@ -2,6 +2,8 @@
 // until the warp has waited for it; its results are NaN until then.
 #pragma once
 
+#include <attune/spec/portable.h>
+
 #include <attune/arch/mma.cuh>
 #include <attune/arch/shared.cuh>
 #include <deque>
@@ -15,11 +17,12 @@ namespace attune::kernel {
 
 namespace detail {
 
-// One step of 16 in depth, of 16 rows and all columns.
+// One step of 32 bytes in depth, of 16 rows and all columns.
 struct WarpProduct {
   float* c[32];  // of each lane
   int columns = 0;
-  bool bf16 = false, add = false, from_registers = false;
+  Element element = Element::bf16;
+  bool add = false, from_registers = false;
   u64 a_tile = 0, b_tile = 0;
   const u32* a[32];
   int warp = 0;       // of its warpgroup
@@ -39,42 +42,51 @@ struct WarpProducts {
   }
 };
 
-inline float element(u32 bits, bool bf16) {
-  return bf16 ? __uint_as_float(bits << 16) : f16_to_float(static_cast<unsigned short>(bits));
+inline float float_of(u32 bits, Element element) {
+  if (element == Element::f8e4m3) return e4m3_to_float(static_cast<unsigned char>(bits));
+  return element == Element::bf16 ? __uint_as_float(bits << 16)
+                                  : f16_to_float(static_cast<unsigned short>(bits));
 }
 
 // Where a byte of a tile lies whose chunks are exchanged within 1,024 bytes.
-inline float tile_element(u32 address, bool bf16) {
-  unsigned short x;
-  std::memcpy(&x, emulator::at(address ^ (address >> 7 & 7u) << 4, 2), 2);
-  return element(x, bf16);
+inline float tile_element(u32 address, Element element) {
+  const auto bytes = static_cast<std::size_t>(bytes_of(element));
+  unsigned short x = 0;
+  std::memcpy(&x, emulator::at(address ^ (address >> 7 & 7u) << 4, bytes), bytes);
+  return float_of(x, element);
 }
 
 inline void execute(WarpProducts& all, const WarpProduct& x) {
   const auto start = [](u64 tile) { return static_cast<u32>(tile & 0x3fff) << 4; };
   const auto lead = [](u64 tile) { return static_cast<u32>(tile >> 16 & 0x3fff) << 4; };
   const auto stride = [](u64 tile) { return static_cast<u32>(tile >> 32 & 0x3fff) << 4; };
-  float a[16][16];
+  const int bytes = bytes_of(x.element), depth = 32 / bytes;
+  // Elements of 8 bits lie with their depth along rows on both sides.
+  const bool along_rows = !x.from_registers || bytes == 1;
+  float a[16][32];
   for (int row = 0; row < 16; ++row) {
-    for (int k = 0; k < 16; ++k) {
+    for (int k = 0; k < depth; ++k) {
+      const int byte = k * bytes;
       if (x.from_registers) {
-        const u32 word = x.a[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2];
-        a[row][k] = element(word >> k % 2 * 16 & 0xffffu, x.bf16);
+        const u32 word = x.a[row % 8 * 4 + byte % 16 / 4][row / 8 + byte / 16 * 2];
+        const u32 bits = word >> byte % 4 * 8;
+        a[row][k] = float_of(bytes == 1 ? bits & 0xffu : bits & 0xffffu, x.element);
       } else {
         const u32 r = static_cast<u32>(16 * x.warp + row);
         a[row][k] = tile_element(
-            start(x.a_tile) + r / 8 * stride(x.a_tile) + r % 8 * 128 + 2 * static_cast<u32>(k),
-            x.bf16);
+            start(x.a_tile) + r / 8 * stride(x.a_tile) + r % 8 * 128 + static_cast<u32>(byte),
+            x.element);
       }
     }
   }
-  std::vector<float> b(16 * static_cast<std::size_t>(x.columns));
-  for (u32 k = 0; k < 16; ++k) {
+  std::vector<float> b(static_cast<std::size_t>(depth * x.columns));
+  for (u32 k = 0; k < static_cast<u32>(depth); ++k) {
     for (u32 n = 0; n < static_cast<u32>(x.columns); ++n) {
-      const u32 from = x.from_registers ? n / 64 * lead(x.b_tile) + k / 8 * stride(x.b_tile) +
-                                              k % 8 * 128 + n % 64 * 2
-                                        : n / 8 * stride(x.b_tile) + n % 8 * 128 + 2 * k;
-      b[k * x.columns + n] = tile_element(start(x.b_tile) + from, x.bf16);
+      const u32 from =
+          along_rows
+              ? n / 8 * stride(x.b_tile) + n % 8 * 128 + k * static_cast<u32>(bytes)
+              : n / 64 * lead(x.b_tile) + k / 8 * stride(x.b_tile) + k % 8 * 128 + n % 64 * 2;
+      b[k * x.columns + n] = tile_element(start(x.b_tile) + from, x.element);
     }
   }
   for (int lane = 0; lane < 32; ++lane) {
@@ -82,7 +94,7 @@ inline void execute(WarpProducts& all, const WarpProduct& x) {
     for (int i = 0; i < x.columns / 2; ++i) {
       const int row = lane / 4 + i / 2 % 2 * 8, n = i / 4 * 8 + lane % 4 * 2 + i % 2;
       double sum = x.add ? sums[i] : 0.0;
-      for (int k = 0; k < 16; ++k) sum += static_cast<double>(a[row][k]) * b[k * x.columns + n];
+      for (int k = 0; k < depth; ++k) sum += static_cast<double>(a[row][k]) * b[k * x.columns + n];
       sums[i] = static_cast<float>(sum);
     }
   }
@@ -117,17 +129,18 @@ struct ProductSlotOfLane {
   const u32* a;
   u64 a_tile, b_tile;
   int columns;
-  bool bf16, add;
+  Element element;
+  bool add;
 };
 
-inline void issue(float* c, const u32* a, u64 a_tile, u64 b_tile, int columns, bool bf16,
+inline void issue(float* c, const u32* a, u64 a_tile, u64 b_tile, int columns, Element element,
                   bool add) {
-  ProductSlotOfLane slot{c, a, a_tile, b_tile, columns, bf16, add};
+  ProductSlotOfLane slot{c, a, a_tile, b_tile, columns, element, add};
   emulator::meet_warp(&slot, [](void* const* lanes) {
     WarpProducts& all = WarpProducts::mine();
     WarpProduct x;
     const auto& first = *static_cast<const ProductSlotOfLane*>(lanes[0]);
-    x.columns = first.columns, x.bf16 = first.bf16, x.add = first.add;
+    x.columns = first.columns, x.element = first.element, x.add = first.add;
     x.from_registers = first.a != nullptr, x.a_tile = first.a_tile, x.b_tile = first.b_tile;
     x.warp = static_cast<int>(threadIdx.x) / 32 % 4;
     for (int lane = 0; lane < 32; ++lane) {
@@ -189,13 +202,13 @@ struct WgmmaTile {
 
 template <int kColumns>
 struct Wgmma {
-  template <bool kBf16>
+  template <Element kElement>
   static void multiply(float (&c)[kColumns / 2], u64 a, u64 b, bool add) {
-    detail::issue(c, nullptr, a, b, kColumns, kBf16, add);
+    detail::issue(c, nullptr, a, b, kColumns, kElement, add);
   }
-  template <bool kBf16>
+  template <Element kElement>
   static void add(float (&c)[kColumns / 2], const u32 (&a)[4], u64 b) {
-    detail::issue(c, a, 0, b, kColumns, kBf16, true);
+    detail::issue(c, a, 0, b, kColumns, kElement, true);
   }
 };
 
