@@ -250,10 +250,11 @@ Problem plainer(Problem p, std::uint64_t seed) {
     if (p.scale && *p.scale <= 0) p.scale = 0.3;
   }
   if (keeps != pages) p.page_size = p.pages = 0;
-  // 8 elements of any dtype are whole 16 bytes.
+  // So many elements of any dtype are whole 16 bytes.
   constexpr std::int64_t kMostHeadDim = 256;
-  p.d = std::min((p.d + 7) / 8 * 8, kMostHeadDim);
-  p.dv = std::min((p.dv + 7) / 8 * 8, kMostHeadDim);
+  const std::int64_t whole = p.dtype == DType::f8e4m3 ? 16 : 8;
+  p.d = std::min((p.d + whole - 1) / whole * whole, kMostHeadDim);
+  p.dv = std::min((p.dv + whole - 1) / whole * whole, kMostHeadDim);
   p.q_strides = p.k_strides = p.v_strides = p.o_strides = {};
   return p;
 }

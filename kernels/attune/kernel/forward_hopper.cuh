@@ -48,8 +48,11 @@ struct HopperForward {
   static constexpr float kMostTop = State::kByBlock ? State::kLift : State::kMostSum;
 
   // Of a thread; together no more than the block has from its launch on.
-  static constexpr int kOwnRegisters = kConsumers == 3 ? 160 : kConsumers == 1 ? 216 : 232;
-  static constexpr int kCopyRegisters = kConsumers == 3 ? 32 : 40;
+  static constexpr int kOwnRegisters = kConsumers == 3   ? 160
+                                       : kConsumers == 1 ? 216
+                                       : kEighths        ? 224
+                                                         : 232;
+  static constexpr int kCopyRegisters = kConsumers == 3 ? 32 : kEighths ? 56 : 40;
   static constexpr int kRegisters = 65536 / blocks_of(kSpec) / threads_of(kSpec) / 8 * 8;
   static constexpr bool kHandsRegisters = kRegisters < 256;  // else each thread has all it can
   static_assert(!kHandsRegisters ||
@@ -268,6 +271,8 @@ struct HopperForward {
     Values o;
     Weights weights;
     State softmax = state();
+    bool moved = false;  // of eighths: the references, by the last block; O is to be multiplied by alpha
+    float alpha[2];
 
     // Before a tile's first block.
     [[nodiscard]] __device__ __forceinline__ State state() const {
@@ -289,6 +294,13 @@ struct HopperForward {
     }
     [[nodiscard]] __device__ __forceinline__ int row() const {
       return here().facts.place.block * kSpec.queries + thread_row<W>(0, 0);
+    }
+
+    // Of eighths, whose references move before exponentials: what they made of O is known to be complete by now.
+    __device__ __forceinline__ void move_values() {
+      if (!moved) return;
+      State::multiply(o, 0, 0, alpha[0]);
+      State::multiply(o, 0, 1, alpha[1]);
     }
 
     // O of this tile so far. Rare enough to wait for the product that it is the sum of. By all lanes of a warp.
@@ -346,8 +358,10 @@ struct HopperForward {
       }
       if (!whole) prepare(s, first);
       if constexpr (State::kFollows) {
+        moved = false;
         softmax.follow(s, alone, [&](int, int half, float by) {
-          if (!first) rescale(half, by);
+          moved = true;
+          alpha[half] = by;
         });
       }
       look_ahead();
@@ -465,6 +479,9 @@ struct HopperForward {
       wgmma_wait<0>();
       wgmma_touch(flat(at.o));
       rings.v.release(turn++, at.leads);
+      if constexpr (State::kFollows) {
+        if (!ends) at.move_values();
+      }
       pack(s, at.weights);
       if (ends) {
         write(p, rings, of_tile, before, at.o);

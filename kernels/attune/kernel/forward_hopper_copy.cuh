@@ -232,11 +232,9 @@ struct HopperTransposer {
   u32 tile = 0, turn = 0;  // tiles seen; blocks transposed
 
   __device__ __forceinline__ void copy(int) {
-    int rows = 0;
-    const auto begin = [&](const HopperTile& here) { rows = here.last_rows; };
-    for_each_block<kSpec>(rings, tile, begin, [&](const HopperTile&, int) {
-      transpose(rows);
-      rows = kSpec.keys;
+    const auto nothing = [](const HopperTile&) {};
+    for_each_block<kSpec>(rings, tile, nothing, [&](const HopperTile& here, int block) {
+      transpose(block + 1 == here.blocks ? here.last_rows : kSpec.keys);
       ++turn;
     });
   }
