@@ -334,7 +334,15 @@ struct Softmax {
     for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const FinishedRow row = finish_row<kNatural, W::kElement>(p, h, m[i][half], l[i][half]);
+        FinishedRow row;
+        if constexpr (kFollows) {
+          // From what weighs 1: the logarithm of a few weights of 2^kTop would cancel most of m.
+          constexpr float kUnit = 1.0f / (1 << static_cast<int>(kTop));
+          row = finish_row<kNatural, W::kElement>(p, h, m[i][half] + kTop, l[i][half] * kUnit);
+          row.inverse *= kUnit;
+        } else {
+          row = finish_row<kNatural, W::kElement>(p, h, m[i][half], l[i][half]);
+        }
         inverse[i][half] = row.inverse;
         lse[i][half] = row.lse;
       }
