@@ -6,7 +6,7 @@ import re
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DTYPES = {"f32": 0, "f16": 1, "bf16": 2, "bool": 4, "i32": 5, "i64": 6}  # attune.h's numbers
+DTYPES = {"f32": 0, "f16": 1, "bf16": 2, "bool": 4, "i32": 5, "i64": 6, "f8e4m3": 8}  # attune.h's numbers
 
 
 class Tensor(ctypes.Structure):

@@ -13,7 +13,8 @@ SEED, OFFSET = 20, 4
 
 
 def torch_dtype(torch, name):
-    return {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[name]
+    return {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16,
+            "f8e4m3": torch.float8_e4m3fn}[name]
 
 
 def problem_text(row, device, direction=None):
@@ -62,8 +63,11 @@ class Case:
         shapes["v"] = shapes["k"]
         generator = torch.Generator(device).manual_seed(SEED)
 
+        eighths = dtype == "f8e4m3"
+        drawn = torch.float32 if eighths else kind  # PyTorch draws no float8
+
         def random(shape):
-            return torch.randn(shape, device=device, dtype=kind, generator=generator)
+            return torch.randn(shape, device=device, dtype=drawn, generator=generator).to(kind)
 
         self.tensors = {name: random(shape) for name, shape in shapes.items()}
         if row["bias"]:
@@ -79,7 +83,10 @@ class Case:
             self.tensors["page_table"] = order.reshape(row["b"], -1).to(torch.int32)
             self.dtypes["page_table"] = "i32"
         self.inputs = list(self.tensors)
-        self.tensors["o"] = torch.empty(shape, device=device, dtype=kind)
+        self.tensors["o"] = torch.empty(shape, device=device,
+                                        dtype=torch.bfloat16 if eighths else kind)
+        if eighths:
+            self.dtypes["o"] = "bf16"
         self.results = ["o"]
         self.arguments = Arguments(struct_size=ctypes.sizeof(Arguments), dropout_seed=SEED,
                                    dropout_offset=OFFSET)
@@ -135,8 +142,11 @@ class Case:
 
         backward = row["direction"] == "backward"
         asked = self.differentiated() if backward else []
-        leaves = {name: self.tensors[name].detach().requires_grad_(name in asked)
-                  for name in self.inputs if name != "grad_o"}
+        inputs = {name: self.tensors[name] for name in self.inputs if name != "grad_o"}
+        if row["dtype"] == "f8e4m3":  # which no peer here takes: the same numbers
+            inputs = {name: tensor.to(torch.bfloat16) for name, tensor in inputs.items()}
+        leaves = {name: tensor.detach().requires_grad_(name in asked)
+                  for name, tensor in inputs.items()}
         with torch.set_grad_enabled(backward):
             q, k, v = (leaves[name].transpose(1, 2) for name in "qkv")
             bias = leaves["bias"].expand(row["b"], -1, -1, -1) if row["bias"] else None

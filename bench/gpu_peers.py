@@ -10,6 +10,8 @@ clocks do meanwhile hits all. Inputs are random normal, B S = 16,384 tokens, H D
 random order, which no peer here takes. `forward` asks for no log-sum-exp, as PyTorch's call does not where no
 gradient is recorded; `lse` does.
 
+`fp8` has q, k and v of float8 E4M3 and o of bf16; its peers compute the same in bf16.
+
 `window` has 8 heads of keys and values for 64 (D 256: 32) of queries, a causal window of 1,024 keys and
 at least one whole sequence; PyTorch's call has none to compare. `small` are causal problems of few tiles,
 replayed from a CUDA graph, microseconds a call beside TFLOP/s.
@@ -43,7 +45,7 @@ from gpu_table import draw
 
 TOKENS, WIDTH = 16384, 2048
 KINDS = ("forward", "f16", "f32", "bias", "dropout")
-ALONE = ("window", "small", "general", "paged", "lse")  # forward alone
+ALONE = ("window", "small", "general", "paged", "lse", "fp8")  # forward alone
 GROUPS = (*KINDS, *ALONE, "backward", *(f"backward-{kind}" for kind in KINDS[1:]), "bias-gradient",
           "deterministic")
 
@@ -82,6 +84,9 @@ def rows_of(group):
     if group == "lse":
         return [row_of("bf16", d, s, mask, lse=True) for d in (64, 128) for s in (1024, 4096)
                 for mask in both]
+    if group == "fp8":
+        return [row_of("f8e4m3", d, s, mask) for d in (64, 128, 256) for mask in both
+                for s in (512, 1024, 2048, 4096, 8192, 16384)]
     if group == "f16":
         return [row_of("f16", d, s, mask) for d in (64, 128) for mask in both for s in (1024, 4096)]
     if group == "f32":
@@ -203,7 +208,7 @@ def say_row(row):
     error = f"{row['error_ratio']['attune']:7.2f}" if "error_ratio" in row else f"{'-':>7}"
     if row["group"] == "small":
         name += f" B{row['b']} H{row['h']} {row['seconds']['attune'] * 1e6:.1f} us"
-    return (f"{name:25} {row['dtype']:5} {row['mask']:6} {row['d']:4} {row['s']:6}{numbers}"
+    return (f"{name:25} {row['dtype']:6} {row['mask']:6} {row['d']:4} {row['s']:6}{numbers}"
             f"{ratios}{error}  {row['kernel']}")
 
 
@@ -233,7 +238,7 @@ def main():
 
     print(f"{report['device']}, driver {report['driver']}; PyTorch {report['torch']}, cuDNN "
           f"{report['cudnn']}; Attune {report['version']} ({report['commit']}), TFLOP/s")
-    print(f"{'row':25} {'dtype':5} {'mask':6} {'D':>4} {'S':>6}{'Attune':>9}"
+    print(f"{'row':25} {'dtype':6} {'mask':6} {'D':>4} {'S':>6}{'Attune':>9}"
           + "".join(f"{p:>9}" for p in PEERS) + "".join(f"{'/' + p:>9}" for p in PEERS)
           + f"{'error':>7}  kernel")
     start, failed, known = time.monotonic(), False, {}

@@ -18,6 +18,7 @@ DRAWN = ("forward", "backward")
 SHOWN = (("bf16", "forward", (1024, 4096, 16384)),
          ("bf16 with the LSE", "lse", (4096,)),
          ("f16", "f16", (4096,)),
+         ("f8e4m3, others bf16", "fp8", (1024, 4096, 16384)),
          ("f32", "f32", (4096,)),
          ("bf16, bias [B, H, S, S]", "bias", (4096,)),
          ("bf16, dropout 0.125", "dropout", (4096,)),

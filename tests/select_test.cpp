@@ -284,7 +284,59 @@ TEST(Select, NoBackwardRowTakesPages) {
   }
 }
 
-// The contract has no Problem that only some GPUs compute, and only gradients of pages that none does.
+TEST(Select, TakesEighthsOnHopperAlone) {
+  const DeviceFacts h200 = device("sm_90");
+  const struct {
+    const char* words;
+    const char* row;
+  } served[] = {
+      {"dtype=f8e4m3 d=64", "hopper.sm90a.f8e4m3.d64.plain.q128k128"},
+      {"dtype=f8e4m3 d=16 dv=48 lse=padded32", "hopper.sm90a.f8e4m3.d64.plain.q128k128"},
+      {"dtype=f8e4m3 d=80 descale", "hopper.sm90a.f8e4m3.d128.plain.q128k128"},
+      {"dtype=f8e4m3 d=64 dv=128 sink mask=causal-top-left", "hopper.sm90a.f8e4m3.d128.plain"},
+      {"dtype=f8e4m3 d=144 page_size=16", "hopper.sm90a.f8e4m3.d256.plain.q128k64"},
+  };
+  for (const auto& c : served) expect_part(chosen(problem(c.words), h200), c.row);
+  const struct {
+    const char* words;
+    const char* why;
+  } refused[] = {
+      {"dtype=f8e4m3 d=272", "d = 272 is above its bound of 256: no other GPU row takes f8e4m3"},
+      {"dtype=f8e4m3 d=72", "d = 72 is not a multiple of 16, the f8e4m3 elements of 16 bytes"},
+      {"dtype=f8e4m3 d=64 hq=2 hkv=2 k_strides=128,136,64,1",
+       "k_strides[1] = 136, from token to token, is not a multiple of 16 elements"},
+      {"dtype=f8e4m3 d=64 hq=2 hkv=2 o_strides=128,132,64,1",
+       "o_strides[1] = 132, from token to token, is not a multiple of 8 elements"},
+      {"dtype=f8e4m3 d=64 bias=bf16", "bias is not compiled in: no other GPU row takes f8e4m3"},
+      {"dtype=f8e4m3 d=64 dropout=0.1", "dropout is not compiled in: no other GPU row"},
+      {"dtype=f8e4m3 d=64 softcap=30", "softcap is not compiled in: no other GPU row"},
+      {"dtype=f8e4m3 d=64 alibi=head", "ALiBi is not compiled in: no other GPU row"},
+      {"dtype=f8e4m3 d=64 scale=-1", "scale = -1 is not positive"},
+      {"dtype=f8e4m3 d=64 page_size=4", "page_size = 4: a tile of 128 keys"},
+      {"dtype=f8e4m3 d=64 sk=0", "k has no element"},
+  };
+  for (const auto& c : refused) {
+    EXPECT_EQ(chosen(problem(c.words), h200), "") << c.words;
+    const std::string bound = problem(c.words).d > 256 ? "f8e4m3.d256" : "f8e4m3.d128";
+    expect_part(reasons_against(problem(c.words), h200, bound), c.why);
+  }
+  const Problem p = problem("dtype=f8e4m3 d=128");
+  for (const DeviceFacts& facts : known_devices()) {
+    EXPECT_EQ(chosen(p, facts).empty(), facts.arch != 90) << facts.arch;
+    if (facts.arch == 90) continue;
+    expect_part(reasons_against(p, facts, "f8e4m3.d128"),
+                fmt::format("the device is sm_{}: no other GPU row takes f8e4m3, use device=cpu, "
+                            "or f16 or bf16",
+                            facts.arch));
+  }
+  const Expected<std::string> text = explain(p, {.arch = "sm_80"});
+  ASSERT_TRUE(text.ok()) << text.status().message();
+  expect_part(*text, "no kernel serves this problem");
+  expect_part(*text, "no other GPU row takes f8e4m3, use device=cpu");
+}
+
+// The contract has no Problem that only some GPUs compute but those of eighths, and only gradients of pages that none
+// does.
 TEST(Select, EveryGpuServesEveryProblem) {
   for (std::uint64_t seed = 0; seed < 800; ++seed) {
     Problem p = random_problem(seed);

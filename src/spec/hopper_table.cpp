@@ -42,16 +42,18 @@ std::vector<Tile> split_tiles_of(const HopperSpec& spec) {
   }
 }
 
-// No set of features has registers to spare for transposed values' sake but the plain one.
+// Without features, and of head dims that fill whole panels or half of one. The first of several tiles is taken until
+// they have been measured; others by their ids.
 std::vector<Tile> eighth_tiles_of(const HopperSpec& spec) {
   if (!spec.lse || spec.split || spec.bias || spec.dropout || spec.general) return {};
   if (spec.value_dim != spec.head_dim) return {};
   switch (spec.head_dim) {
     case 64:
+      return {{128, 128}, {128, 192}, {128, 224}, {192, 128}};
     case 128:
-      return {{128, 128}};
+      return {{128, 128}, {128, 160}, {128, 192}};
     case 256:
-      return {{128, 64}};
+      return {{128, 64}, {128, 96}};
     default:
       return {};
   }

@@ -45,6 +45,7 @@ static_assert(kDeviceMemory == CU_MEMORYTYPE_DEVICE);
 static_assert(kAttributeCluster == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION);
 static_assert(kAttributeProgrammatic == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
 
+static_assert(kTensorMapU8 == CU_TENSOR_MAP_DATA_TYPE_UINT8);
 static_assert(kTensorMapF16 == CU_TENSOR_MAP_DATA_TYPE_FLOAT16);
 static_assert(kTensorMapBf16 == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16);
 static_assert(kTensorMapSwizzle128 == CU_TENSOR_MAP_SWIZZLE_128B);

@@ -45,6 +45,23 @@ TEST_F(Launching, DescribesQueriesKeysAndValues) {
   EXPECT_EQ(stand_in().tensor_map(2)->data, a.v.data);
 }
 
+// A number is a byte to the engine; a panel has twice as many as of 16 bits.
+TEST_F(Launching, DescribesEighths) {
+  const Problem p = problem("dtype=f8e4m3 b=20 hq=4 hkv=2 sq=300 sk=500 d=112 dv=80 descale");
+  Arguments a = arguments(p);
+  const Plan made = plan(p);
+  ASSERT_TRUE(made.kernel().starts_with("fwd.hopper.sm90a.f8e4m3.d128.plain.")) << made.kernel();
+  ASSERT_TRUE(made.run(a).ok());
+  ASSERT_EQ(stand_in().tensor_maps(), 3);
+  const Described q = described(0), v = described(2);
+  EXPECT_EQ(q.type, cuda::kTensorMapU8);
+  EXPECT_EQ(q.sizes, (Numbers{112, 4, 300, 20}));
+  EXPECT_EQ(q.strides, (Numbers{112, 4 * 112, 300 * 4 * 112}));
+  EXPECT_EQ(q.box, (Numbers{128, 1, 128, 1}));
+  EXPECT_EQ(v.strides, (Numbers{80, 2 * 80, 500 * 2 * 80}));
+  EXPECT_EQ(v.box[0], 128U);
+}
+
 // A box has all heads of a group; the tile's blocks are a cluster, in a graph too.
 TEST_F(Launching, SplitsATileAmongTheBlocksOfACluster) {
   const Problem p =
