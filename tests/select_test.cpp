@@ -303,9 +303,9 @@ TEST(Select, TakesEighthsOnHopperAlone) {
   } refused[] = {
       {"dtype=f8e4m3 d=272", "d = 272 is above its bound of 256: no other GPU row takes f8e4m3"},
       {"dtype=f8e4m3 d=72", "d = 72 is not a multiple of 16, the f8e4m3 elements of 16 bytes"},
-      {"dtype=f8e4m3 d=64 hq=2 hkv=2 k_strides=128,136,64,1",
+      {"dtype=f8e4m3 d=64 hkv=1 sk=9 k_strides=1224,136,64,1",
        "k_strides[1] = 136, from token to token, is not a multiple of 16 elements"},
-      {"dtype=f8e4m3 d=64 hq=2 hkv=2 o_strides=128,132,64,1",
+      {"dtype=f8e4m3 d=64 hq=1 sq=9 o_strides=1188,132,64,1",
        "o_strides[1] = 132, from token to token, is not a multiple of 8 elements"},
       {"dtype=f8e4m3 d=64 bias=bf16", "bias is not compiled in: no other GPU row takes f8e4m3"},
       {"dtype=f8e4m3 d=64 dropout=0.1", "dropout is not compiled in: no other GPU row"},

@@ -3,11 +3,14 @@
 #include <fmt/ranges.h>
 
 #include <CLI/App.hpp>
+#include <algorithm>
 #include <array>
 #include <attune/kernels.hpp>
 #include <attune/problem.hpp>
+#include <cstddef>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -158,8 +161,25 @@ constexpr std::array kFeatures = {
     Feature{"deterministic", [](Problem& p) { p.deterministic = true; }},
 };
 
-// "all", the dtypes that have it, "no", or nothing to say: a forward pass has no gradients. "yes" for a
-// feature that says the dtype itself.
+bool is_served(const Problem& problem, const DeviceFacts& device) {
+  const std::vector<Candidate> rows = candidates(problem, {}, &device);
+  return std::ranges::any_of(rows, [](const Candidate& row) { return row.reasons.empty(); });
+}
+
+// Of a feature that is a dtype, which not every GPU has: "yes", "no", or the architectures that do.
+std::string support_of_dtype(const Problem& problem) {
+  std::set<std::string> archs;
+  std::size_t all = 0;
+  for (const DeviceFacts& device : known_devices()) {
+    if (!is_served(problem, device)) continue;
+    archs.insert(fmt::format("sm_{}", device.arch));
+    ++all;
+  }
+  if (all == known_devices().size()) return "yes";
+  return archs.empty() ? "no" : fmt::format("{}", fmt::join(archs, ", "));
+}
+
+// "all", the dtypes that have it, "no", or nothing to say: a forward pass has no gradients.
 std::string support(const Feature& feature, Kind kind, Device device) {
   std::vector<std::string_view> dtypes;
   bool meaningful = false;
@@ -176,13 +196,9 @@ std::string support(const Feature& feature, Kind kind, Device device) {
     feature.ask(problem);
     if (!validate(problem).ok()) continue;
     meaningful = true;
+    if (problem.dtype != dtype) return support_of_dtype(problem);
     // Every GPU is served alike; a test of selection holds that.
-    for (const Candidate& candidate : candidates(problem, {}, &known_devices().back())) {
-      if (!candidate.reasons.empty()) continue;
-      if (problem.dtype != dtype) return "yes";
-      dtypes.push_back(to_string(dtype));
-      break;
-    }
+    if (is_served(problem, known_devices().back())) dtypes.push_back(to_string(dtype));
   }
   if (!meaningful) return "";
   if (dtypes.size() == kDTypes.size()) return "all";
