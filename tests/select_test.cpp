@@ -329,6 +329,9 @@ TEST(Select, TakesEighthsOnHopperAlone) {
                             "or f16 or bf16",
                             facts.arch));
   }
+  const Expected<std::string> how = explain(p, {.arch = "sm_90"});
+  ASSERT_TRUE(how.ok()) << how.status().message();
+  expect_part(*how, "weights    rounded to f8e4m3");
   const Expected<std::string> text = explain(p, {.arch = "sm_80"});
   ASSERT_TRUE(text.ok()) << text.status().message();
   expect_part(*text, "no kernel serves this problem");

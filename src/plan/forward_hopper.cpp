@@ -153,6 +153,11 @@ BoxedTensors boxes(const HopperPlan& plan, const Problem& problem, kernel::Hoppe
 std::string describe(const HopperPlan& plan) {
   std::string text =
       describe_tiles(plan.launches, plan.spec.queries, plan.spec.keys, plan.params, {});
+  if (kernel::is_eighths(plan.spec)) {
+    text +=
+        "  weights    rounded to f8e4m3, a row's largest between 2^8 and 2^8.75; their sums are "
+        "not\n";
+  }
   if (!plan.spec.split || plan.launches.empty()) return text;
   const auto [splits, heads] = plan.shape;
   return text +

@@ -5,6 +5,7 @@
 #include <attune/arch/cluster.cuh>
 #include <attune/arch/mma.cuh>
 #include <attune/arch/shared.cuh>
+#include <attune/part/transpose_values.cuh>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -430,6 +431,76 @@ TEST(Emulator, ConvertsF16) {
   }
   EXPECT_EQ(kernel::float_to_f16(65519.0f), 0x7bff);
   EXPECT_EQ(kernel::float_to_f16(65520.0f), 0x7c00);
+}
+
+TEST(Emulator, ConvertsE4M3) {
+  EXPECT_EQ(kernel::e4m3_to_float(0x38), 1.0f);
+  EXPECT_EQ(kernel::e4m3_to_float(0x01), 0x1p-9f);
+  EXPECT_EQ(kernel::e4m3_to_float(0xfe), -448.0f);
+  const auto convert = [](float x) { return kernel::pack_e4m3(x, 1.0f, -x, 2.0f); };
+  for (u32 x = 0; x < 0x7f; ++x) {
+    const float value = kernel::e4m3_to_float(static_cast<unsigned char>(x));
+    ASSERT_EQ(convert(value), x | 0x38u << 8 | (x | 0x80u) << 16 | 0x40u << 24);
+    if (x == 0x7e) continue;
+    const float next = kernel::e4m3_to_float(static_cast<unsigned char>(x + 1));
+    ASSERT_EQ(convert((value + next) / 2) & 0xffu, x + (x & 1)) << x;
+  }
+  EXPECT_EQ(convert(1e30f) & 0xff00ffu, 0xfe007eu);
+  EXPECT_EQ(convert(std::numeric_limits<float>::infinity()) & 0xffu, 0x7eu);
+  EXPECT_EQ(convert(std::nanf("")) & 0xffu, 0x7fu);
+  EXPECT_TRUE(std::isnan(kernel::e4m3_to_float(0xff)));
+}
+
+// Byte `byte` of row `row` of a tile of so many rows, whose chunks are exchanged.
+u32 swizzled(u32 rows, u32 row, u32 byte) {
+  return byte / 128 * (rows * 128) + row * 128 + ((byte / 16 % 8 ^ row % 8) << 4) + byte % 16;
+}
+
+template <int kKeys, int kColumns>
+void expect_transposed(u32 rows) {
+  constexpr u32 kTo = kKeys * ((kColumns + 127) / 128) * 128;
+  constexpr u32 kBytes = kTo + kColumns * ((kKeys + 127) / 128) * 128;
+  const auto value = [](u32 key, u32 column) {
+    return static_cast<unsigned char>(key * 7 + column * 13 + 1);
+  };
+  std::vector<unsigned char> got(kBytes);
+  EXPECT_EQ(run(block_of(32, kBytes),
+                [&] {
+                  if (threadIdx.x == 0) {
+                    for (u32 key = 0; key < kKeys; ++key) {
+                      for (u32 c = 0; c < kColumns; ++c) {
+                        *at(swizzled(kKeys, key, c), 1) = value(key, c);
+                      }
+                    }
+                  }
+                  __syncwarp();
+                  if (rows < kKeys) {
+                    kernel::transpose_values<kKeys, kColumns, true>(0, kTo, static_cast<int>(rows));
+                  } else {
+                    kernel::transpose_values<kKeys, kColumns, false>(0, kTo, kKeys);
+                  }
+                  __syncwarp();
+                  if (threadIdx.x == 0) {
+                    for (u32 i = 0; i < kBytes; ++i) got[i] = *at(i, 1);
+                  }
+                }),
+            "");
+  for (u32 c = 0; c < kColumns; ++c) {
+    for (u32 place = 0; place < kKeys; ++place) {
+      // Place 16 h + 4 t + 2 j + e of a group of 32 has key 16 h + 8 j + 2 t + e.
+      const u32 key = (place & ~15u) + (place >> 1 & 1) * 8 + (place >> 2 & 3) * 2 + (place & 1);
+      const u32 want = key < rows ? value(key, c) : 0;
+      ASSERT_EQ(got[kTo + swizzled(kColumns, c, place)], want) << c << " " << place;
+    }
+  }
+}
+
+TEST(Emulator, TransposesValues) {
+  expect_transposed<128, 64>(128);
+  expect_transposed<64, 256>(64);
+  expect_transposed<192, 128>(192);
+  expect_transposed<96, 128>(41);
+  for (const u32 rows : {0u, 1u, 2u, 31u, 64u, 127u}) expect_transposed<128, 64>(rows);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import attune
+from attune import _torch_ops
 from attune.compat.torch import scaled_dot_product_attention
 
 pytestmark = pytest.mark.gpu
@@ -36,6 +37,24 @@ def test_forward_and_backward(qkv):
         torch.autograd.grad(got, inputs, grad), torch.autograd.grad(want, inputs, grad)
     ):
         assert_near(mine, theirs)
+
+
+def test_float8(qkv):
+    """Of GPUs on Hopper alone: o is bfloat16, and scales multiply what is stored."""
+    if not _torch_ops.EXCHANGES:
+        pytest.skip("before PyTorch 2.10 DLPack takes no float8 here")
+    stored = [t.to(torch.float8_e4m3fn) for t in qkv]
+    scales = [torch.rand(2, 4, device="cuda") + 0.5 for _ in range(3)]
+    named = dict(zip(("q_scale", "k_scale", "v_scale"), scales))
+    if torch.cuda.get_device_capability() != (9, 0):
+        with pytest.raises(NotImplementedError, match="no other GPU row takes f8e4m3"):
+            attend(*stored, **named)
+        return
+    wide = [t.float() * scale[..., None, None] for t, scale in zip(stored, scales)]
+    got = attend(*stored, mask="causal", **named)
+    assert got.dtype == torch.bfloat16
+    want = sdpa(*wide, is_causal=True)
+    torch.testing.assert_close(got.float(), want, atol=6e-2, rtol=6e-2)
 
 
 def test_nothing_synchronises(qkv):
