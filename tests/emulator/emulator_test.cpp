@@ -474,10 +474,13 @@ void expect_transposed(u32 rows) {
                     }
                   }
                   __syncwarp();
-                  if (rows < kKeys) {
-                    kernel::transpose_values<kKeys, kColumns, true>(0, kTo, static_cast<int>(rows));
-                  } else {
-                    kernel::transpose_values<kKeys, kColumns, false>(0, kTo, kKeys);
+                  for (u32 warp = 0; warp < 2; ++warp) {
+                    if (rows < kKeys) {
+                      kernel::transpose_values<kKeys, kColumns, 2, true>(0, kTo, warp,
+                                                                         static_cast<int>(rows));
+                    } else {
+                      kernel::transpose_values<kKeys, kColumns, 2, false>(0, kTo, warp, kKeys);
+                    }
                   }
                   __syncwarp();
                   if (threadIdx.x == 0) {

@@ -34,6 +34,8 @@ struct HopperForward {
   using Out = Elements<output_of(kSpec.element)>;
   using Rings = HopperRings<kSpec>;
   static constexpr bool kEighths = is_eighths(kSpec);
+  // The warp that has values fetched, and the last.
+  static constexpr bool kBothTranspose = kEighths && transposers_of(kSpec) == 2;
   static constexpr int kKeys = kSpec.keys;
   static constexpr int kConsumers = consumers_of(kSpec);
   static constexpr int kValuePanels = panels_of(kSpec.element, kSpec.value_dim);
@@ -103,7 +105,7 @@ struct HopperForward {
     const int warp = uniform(static_cast<int>(threadIdx.x) / 32);
     if (warp == 0) {
       copy(p.q, kRounds, HopperQueries<kSpec>{p, rings});
-    } else if (warp < 3) {
+    } else if (warp < (kBothTranspose ? 2 : 3)) {
       const bool keys = warp == 1;
       const TensorMap& map = keys ? p.k : p.v;
       const auto& values = kEighths ? rings.arrived_values() : rings.v;
@@ -113,7 +115,13 @@ struct HopperForward {
     } else if constexpr (kSpec.bias) {
       copy(p.bias, kExactRound, HopperBias<kSpec>{p, rings});
     } else if constexpr (kEighths) {
-      copy(p.v, kExactRound, HopperTransposer<kSpec>{rings});
+      if (kBothTranspose && warp == 2) {
+        const HopperBlocks<kSpec> values{p, rings, rings.arrived_values(), &p.v,
+                                         panels_of(kSpec.element, kSpec.value_dim)};
+        copy(p.v, kExactRound, HopperValues<kSpec>{values, {rings, 1}});
+      } else {
+        copy(p.v, kExactRound, HopperTransposer<kSpec>{rings});
+      }
     }
   }
 
@@ -271,7 +279,8 @@ struct HopperForward {
     Values o;
     Weights weights;
     State softmax = state();
-    bool moved = false;  // of eighths: the references, by the last block; O is to be multiplied by alpha
+    bool moved =
+        false;  // of eighths: the references, by the last block; O is to be multiplied by alpha
     float alpha[2];
 
     // Before a tile's first block.

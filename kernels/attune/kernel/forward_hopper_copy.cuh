@@ -149,15 +149,21 @@ struct HopperBlocks {
   u32 tile = 0, turn = 0;  // tiles seen; blocks fetched
 
   __device__ __forceinline__ void copy(int) {
+    copy_each([](const HopperTile&, int) {});
+  }
+  // Calls after(tile, block) when it has been asked for.
+  template <typename After>
+  __device__ __forceinline__ void copy_each(const After& after) {
     Rows rows;
     const auto begin = [&](const HopperTile& here) {
       const TileFacts& facts = here.facts;
       rows = {facts.seq.k_start + (here.first + here.blocks) * kSpec.keys,
               facts.place.h / p.f.group, p.f.cu_seqlens_k.data != nullptr ? 0 : facts.place.b};
     };
-    for_each_block<kSpec>(rings, tile, begin, [&](const HopperTile& here, int) {
+    for_each_block<kSpec>(rings, tile, begin, [&](const HopperTile& here, int block) {
       rows.row -= kSpec.keys;
       fetch(rows, here.facts.seq.sk);
+      after(here, block);
       ++turn;
     });
   }
@@ -223,37 +229,65 @@ struct HopperBias {
   }
 };
 
-// Values of eighths, from where they arrive to where products read them. What lies past the end of a sequence whose
-// tensor goes on is somebody's, and becomes zeros: 0 times NaN is NaN.
+// Values of eighths, from where they arrive to where products read them: the part of one of the warps that do so.
+// What lies past the end of a sequence whose tensor goes on is somebody's, and becomes zeros: 0 times NaN is NaN.
 template <HopperSpec kSpec>
 struct HopperTransposer {
   using Rings = HopperRings<kSpec>;
   const Rings& rings;
+  u32 warp = 0;            // of those
   u32 tile = 0, turn = 0;  // tiles seen; blocks transposed
 
   __device__ __forceinline__ void copy(int) {
     const auto nothing = [](const HopperTile&) {};
     for_each_block<kSpec>(rings, tile, nothing, [&](const HopperTile& here, int block) {
-      transpose(block + 1 == here.blocks ? here.last_rows : kSpec.keys);
+      transpose(rows_of(here, block));
       ++turn;
     });
   }
 
+  // Of a block, that belong to the sequence; or more.
+  static __device__ __forceinline__ int rows_of(const HopperTile& tile, int block) {
+    return block + 1 == tile.blocks ? tile.last_rows : kSpec.keys;
+  }
+
   __device__ __forceinline__ void transpose(int rows) const {
+    constexpr int kKeys = kSpec.keys, kColumns = kSpec.value_dim, kWarps = transposers_of(kSpec);
     const typename Rings::KeyRing& arrived = rings.arrived_values();
     const u32 from = arrived.tile(turn), to = rings.v.tile(turn);
     rings.v.await_free(turn);
     arrived.await_full(turn);
     __syncwarp();
-    if (rows < kSpec.keys) {
-      transpose_values<kSpec.keys, kSpec.value_dim, true>(from, to, rows);
+    if (rows < kKeys) {
+      transpose_values<kKeys, kColumns, kWarps, true>(from, to, warp, rows);
     } else {
-      transpose_values<kSpec.keys, kSpec.value_dim, false>(from, to, rows);
+      transpose_values<kKeys, kColumns, kWarps, false>(from, to, warp, rows);
     }
     fence_shared_for_engines();
     __syncwarp();
     if (leads_warp()) mbarrier_arrive(rings.v.full(turn));
     arrived.release(turn, leads_warp());
+  }
+};
+
+// Has values of eighths fetched, and transposes a part of each block once the next is under way.
+template <HopperSpec kSpec>
+struct HopperValues {
+  HopperBlocks<kSpec> blocks;
+  HopperTransposer<kSpec> transposer;
+
+  __device__ __forceinline__ void copy(int) {
+    int rows = 0;  // of the block before
+    const auto catch_up = [&]() {
+      if (transposer.turn == blocks.turn) return;
+      transposer.transpose(rows);
+      ++transposer.turn;
+    };
+    blocks.copy_each([&](const HopperTile& here, int block) {
+      catch_up();
+      rows = HopperTransposer<kSpec>::rows_of(here, block);
+    });
+    catch_up();
   }
 };
 

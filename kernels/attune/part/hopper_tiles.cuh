@@ -89,9 +89,9 @@ struct HopperRings {
     constexpr int kReaders = consumers_of(kSpec) * 4;
     q.init(kReaders);
     k.init(kReaders);
-    v.init(kReaders);
+    v.init(kReaders, is_eighths(kSpec) ? transposers_of(kSpec) : 1);
     if constexpr (kSpec.bias) bias.init(kReaders);
-    if constexpr (is_eighths(kSpec)) arrived_values().init(1);  // the warp that transposes
+    if constexpr (is_eighths(kSpec)) arrived_values().init(transposers_of(kSpec));
     for (u32 i = 0; i < kHopperTiles; ++i) mbarrier_init(told_at(i), 1);
     mbarrier_init(done, kReaders);
     mbarrier_init_fence();

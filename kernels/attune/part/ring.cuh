@@ -14,9 +14,9 @@ struct Ring {
   int stride = bytes;
 
   // By one thread, before a fence and a block's barrier.
-  __device__ __forceinline__ void init(int readers) const {
+  __device__ __forceinline__ void init(int readers, int writers = 1) const {
     for (int i = 0; i < kStages; ++i) {
-      mbarrier_init(barriers + 8 * i, 1);
+      mbarrier_init(barriers + 8 * i, writers);
       mbarrier_init(barriers + 8 * (kStages + i), readers);
     }
   }

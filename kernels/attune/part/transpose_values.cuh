@@ -14,9 +14,10 @@
 
 namespace attune::kernel {
 
-// By a warp. kCuts: zeros for the keys from `rows` on.
-template <int kKeys, int kColumns, bool kCuts>
-__device__ __forceinline__ void transpose_values(u32 from, u32 to, int rows) {
+// By kWarps warps, of which this is number `warp`; each takes every so many-th group. kCuts: zeros for the keys from
+// `rows` on.
+template <int kKeys, int kColumns, int kWarps, bool kCuts>
+__device__ __forceinline__ void transpose_values(u32 from, u32 to, u32 warp, int rows) {
   constexpr u32 kPanelBytes = 128, kPanelChunks = 8;
   // Chunks of 16 columns: so many are loaded while as many before them are stored.
   constexpr u32 kChunks = kColumns / 16 < kPanelChunks ? kColumns / 16 : kPanelChunks;
@@ -27,7 +28,7 @@ __device__ __forceinline__ void transpose_values(u32 from, u32 to, int rows) {
   const u32 lane = static_cast<u32>(opaque(static_cast<int>(threadIdx.x % 32)));
   const u32 row = lane % 8, matrix = lane / 8;
   // A lane's row of the matrices loaded is the key of its number.
-  u32 source = from + lane * kPanelBytes + (row << 4);
+  u32 source = from + (32 * warp + lane) * kPanelBytes + (row << 4);
   // Even columns go to the first matrix from its upper four rows alone, odd ones from the others: columns eight
   // apart share banks. The second has the rest; the other two have the second half of the group.
   const u32 column = 2 * row + (matrix % 2 ^ row / 4);
@@ -35,7 +36,7 @@ __device__ __forceinline__ void transpose_values(u32 from, u32 to, int rows) {
   constexpr u32 kEven = 0x6420, kOdd = 0x7531;
   const u32 first = lane < 16 ? kEven : kOdd, second = first ^ kEven ^ kOdd;
 #pragma unroll 1
-  for (u32 group = 0; group < kKeys / 32; ++group) {
+  for (u32 group = warp; group < kKeys / 32; group += kWarps) {
     u32 kept[4];
     if constexpr (kCuts) {
 #pragma unroll
@@ -74,7 +75,7 @@ __device__ __forceinline__ void transpose_values(u32 from, u32 to, int rows) {
       source += kKeys * kPanelBytes;
       target += kPanelChunks * (16 * kPanelBytes);
     }
-    source += 32 * kPanelBytes - kPanels * (kKeys * kPanelBytes);
+    source += kWarps * 32 * kPanelBytes - kPanels * (kKeys * kPanelBytes);
   }
 }
 
