@@ -9,8 +9,8 @@
 // Blocks of keys go from the last to the first: what masks and lengths cut comes first. Softmax as in
 // forward_portable.cuh; tiles that have to be walked again are flagged, and come once more at the end.
 //
-// Shared memory: forward_hopper_layout.h. Registers of a thread: S: keys/2, P: keys/4, O: value_dim/2; at
-// 128 keys and columns 160 of 232, since the copying warpgroup gives its own to the others.
+// Shared memory: forward_hopper_layout.h. Registers of a thread: S: keys/2, P: keys/4 (of 8 bits keys/8),
+// O: value_dim/2; at 128 keys and columns 160 of 232, since the copying warpgroup gives its own to the others.
 #pragma once
 
 #include <attune/arch/barrier.cuh>
