@@ -49,7 +49,8 @@ struct WgmmaTile {
 
 // One step of 16 in depth, for 64 rows and kColumns columns:
 // multiply(c, a, b, add): c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth];
-// add(c, a, b): c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns].
+// add(c, a, b, adds): c = a b, or c += where `adds`: a in registers, as mma's A fragments; b in shared memory,
+// [depth][columns].
 // Operand lists are text: the preprocessor writes them, from parts of 8 registers.
 template <int kColumns>
 struct Wgmma;
@@ -136,12 +137,14 @@ struct Wgmma;
                    n, ATTUNE_LIST_##n, type, "%" #a ", %" #b, ", p, 1, 1, 0, 0") "\n}" \
                : ATTUNE_TIES_##n(c)                                                    \
                : "l"(a_tile), "l"(b_tile), "r"(static_cast<int>(add)))
-#define ATTUNE_WGMMA_VALUES(n, type, a0, a1, a2, a3, b)                                       \
-  asm volatile(ATTUNE_WGMMA(n, ATTUNE_LIST_##n, type,                                         \
-                            "{%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b, ", 1, 1, 1, 1") \
+#define ATTUNE_WGMMA_VALUES(n, type, a0, a1, a2, a3, b, p)                                    \
+  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %" #p ", 0;\n" ATTUNE_WGMMA(               \
+                   n, ATTUNE_LIST_##n, type,                                                  \
+                   "{%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b, ", p, 1, 1, 1") "\n}"    \
                : ATTUNE_TIES_##n(c)                                                           \
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b_tile))
-#define ATTUNE_WGMMA_OF(n, i0, i1, i2, i3, i4)                                                     \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b_tile),                     \
+                 "r"(static_cast<int>(adds)))
+#define ATTUNE_WGMMA_OF(n, i0, i1, i2, i3, i4, i5)                                                 \
   template <>                                                                                      \
   struct Wgmma<n> {                                                                                \
     template <bool kBf16>                                                                          \
@@ -154,24 +157,25 @@ struct Wgmma;
       }                                                                                            \
     }                                                                                              \
     template <bool kBf16>                                                                          \
-    static __device__ __forceinline__ void add(float (&c)[n / 2], const u32 (&a)[4], u64 b_tile) { \
+    static __device__ __forceinline__ void add(float (&c)[n / 2], const u32 (&a)[4], u64 b_tile,   \
+                                               bool adds) {                                        \
       if constexpr (kBf16) {                                                                       \
-        ATTUNE_WGMMA_VALUES(n, "bf16", i0, i1, i2, i3, i4);                                        \
+        ATTUNE_WGMMA_VALUES(n, "bf16", i0, i1, i2, i3, i4, i5);                                        \
       } else {                                                                                     \
-        ATTUNE_WGMMA_VALUES(n, "f16", i0, i1, i2, i3, i4);                                         \
+        ATTUNE_WGMMA_VALUES(n, "f16", i0, i1, i2, i3, i4, i5);                                         \
       }                                                                                            \
     }                                                                                              \
   }
 
-ATTUNE_WGMMA_OF(64, 32, 33, 34, 35, 36);
-ATTUNE_WGMMA_OF(72, 36, 37, 38, 39, 40);
-ATTUNE_WGMMA_OF(80, 40, 41, 42, 43, 44);
-ATTUNE_WGMMA_OF(96, 48, 49, 50, 51, 52);
-ATTUNE_WGMMA_OF(112, 56, 57, 58, 59, 60);
-ATTUNE_WGMMA_OF(128, 64, 65, 66, 67, 68);
-ATTUNE_WGMMA_OF(136, 68, 69, 70, 71, 72);
-ATTUNE_WGMMA_OF(192, 96, 97, 98, 99, 100);
-ATTUNE_WGMMA_OF(256, 128, 129, 130, 131, 132);
+ATTUNE_WGMMA_OF(64, 32, 33, 34, 35, 36, 37);
+ATTUNE_WGMMA_OF(72, 36, 37, 38, 39, 40, 41);
+ATTUNE_WGMMA_OF(80, 40, 41, 42, 43, 44, 45);
+ATTUNE_WGMMA_OF(96, 48, 49, 50, 51, 52, 53);
+ATTUNE_WGMMA_OF(112, 56, 57, 58, 59, 60, 61);
+ATTUNE_WGMMA_OF(128, 64, 65, 66, 67, 68, 69);
+ATTUNE_WGMMA_OF(136, 68, 69, 70, 71, 72, 73);
+ATTUNE_WGMMA_OF(192, 96, 97, 98, 99, 100, 101);
+ATTUNE_WGMMA_OF(256, 128, 129, 130, 131, 132, 133);
 
 #undef ATTUNE_WGMMA_OF
 #undef ATTUNE_WGMMA_VALUES

@@ -122,7 +122,7 @@ struct HopperForward {
   static __device__ __forceinline__ void compute_tiles(const ForwardParams& p, const Rings& rings) {
     u32 tile = 0, turn = 0;
     for (;; ++tile) {
-      rings.q.await_full(tile);
+      rings.q.await_full(Rings::part(tile, own_group()));
       const HopperTile& here = rings.tile(tile);
       const int round = uniform(here.round);
       const bool has_some = has_rows(here), none = uniform(here.there) == 0;
@@ -132,9 +132,13 @@ struct HopperForward {
       }
       if (has_some) write_spoiled_rows<kSpec, W>(p, here.facts);
       if (!none && round == kFirstRound && !kSpec.split) write_outside_of(p, here.facts);
-      rings.q.release(tile, leads_warp());
+      rings.q.release(Rings::part(tile, own_group()), leads_warp());
       if (none && round_after(rings, round, true) == kRounds) break;
     }
+  }
+
+  static __device__ __forceinline__ int own_group() {
+    return uniform(static_cast<int>(threadIdx.x) / 128) - 1;
   }
 
   static __device__ __forceinline__ bool has_rows(const HopperTile& tile) {
@@ -172,13 +176,15 @@ struct HopperForward {
     softmax.finish(p, tile.h);
     write_lse<W>(p, seq, tile, softmax);
     const float keep = kSpec.dropout ? p.dropout.keep_scale : 1.0f;
-    const QueryRows<typename E::Bits> rows(p.o, tile.b, seq.q_start, tile.h);
+    auto* const rows = static_cast<typename E::Bits*>(here.o);
+    const int left = seq.sq - tile.block * kSpec.queries;
     bool spoiled = false;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int i = tile.block * kSpec.queries + thread_row<W>(0, half);
+      const int row = thread_row<W>(0, half);
       const bool finite = write_row<kSpec.element, W::kWidthTiles>(
-          i < seq.sq ? rows(i) : nullptr, o[0], half, softmax.inverse[0][half] * keep, p.dv);
+          row < left ? rows + row * p.o.s_stride : nullptr, o[0], half,
+          softmax.inverse[0][half] * keep, p.dv);
       spoiled |= !finite && (kSpec.bias || softmax.l[0][half] * 0.0f == 0.0f);
     }
     if (alone.any(spoiled) && leads_warp()) rings.flag(kExactRound, here);
@@ -192,29 +198,41 @@ struct HopperForward {
     for (int step = 0; step < kSpec.head_dim / 16; ++step) {
       const int panel = step / 4, at = step % 4 * 32;
       Wgmma<kKeys>::template multiply<kBf16>(flat(s),
-                                             a.at(panel * (kSpec.queries * kPanelBytes) + at),
+                                             a.at(panel * (kGroupRows * kPanelBytes) + at),
                                              b.at(panel * (kKeys * kPanelBytes) + at), step > 0);
     }
   }
 
-  // O += P V of this warpgroup; likewise.
+  // O = P V of this warpgroup, or O += where `adds`; likewise.
   using Weights = u32[kKeys / 16][4];
-  static __device__ __forceinline__ void add_values(Values& o, const Weights& p, u32 v) {
+  static __device__ __forceinline__ void multiply_values(Values& o, const Weights& p, u32 v,
+                                                         bool adds) {
     const WgmmaTile b(v, kKeys * kPanelBytes, 1024);
 #pragma unroll
     for (int step = 0; step < kKeys / 16; ++step) {
-      Wgmma<product_columns(kSpec)>::template add<kBf16>(flat(o), p[step], b.at(step * 2048));
+      Wgmma<product_columns(kSpec)>::template add<kBf16>(flat(o), p[step], b.at(step * 2048),
+                                                         adds || step > 0);
     }
   }
 
+  // Halves of a block of keys, by their column tiles. Weights of one that no row attends to are not computed:
+  // they are zeros in P, whatever the scores' registers hold.
+  static constexpr int kHalfTiles = W::kKeyTiles / 2;
+  static_assert(W::kKeyTiles % 2 == 0);
+  struct Skipped {
+    bool half[2] = {false, false};
+  };
+
   // P as the left operand of O += P V.
-  static __device__ __forceinline__ void pack(const typename W::Scores& p, Weights& weights) {
+  static __device__ __forceinline__ void pack(const typename W::Scores& p, const Skipped& skipped,
+                                              Weights& weights) {
 #pragma unroll
     for (int step = 0; step < kKeys / 16; ++step) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const float(&tile)[4] = p[0][2 * step + i / 2];
-        weights[step][i] = E::pack(tile[i % 2 * 2], tile[i % 2 * 2 + 1]);
+        const int n = 2 * step + i / 2;
+        const u32 word = E::pack(p[0][n][i % 2 * 2], p[0][n][i % 2 * 2 + 1]);
+        weights[step][i] = skipped.half[n / kHalfTiles] ? 0 : word;
       }
     }
   }
@@ -241,9 +259,13 @@ struct HopperForward {
     u32& tile;
     u32& turn;  // blocks of keys so far
     const bool leads = opaque(static_cast<int>(threadIdx.x % 32)) == 0;
-    const int group = uniform(static_cast<int>(threadIdx.x) / 128) - 1;
+    const int group = own_group();
     int left = 0;      // of the tile's blocks, which come last first: those after this one
     int whole_to = 0;  // blocks are whole down to this one: no mask meets them, and m stays
+    // What is known of the next turn, in bits of one register: its keys are there, its values are there; the
+    // block whose P is known is its tile's first.
+    enum Fact : u32 { kKeysThere = 1, kValuesThere = 2, kFresh = 4 };
+    u32 facts = kFresh;
     Values o;
     Weights weights;
     State softmax = State(p, State::kAtFirst);
@@ -255,7 +277,10 @@ struct HopperForward {
       return rings.tile(tile);
     }
     [[nodiscard]] __device__ __forceinline__ u32 queries_of(u32 number) const {
-      return rings.q.tile(number) + group * (64 * kPanelBytes);
+      return rings.q.tile(Rings::part(number, group));
+    }
+    __device__ __forceinline__ void release_queries() const {
+      rings.q.release(Rings::part(tile, group), leads);
     }
     [[nodiscard]] __device__ __forceinline__ int first_key() const {
       return (here().first + left) * kKeys;
@@ -271,38 +296,47 @@ struct HopperForward {
       State::multiply(o, 0, half, by);
     }
 
+    template <int kHalf>
+    __device__ __forceinline__ void mask(typename W::Scores& s) const {
+      apply_mask_bits<W, kHalf * kHalfTiles, (kHalf + 1) * kHalfTiles>(
+          s, sides_of_rows<kSpec.split>(p, here().facts.sides), first_key());
+    }
+
     // What a block that is not whole asks for before its exponentials. The first of a tile has no O yet.
-    __device__ __forceinline__ void prepare(typename W::Scores& s, bool first) {
+    __device__ __forceinline__ Skipped prepare(typename W::Scores& s, bool first) {
       const WarpPair<W> alone(0);
       const GroupBlocks blocks = rings.blocks(tile, group);
-      const bool masked = left >= blocks.covered.end || left < blocks.covered.first;
-      if (masked) {
-        if constexpr (kSpec.split) {
-          apply_mask<W>(s, sides_of_rows<true>(p, here().facts.sides), first_key());
-        } else {
-          apply_mask<W>(s, here().facts.sides, first_key());
-        }
-      }
-      const int follows_to = here().round == kFirstRound ? blocks.met : -1;
-      if (!kSpec.bias && first && !masked && follows_to >= 0) {
+      const bool refers = !kSpec.bias && left == blocks.refer_at;
+      const bool follows = kSpec.bias || (blocks.refer_at < 0 && left >= blocks.met);
+      Skipped skipped;
+      const auto asks = [&](int half) {
+        // Where maxima are taken, all scores are looked at.
+        skipped.half[half] =
+            !State::kByBlock && !follows && !blocks.attended.has(2 * left + half);
+        return !skipped.half[half] && !blocks.covered.has(2 * left + half);
+      };
+      if (asks(0)) mask<0>(s);
+      if (asks(1)) mask<1>(s);
+      if (refers) {
         softmax.refer_to_some(s);
-      } else if (kSpec.bias || left >= follows_to) {
+      } else if (follows) {
         softmax.follow(s, alone, [&](int, int half, float by) {
           if (!first) rescale(half, by);
         });
-        if (!kSpec.bias && left == follows_to) softmax.refer_to_any();
+        if (!kSpec.bias && left == blocks.met) softmax.refer_to_any();
       }
-      whole_to = masked || left > follows_to ? left : blocks.covered.first;
+      whole_to = left > larger(blocks.refer_at, blocks.met) ? left : blocks.covered_from(left);
       if constexpr (kSpec.bias) {
         // A bias may all but hide the first keys that a row meets. All warps have to agree.
         if (whole_to < left && barrier_or(kCut + group, 128, softmax.refers_low())) whole_to = left;
       }
+      return skipped;
     }
 
-    // S of the block that `turn` is to be, -> P. Calls look_ahead() before exponentials.
+    // S of the block that `turn` is to be, -> its weights. Calls look_ahead() before exponentials.
     template <typename Look>
-    __device__ __forceinline__ void soften(typename W::Scores& s, u32 turn, bool whole, bool first,
-                                           const Look& look_ahead) {
+    __device__ __forceinline__ Skipped soften(typename W::Scores& s, u32 turn, bool whole,
+                                              bool first, const Look& look_ahead) {
       const WarpPair<W> alone(0);
       if constexpr (kSpec.general) {
         const TileFacts& facts = here().facts;
@@ -315,15 +349,25 @@ struct HopperForward {
         __syncwarp();
         rings.bias.release(turn, leads);
       }
-      if (!whole) prepare(s, first);
-      look_ahead();
-      const float top = softmax.template powers<kSpec.lse>(s);
+      Skipped skipped;
+      float top = 0.0f;
+      if (whole) {
+        look_ahead();
+        top = softmax.template powers<kSpec.lse>(s);
+      } else {
+        skipped = prepare(s, first);
+        look_ahead();
+        if (!skipped.half[0]) top = softmax.template powers<kSpec.lse, 0, kHalfTiles>(s);
+        if (!skipped.half[1]) {
+          top = fmaxf(top, softmax.template powers<kSpec.lse, kHalfTiles, W::kKeyTiles>(s));
+        }
+      }
       if constexpr (kSpec.dropout) {
         const TilePlace& place = here().facts.place;
         apply_dropout<W>(s, p, place.b, place.h, row(), first_key());
       }
       // A branch that depends on the exponentials: they are not moved behind a wait that comes after it.
-      if (!alone.any(!(top <= kMostTop))) return;
+      if (!alone.any(!(top <= kMostTop))) return skipped;
       if constexpr (State::kByBlock) {
         softmax.lift_by_block(s, [&](int, int half, float by) {
           State::multiply(s, 0, half, by);
@@ -331,12 +375,17 @@ struct HopperForward {
         });
       }
       hold();
+      return skipped;
     }
 
-    // `first`: of tile `of`, whose last rows may be another sequence's.
-    __device__ __forceinline__ void await_values(bool there, bool first, u32 of) const {
-      if (!there) rings.v.await_full(turn);
-      if (!first) return;
+    [[nodiscard]] __device__ __forceinline__ bool knows(Fact fact) const {
+      return (facts & fact) != 0;
+    }
+
+    // Of tile `of`, the last rows of whose first block may be another sequence's.
+    __device__ __forceinline__ void await_values(u32 of) const {
+      if (!knows(kValuesThere)) rings.v.await_full(turn);
+      if (!knows(kFresh)) return;
       const int rows = rings.tile(of).last_rows;
       if (rows < kKeys) cut_values(rings.v.tile(turn), rows);
     }
@@ -367,16 +416,12 @@ struct HopperForward {
     typename W::Scores s;
     // Found out while exponentials are computed: whether a turn's values and the keys of the block that comes
     // next are there.
-    bool keys_are_there, values_are_there;
-    const auto look_ahead = [&](u32 turn) {
-      return [&, turn]() {
-        keys_are_there = rings.k.is_full(turn + 1);
-        values_are_there = rings.v.is_full(turn);
+    const auto look_ahead = [&](u32 turn, bool fresh) {
+      return [&, turn, fresh]() {
+        at.facts = (rings.k.is_full(turn + 1) ? Walk::kKeysThere : 0) |
+                   (rings.v.is_full(turn) ? Walk::kValuesThere : 0) | (fresh ? Walk::kFresh : 0);
       };
     };
-    // Whether the block whose P is known is its tile's first.
-    const auto is_first = [&]() { return at.left + 1 == at.here().blocks; };
-
     at.enter();
     if (at.group == kConsumers - 1) at.pass_turn(0);
     rings.k.await_full(turn);
@@ -386,20 +431,18 @@ struct HopperForward {
     wgmma_wait<0>();
     wgmma_touch(flat(s));
     rings.k.release(turn, at.leads);
-    if (at.left == 0) rings.q.release(tile, at.leads);
-    at.soften(s, turn, false, true, look_ahead(turn));
-    pack(s, at.weights);
-    clear_fragments(at.o);
+    if (at.left == 0) at.release_queries();
+    pack(s, at.soften(s, turn, false, true, look_ahead(turn, true)), at.weights);
     u32 queries_at = at.queries_of(tile);
     // S and P of the block that comes next, perhaps of the next tile, beside O of the one before. False when
     // there is none.
     const auto step = [&](auto kind) {
       constexpr bool kWhole = decltype(kind)::kWhole;
-      const bool ends = !kWhole && at.left == 0, follows_first = !kWhole && is_first();
+      const bool ends = !kWhole && at.left == 0;
       const u32 of_tile = tile;
       if (ends) {
         if constexpr (kSpec.split) return false;  // there is one tile
-        rings.q.await_full(tile + 1);
+        rings.q.await_full(Rings::part(tile + 1, at.group));
         if (!has_rows(rings.tile(tile + 1))) return false;
         ++tile;
         at.enter();
@@ -409,33 +452,30 @@ struct HopperForward {
       }
       const u32 queries = Walk::address(queries_at), keys = Walk::address(rings.k.tile(turn + 1));
       const u32 values = Walk::address(rings.v.tile(turn));
-      if (!keys_are_there) rings.k.await_full(turn + 1);
+      if (!at.knows(Walk::kKeysThere)) rings.k.await_full(turn + 1);
       at.await_turn();
       wgmma_touch(flat(s));
       wgmma_fence();
       multiply_keys(s, queries, keys);
       wgmma_commit();
-      at.await_values(values_are_there, follows_first, of_tile);
+      at.await_values(of_tile);
       wgmma_touch(flat(at.o));
       wgmma_fence();
-      add_values(at.o, at.weights, values);
+      multiply_values(at.o, at.weights, values, !at.knows(Walk::kFresh));
       wgmma_commit();
       at.pass_turn(at.group + 1);
       wgmma_wait<1>();
       wgmma_touch(flat(s));
       rings.k.release(turn + 1, at.leads);
-      if (at.left == 0) rings.q.release(tile, at.leads);
+      if (at.left == 0) at.release_queries();
       State before = at.softmax;
       if (ends) at.softmax = State(p, State::kAtFirst);
-      at.soften(s, turn + 1, kWhole, ends, look_ahead(turn + 1));
+      const Skipped skipped = at.soften(s, turn + 1, kWhole, ends, look_ahead(turn + 1, ends));
       wgmma_wait<0>();
       wgmma_touch(flat(at.o));
       rings.v.release(turn++, at.leads);
-      pack(s, at.weights);
-      if (ends) {
-        write(p, rings, of_tile, before, at.o);
-        clear_fragments(at.o);
-      }
+      pack(s, skipped, at.weights);
+      if (ends) write(p, rings, of_tile, before, at.o);
       return true;
     };
 #pragma unroll 1
@@ -445,10 +485,11 @@ struct HopperForward {
       while (at.left > at.whole_to) step(WholeBlock{});
     }
     if (at.group == 0) at.await_turn();  // what was passed once too often
-    at.await_values(values_are_there, is_first(), tile);
+    at.await_values(tile);
     wgmma_touch(flat(at.o));
     wgmma_fence();
-    add_values(at.o, at.weights, Walk::address(rings.v.tile(turn)));
+    multiply_values(at.o, at.weights, Walk::address(rings.v.tile(turn)),
+                    !at.knows(Walk::kFresh));
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_touch(flat(at.o));

@@ -135,15 +135,15 @@ struct Softmax {
     }
   }
 
-  // The first references of all rows, from a few of their scores: weights above 1 have room (kWide), and
-  // those of scores far above these are brought back by lift(). None is masked out.
+  // The first references of all rows, from a few of their scores, the first key's among them, which each row
+  // attends to: weights above 1 have room (kWide), and those of scores far above these are brought back.
   __device__ __forceinline__ void refer_to_some(const typename W::Scores& s) {
     static_assert(kWide);
 #pragma unroll
     for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        constexpr int kMiddle = W::kKeyTiles / 2;
+        constexpr int kMiddle = W::kKeyTiles / 4;  // within the first half of the keys
         float x = fmaxf(fmaxf(s[i][0][2 * half], s[i][0][2 * half + 1]),
                         fmaxf(s[i][kMiddle][2 * half], s[i][kMiddle][2 * half + 1]));
         x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
@@ -185,8 +185,9 @@ struct Softmax {
     }
   }
 
-  // Scores -> P, and, with kSums, their sums. Returns this thread's largest sum, of a block if kByBlock.
-  template <bool kSums = true>
+  // Scores -> P, and, with kSums, their sums, of some column tiles. Returns this thread's largest sum, of these
+  // tiles if kByBlock.
+  template <bool kSums = true, int kFirst = 0, int kEnd = W::kKeyTiles>
   __device__ __forceinline__ float powers(typename W::Scores& s) {
     float top = 0.0f;
 #pragma unroll
@@ -197,7 +198,7 @@ struct Softmax {
         const float base = m[i][half] == -infinity() ? 0.0f : m[i][half];
         float sum = 0.0f;
 #pragma unroll
-        for (int n = 0; n < W::kKeyTiles; ++n) {
+        for (int n = kFirst; n < kEnd; ++n) {
 #pragma unroll
           for (int e = 0; e < 2; ++e) {
             float& x = s[i][n][2 * half + e];
@@ -209,7 +210,7 @@ struct Softmax {
             if (kSums) sum += x;
           }
         }
-        if constexpr (!kSums) sum = s[i][W::kKeyTiles - 1][2 * half + 1];
+        if constexpr (!kSums) sum = s[i][kEnd - 1][2 * half + 1];
         if constexpr (kSums) l[i][half] += sum;
         top = fmaxf(top, kByBlock || !kSums ? sum : l[i][half]);
       }
