@@ -215,27 +215,27 @@ struct HopperForward {
     }
   }
 
-  // Halves of a block of keys, by their column tiles. Weights of one that no row attends to are not computed:
-  // they are zeros in P, whatever the scores' registers hold.
-  static constexpr int kHalfTiles = W::kKeyTiles / 2;
-  static_assert(W::kKeyTiles % 2 == 0);
-  struct Skipped {
-    bool half[2] = {false, false};
-  };
-
-  // P as the left operand of O += P V.
-  static __device__ __forceinline__ void pack(const typename W::Scores& p, const Skipped& skipped,
-                                              Weights& weights) {
+  // P as the left operand of P V.
+  static __device__ __forceinline__ void pack(const typename W::Scores& p, Weights& weights) {
 #pragma unroll
     for (int step = 0; step < kKeys / 16; ++step) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int n = 2 * step + i / 2;
-        const u32 word = E::pack(p[0][n][i % 2 * 2], p[0][n][i % 2 * 2 + 1]);
-        weights[step][i] = skipped.half[n / kHalfTiles] ? 0 : word;
+        const float(&tile)[4] = p[0][2 * step + i / 2];
+        weights[step][i] = E::pack(tile[i % 2 * 2], tile[i % 2 * 2 + 1]);
       }
     }
   }
+
+  // Column tiles of the first half of a block's keys.
+  static constexpr int kHalfTiles = W::kKeyTiles / 2;
+  static_assert(W::kKeyTiles % 2 == 0);
+  // Which halves of a block of keys some row attends to, and so have weights.
+  enum class Asked { all, lower, none };
+  // Whether the others are left out: ptxas spills where registers are few, and where maxima are taken, as of
+  // each block's weights of f16, all scores are looked at.
+  static constexpr bool kLeavesOut =
+      !State::kByBlock && kOwnRegisters - kKeys * 3 / 4 - product_columns(kSpec) / 2 >= 48;
 
   // Zeros for the rows of V past the end of a sequence whose tensor goes on: they are somebody's, and 0
   // times NaN is NaN. Each warpgroup writes all of them, and so waits for itself alone.
@@ -303,20 +303,20 @@ struct HopperForward {
     }
 
     // What a block that is not whole asks for before its exponentials. The first of a tile has no O yet.
-    __device__ __forceinline__ Skipped prepare(typename W::Scores& s, bool first) {
+    __device__ __forceinline__ Asked prepare(typename W::Scores& s, bool first) {
       const WarpPair<W> alone(0);
       const GroupBlocks blocks = rings.blocks(tile, group);
       const bool refers = !kSpec.bias && left == blocks.refer_at;
       const bool follows = kSpec.bias || (blocks.refer_at < 0 && left >= blocks.met);
-      Skipped skipped;
-      const auto asks = [&](int half) {
-        // Where maxima are taken, all scores are looked at.
-        skipped.half[half] =
-            !State::kByBlock && !follows && !blocks.attended.has(2 * left + half);
-        return !skipped.half[half] && !blocks.covered.has(2 * left + half);
-      };
-      if (asks(0)) mask<0>(s);
-      if (asks(1)) mask<1>(s);
+      const int lower = 2 * left, upper = lower + 1;
+      Asked asked = Asked::all;
+      if (lower < blocks.covered.first || upper >= blocks.covered.end) {
+        if (kLeavesOut && !follows && !blocks.attended.has(upper)) {
+          asked = blocks.attended.has(lower) ? Asked::lower : Asked::none;
+        }
+        if (asked != Asked::none && !blocks.covered.has(lower)) mask<0>(s);
+        if (asked == Asked::all && !blocks.covered.has(upper)) mask<1>(s);
+      }
       if (refers) {
         softmax.refer_to_some(s);
       } else if (follows) {
@@ -330,13 +330,22 @@ struct HopperForward {
         // A bias may all but hide the first keys that a row meets. All warps have to agree.
         if (whole_to < left && barrier_or(kCut + group, 128, softmax.refers_low())) whole_to = left;
       }
-      return skipped;
+      return asked;
     }
 
-    // S of the block that `turn` is to be, -> its weights. Calls look_ahead() before exponentials.
+    // Zeros in the column tiles from kFirst on.
+    template <int kFirst>
+    static __device__ __forceinline__ void clear_tiles(typename W::Scores& s) {
+#pragma unroll
+      for (int n = kFirst; n < W::kKeyTiles; ++n) {
+        s[0][n][0] = s[0][n][1] = s[0][n][2] = s[0][n][3] = 0.0f;
+      }
+    }
+
+    // S of the block that `turn` is to be, -> P. Calls look_ahead() before exponentials.
     template <typename Look>
-    __device__ __forceinline__ Skipped soften(typename W::Scores& s, u32 turn, bool whole,
-                                              bool first, const Look& look_ahead) {
+    __device__ __forceinline__ void soften(typename W::Scores& s, u32 turn, bool whole, bool first,
+                                           const Look& look_ahead) {
       const WarpPair<W> alone(0);
       if constexpr (kSpec.general) {
         const TileFacts& facts = here().facts;
@@ -349,25 +358,24 @@ struct HopperForward {
         __syncwarp();
         rings.bias.release(turn, leads);
       }
-      Skipped skipped;
+      Asked asked = Asked::all;
+      if (!whole) asked = prepare(s, first);
+      look_ahead();
       float top = 0.0f;
-      if (whole) {
-        look_ahead();
+      if (asked == Asked::all) {
         top = softmax.template powers<kSpec.lse>(s);
+      } else if (asked == Asked::lower) {
+        top = softmax.template powers<kSpec.lse, 0, kHalfTiles>(s);
+        clear_tiles<kHalfTiles>(s);
       } else {
-        skipped = prepare(s, first);
-        look_ahead();
-        if (!skipped.half[0]) top = softmax.template powers<kSpec.lse, 0, kHalfTiles>(s);
-        if (!skipped.half[1]) {
-          top = fmaxf(top, softmax.template powers<kSpec.lse, kHalfTiles, W::kKeyTiles>(s));
-        }
+        clear_tiles<0>(s);
       }
       if constexpr (kSpec.dropout) {
         const TilePlace& place = here().facts.place;
         apply_dropout<W>(s, p, place.b, place.h, row(), first_key());
       }
       // A branch that depends on the exponentials: they are not moved behind a wait that comes after it.
-      if (!alone.any(!(top <= kMostTop))) return skipped;
+      if (!alone.any(!(top <= kMostTop))) return;
       if constexpr (State::kByBlock) {
         softmax.lift_by_block(s, [&](int, int half, float by) {
           State::multiply(s, 0, half, by);
@@ -375,7 +383,6 @@ struct HopperForward {
         });
       }
       hold();
-      return skipped;
     }
 
     [[nodiscard]] __device__ __forceinline__ bool knows(Fact fact) const {
@@ -432,7 +439,8 @@ struct HopperForward {
     wgmma_touch(flat(s));
     rings.k.release(turn, at.leads);
     if (at.left == 0) at.release_queries();
-    pack(s, at.soften(s, turn, false, true, look_ahead(turn, true)), at.weights);
+    at.soften(s, turn, false, true, look_ahead(turn, true));
+    pack(s, at.weights);
     u32 queries_at = at.queries_of(tile);
     // S and P of the block that comes next, perhaps of the next tile, beside O of the one before. False when
     // there is none.
@@ -470,11 +478,11 @@ struct HopperForward {
       if (at.left == 0) at.release_queries();
       State before = at.softmax;
       if (ends) at.softmax = State(p, State::kAtFirst);
-      const Skipped skipped = at.soften(s, turn + 1, kWhole, ends, look_ahead(turn + 1, ends));
+      at.soften(s, turn + 1, kWhole, ends, look_ahead(turn + 1, ends));
       wgmma_wait<0>();
       wgmma_touch(flat(at.o));
       rings.v.release(turn++, at.leads);
-      pack(s, skipped, at.weights);
+      pack(s, at.weights);
       if (ends) write(p, rings, of_tile, before, at.o);
       return true;
     };

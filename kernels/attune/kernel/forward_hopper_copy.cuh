@@ -31,6 +31,7 @@ struct HopperQueries {
     HopperWalk<kSpec> walk;
     bool there;
     do {
+      __syncwarp();  // the first lane works alone; others that ran ahead would take its instructions' turns
       TilePlace place;
       u32 flag = 0;
       there = false;
