@@ -157,7 +157,6 @@ struct HopperForward {
     const HopperTile& here = rings.tile(number);
     const TileFacts& facts = here.facts;
     const TilePlace& tile = facts.place;
-    const Sequence& seq = facts.seq;
     const WarpPair<W> alone(0);
     if constexpr (kSpec.lse) {
       softmax.sum_up(alone);
@@ -173,11 +172,11 @@ struct HopperForward {
       ClusterCombine<kSpec, W, kAll>{p, rings}.leave(softmax, o);
       return;
     }
-    softmax.finish(p, tile.h);
-    write_lse<W>(p, seq, tile, softmax);
+    softmax.template finish<kSpec.lse>(p, tile.h);
+    if constexpr (kSpec.lse) write_lse<W>(p, facts.seq, tile, softmax);
     const float keep = kSpec.dropout ? p.dropout.keep_scale : 1.0f;
     auto* const rows = static_cast<typename E::Bits*>(here.o);
-    const int left = seq.sq - tile.block * kSpec.queries;
+    const int left = here.left;
     bool spoiled = false;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -188,7 +187,7 @@ struct HopperForward {
       spoiled |= !finite && (kSpec.bias || softmax.l[0][half] * 0.0f == 0.0f);
     }
     if (alone.any(spoiled) && leads_warp()) rings.flag(kExactRound, here);
-    write_outside_of(p, facts);
+    if (here.outside != 0) write_outside_of(p, facts);
   }
 
   // S = Q K^T of this warpgroup; complete after a wait.

@@ -77,6 +77,8 @@ struct HopperQueries {
       tile.rows = rows;
       tile.o = QueryRows<typename Elements<kSpec.element>::Bits>(p.f.o, place.b, seq.q_start,
                                                place.h)(place.block * queries);
+      tile.left = seq.sq - place.block * queries;
+      tile.outside = seq.tail > 0 || (p.f.lse.data != nullptr && p.f.lse.padded != 0);
       tile.first = all.first;
       tile.blocks = all.end - all.first;
       const bool goes_on = p.f.cu_seqlens_k.data != nullptr || p.f.key_lengths.data != nullptr ||

@@ -13,7 +13,7 @@ constexpr int panels_of(int dim) { return (dim + kPanelColumns - 1) / kPanelColu
 
 // Tiles are told of in turn in so many places, ahead of the one whose results are written, with some words for
 // each warpgroup that computes. Flags for each of so many tiles that a block of threads computes and for all.
-constexpr int kHopperTileBytes = kTileFactsBytes + 40, kHopperTiles = 8, kGroupBlocksBytes = 24;
+constexpr int kHopperTileBytes = kTileFactsBytes + 48, kHopperTiles = 8, kGroupBlocksBytes = 32;
 constexpr int hopper_tile_bytes(const HopperSpec& spec) {
   return kHopperTileBytes + consumers_of(spec) * kGroupBlocksBytes;
 }
@@ -40,7 +40,8 @@ constexpr HopperShared forward_hopper_shared(const HopperSpec& spec, int query_p
   const int k = query_parts * queries, v = k + spec.stages * keys;
   const int value_stride = values + (spec.lse ? 0 : spec.keys * kPanelBytes);
   const int bias = v + spec.stages * value_stride, barriers = bias + spec.stages * bias_tile;
-  const int tiles = barriers + (1 + kHopperTiles + 2 * query_parts + 6 * spec.stages) * 8;
+  const int count = 1 + kHopperTiles + 2 * query_parts + 6 * spec.stages;
+  const int tiles = barriers + (count + 1) / 2 * 16;
   const int flags = tiles + kHopperTiles * hopper_tile_bytes(spec);
   const int sums = flags + (kRounds - 1) * kTileFlagsBytes;
   const int total = sums + (spec.split ? spec.queries * 8 : 0);

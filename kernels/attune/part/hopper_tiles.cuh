@@ -69,10 +69,14 @@ struct HopperTile {
   int rows;
   int first, blocks;  // of keys
   int last_rows;      // of the last block, that belong to the sequence
-  void* o;            // where its first row lies
+  // What results need: where the first row of O lies, queries from there on, and whether the tile has rows to
+  // write that belong to no query.
+  alignas(16) void* o;
+  int left, outside;
   [[nodiscard]] __device__ __forceinline__ bool has_rows() const { return rows != 0; }
 };
-static_assert(sizeof(HopperTile) <= kHopperTileBytes);
+static_assert(sizeof(HopperTile) <= kHopperTileBytes && kHopperTileBytes % alignof(HopperTile) == 0 &&
+              kGroupBlocksBytes % alignof(HopperTile) == 0);
 
 // What all lanes of a warp agree on, said so that the compiler knows: it then computes the descriptors of
 // tiles once a warp.

@@ -21,8 +21,8 @@ struct FinishedRow {
   float inverse, lse;
 };
 
-// Adds the sink to a row's sum, which counts from `reference`. The LSE only where it is asked for.
-template <bool kNatural, Element kElement>
+// Adds the sink to a row's sum, which counts from `reference`. The LSE only where it is asked for, and may be.
+template <bool kNatural, Element kElement, bool kLse = true>
 __device__ __forceinline__ FinishedRow finish_row(const ForwardParams& p, int h, float reference,
                                                   float sum) {
   float weight = 1.0f;
@@ -42,7 +42,7 @@ __device__ __forceinline__ FinishedRow finish_row(const ForwardParams& p, int h,
   if (sum > 0.0f || sum != sum) {
     row.inverse = kElement == Element::f32 ? weight / sum : weight * reciprocal_fast(sum);
   }
-  if (p.lse.data != nullptr && sum != 0.0f) row.lse = reference * unit + logf(sum);
+  if (kLse && p.lse.data != nullptr && sum != 0.0f) row.lse = reference * unit + logf(sum);
   return row;
 }
 
@@ -135,19 +135,24 @@ struct Softmax {
     }
   }
 
-  // The first references of all rows, from a few of their scores, the first key's among them, which each row
-  // attends to: weights above 1 have room (kWide), and those of scores far above these are brought back.
+  // The first references of all rows: of the score of the first key, which each row attends to, or, where weights
+  // far above 1 have to be brought back, of the largest of a few. Weights above 1 have room (kWide).
   __device__ __forceinline__ void refer_to_some(const typename W::Scores& s) {
     static_assert(kWide);
 #pragma unroll
     for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        constexpr int kMiddle = W::kKeyTiles / 4;  // within the first half of the keys
-        float x = fmaxf(fmaxf(s[i][0][2 * half], s[i][0][2 * half + 1]),
-                        fmaxf(s[i][kMiddle][2 * half], s[i][kMiddle][2 * half + 1]));
-        x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-        x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+        float x = s[i][0][2 * half];
+        if constexpr (kByBlock) {
+          constexpr int kMiddle = W::kKeyTiles / 4;  // within the first half of the keys
+          x = fmaxf(fmaxf(x, s[i][0][2 * half + 1]),
+                    fmaxf(s[i][kMiddle][2 * half], s[i][kMiddle][2 * half + 1]));
+          x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+          x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+        } else {
+          x = __shfl_sync(~0u, x, 0, 4);
+        }
         m[i][half] = kUnits == Units::products ? x * *factor_at : x;
       }
     }
@@ -307,12 +312,13 @@ struct Softmax {
   }
 
   // From whole sums; adds the sink.
+  template <bool kLse = true>
   __device__ __forceinline__ void finish(const ForwardParams& p, int h) {
 #pragma unroll
     for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const FinishedRow row = finish_row<kNatural, W::kElement>(p, h, m[i][half], l[i][half]);
+        const FinishedRow row = finish_row<kNatural, W::kElement, kLse>(p, h, m[i][half], l[i][half]);
         inverse[i][half] = row.inverse;
         lse[i][half] = row.lse;
       }
