@@ -131,12 +131,12 @@ BoxedTensors boxes(const HopperPlan& plan, const Problem& problem, kernel::Hoppe
   const std::int64_t keys = problem.page_size > 0 ? f.page_size
                             : problem.packed_k    ? f.total_k
                                                   : f.sk;
-  const int tile_queries = plan.spec.queries, box_keys = params.box_keys;
+  const int box_keys = params.box_keys;
   BoxedTensors all;
   const int packed = plan.shape.heads;
   const kernel::Element element = plan.spec.element;
   all.add(boxed("q", params.q, element, f.q, {f.d, f.hq, queries, q_sequences},
-                tile_queries / packed, packed));
+                kernel::kGroupRows / packed, packed));
   all.add(boxed("k", params.k, element, f.k, {f.d, f.hkv, keys, k_sequences}, box_keys));
   all.add(boxed("v", params.v, element, f.v, {f.dv, f.hkv, keys, k_sequences}, box_keys));
   if (plan.spec.bias) {
@@ -145,7 +145,8 @@ BoxedTensors boxes(const HopperPlan& plan, const Problem& problem, kernel::Hoppe
                             bias.h_stride, 1};
     const int heads = problem.bias.broadcast_h ? 1 : f.hq,
               sequences = problem.bias.broadcast_b ? 1 : f.b;
-    all.add(boxed("bias", params.bias, element, x, {f.sk, heads, f.sq, sequences}, tile_queries));
+    all.add(
+        boxed("bias", params.bias, element, x, {f.sk, heads, f.sq, sequences}, plan.spec.queries));
   }
   return all;
 }

@@ -51,9 +51,9 @@ std::vector<Tile> eighth_tiles_of(const HopperSpec& spec) {
     case 64:
       return {{128, 128}, {128, 192}, {128, 224}, {192, 128}};
     case 128:
-      return {{128, 128}, {128, 160}, {128, 192}};
+      return {{128, 128}, {128, 160}};
     case 256:
-      return {{128, 64}, {128, 96}};
+      return {{128, 64}};
     default:
       return {};
   }

@@ -51,8 +51,8 @@ struct WgmmaTile {
 
 // One step of 32 bytes in depth, for 64 rows and kColumns columns:
 // multiply(c, a, b, add): c = a b^T, or c += where `add`: both tiles in shared memory, [rows][depth];
-// add(c, a, b): c += a b: a in registers, as mma's A fragments; b in shared memory, [depth][columns], or of 8 bits,
-// where the product knows no other way, [columns][depth].
+// add(c, a, b, adds): c = a b, or c += where `adds`: a in registers, as mma's A fragments; b in shared memory,
+// [depth][columns], or of 8 bits, where the product knows no other way, [columns][depth].
 // Operand lists are text: the preprocessor writes them, from parts of 8 registers.
 template <int kColumns>
 struct Wgmma;
@@ -146,48 +146,51 @@ struct Wgmma;
                    n, ATTUNE_LIST_##n, shape, "%" #a ", %" #b, ", p, 1, 1" ways) "\n}" \
                : ATTUNE_TIES_##n(c)                                                    \
                : "l"(a_tile), "l"(b_tile), "r"(static_cast<int>(add)))
-#define ATTUNE_WGMMA_VALUES(n, shape, a0, a1, a2, a3, b, way)                                  \
-  asm volatile(ATTUNE_WGMMA(n, ATTUNE_LIST_##n, shape,                                         \
-                            "{%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b, ", 1, 1, 1" way) \
-               : ATTUNE_TIES_##n(c)                                                            \
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b_tile))
-#define ATTUNE_WGMMA_OF(n, i0, i1, i2, i3, i4)                                                     \
-  template <>                                                                                      \
-  struct Wgmma<n> {                                                                                \
-    template <Element kElement>                                                                    \
-    static __device__ __forceinline__ void multiply(float (&c)[n / 2], u64 a_tile, u64 b_tile,     \
-                                                    bool add) {                                    \
-      if constexpr (kElement == Element::bf16) {                                                   \
-        ATTUNE_WGMMA_KEYS(n, ATTUNE_BF16, i0, i1, i2, ", 0, 0");                                   \
-      } else if constexpr (kElement == Element::f16) {                                             \
-        ATTUNE_WGMMA_KEYS(n, ATTUNE_F16, i0, i1, i2, ", 0, 0");                                    \
-      } else {                                                                                     \
-        ATTUNE_WGMMA_KEYS(n, ATTUNE_E4M3, i0, i1, i2, "");                                         \
-      }                                                                                            \
-    }                                                                                              \
-    template <Element kElement>                                                                    \
-    static __device__ __forceinline__ void add(float (&c)[n / 2], const u32 (&a)[4], u64 b_tile) { \
-      if constexpr (kElement == Element::bf16) {                                                   \
-        ATTUNE_WGMMA_VALUES(n, ATTUNE_BF16, i0, i1, i2, i3, i4, ", 1");                            \
-      } else if constexpr (kElement == Element::f16) {                                             \
-        ATTUNE_WGMMA_VALUES(n, ATTUNE_F16, i0, i1, i2, i3, i4, ", 1");                             \
-      } else {                                                                                     \
-        ATTUNE_WGMMA_VALUES(n, ATTUNE_E4M3, i0, i1, i2, i3, i4, "");                               \
-      }                                                                                            \
-    }                                                                                              \
+#define ATTUNE_WGMMA_VALUES(n, shape, a0, a1, a2, a3, b, p, way)                                \
+  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %" #p ", 0;\n" ATTUNE_WGMMA(                 \
+                   n, ATTUNE_LIST_##n, shape, "{%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b, \
+                   ", p, 1, 1" way) "\n}"                                                       \
+               : ATTUNE_TIES_##n(c)                                                             \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b_tile),                       \
+                 "r"(static_cast<int>(adds)))
+#define ATTUNE_WGMMA_OF(n, i0, i1, i2, i3, i4, i5)                                               \
+  template <>                                                                                    \
+  struct Wgmma<n> {                                                                              \
+    template <Element kElement>                                                                  \
+    static __device__ __forceinline__ void multiply(float (&c)[n / 2], u64 a_tile, u64 b_tile,   \
+                                                    bool add) {                                  \
+      if constexpr (kElement == Element::bf16) {                                                 \
+        ATTUNE_WGMMA_KEYS(n, ATTUNE_BF16, i0, i1, i2, ", 0, 0");                                 \
+      } else if constexpr (kElement == Element::f16) {                                           \
+        ATTUNE_WGMMA_KEYS(n, ATTUNE_F16, i0, i1, i2, ", 0, 0");                                  \
+      } else {                                                                                   \
+        ATTUNE_WGMMA_KEYS(n, ATTUNE_E4M3, i0, i1, i2, "");                                       \
+      }                                                                                          \
+    }                                                                                            \
+    template <Element kElement>                                                                  \
+    static __device__ __forceinline__ void add(float (&c)[n / 2], const u32 (&a)[4], u64 b_tile, \
+                                               bool adds) {                                      \
+      if constexpr (kElement == Element::bf16) {                                                 \
+        ATTUNE_WGMMA_VALUES(n, ATTUNE_BF16, i0, i1, i2, i3, i4, i5, ", 1");                      \
+      } else if constexpr (kElement == Element::f16) {                                           \
+        ATTUNE_WGMMA_VALUES(n, ATTUNE_F16, i0, i1, i2, i3, i4, i5, ", 1");                       \
+      } else {                                                                                   \
+        ATTUNE_WGMMA_VALUES(n, ATTUNE_E4M3, i0, i1, i2, i3, i4, i5, "");                         \
+      }                                                                                          \
+    }                                                                                            \
   }
 
-ATTUNE_WGMMA_OF(64, 32, 33, 34, 35, 36);
-ATTUNE_WGMMA_OF(72, 36, 37, 38, 39, 40);
-ATTUNE_WGMMA_OF(80, 40, 41, 42, 43, 44);
-ATTUNE_WGMMA_OF(96, 48, 49, 50, 51, 52);
-ATTUNE_WGMMA_OF(112, 56, 57, 58, 59, 60);
-ATTUNE_WGMMA_OF(128, 64, 65, 66, 67, 68);
-ATTUNE_WGMMA_OF(136, 68, 69, 70, 71, 72);
-ATTUNE_WGMMA_OF(160, 80, 81, 82, 83, 84);
-ATTUNE_WGMMA_OF(192, 96, 97, 98, 99, 100);
-ATTUNE_WGMMA_OF(224, 112, 113, 114, 115, 116);
-ATTUNE_WGMMA_OF(256, 128, 129, 130, 131, 132);
+ATTUNE_WGMMA_OF(64, 32, 33, 34, 35, 36, 37);
+ATTUNE_WGMMA_OF(72, 36, 37, 38, 39, 40, 41);
+ATTUNE_WGMMA_OF(80, 40, 41, 42, 43, 44, 45);
+ATTUNE_WGMMA_OF(96, 48, 49, 50, 51, 52, 53);
+ATTUNE_WGMMA_OF(112, 56, 57, 58, 59, 60, 61);
+ATTUNE_WGMMA_OF(128, 64, 65, 66, 67, 68, 69);
+ATTUNE_WGMMA_OF(136, 68, 69, 70, 71, 72, 73);
+ATTUNE_WGMMA_OF(160, 80, 81, 82, 83, 84, 85);
+ATTUNE_WGMMA_OF(192, 96, 97, 98, 99, 100, 101);
+ATTUNE_WGMMA_OF(224, 112, 113, 114, 115, 116, 117);
+ATTUNE_WGMMA_OF(256, 128, 129, 130, 131, 132, 133);
 
 #undef ATTUNE_WGMMA_OF
 #undef ATTUNE_WGMMA_VALUES

@@ -138,7 +138,7 @@ struct HopperForward {
   static __device__ __forceinline__ void compute_tiles(const ForwardParams& p, const Rings& rings) {
     u32 tile = 0, turn = 0;
     for (;; ++tile) {
-      rings.q.await_full(tile);
+      rings.q.await_full(Rings::part(tile, own_group()));
       const HopperTile& here = rings.tile(tile);
       const int round = uniform(here.round);
       const bool has_some = has_rows(here), none = uniform(here.there) == 0;
@@ -154,9 +154,13 @@ struct HopperForward {
         }
       }
       if (!none && round == kFirstRound && !kSpec.split) write_outside_of(p, here.facts);
-      rings.q.release(tile, leads_warp());
+      rings.q.release(Rings::part(tile, own_group()), leads_warp());
       if (none && round_after(rings, round, true) == kRounds) break;
     }
+  }
+
+  static __device__ __forceinline__ int own_group() {
+    return uniform(static_cast<int>(threadIdx.x) / 128) - 1;
   }
 
   static __device__ __forceinline__ bool has_rows(const HopperTile& tile) {
@@ -175,7 +179,6 @@ struct HopperForward {
     const HopperTile& here = rings.tile(number);
     const TileFacts& facts = here.facts;
     const TilePlace& tile = facts.place;
-    const Sequence& seq = facts.seq;
     const WarpPair<W> alone(0);
     if constexpr (kSpec.lse) {
       softmax.sum_up(alone);
@@ -191,21 +194,23 @@ struct HopperForward {
       ClusterCombine<kSpec, W, kAll>{p, rings}.leave(softmax, o);
       return;
     }
-    softmax.finish(p, tile.h);
-    write_lse<W>(p, seq, tile, softmax);
+    softmax.template finish<kSpec.lse>(p, tile.h);
+    if constexpr (kSpec.lse) write_lse<W>(p, facts.seq, tile, softmax);
     float factor = kSpec.dropout ? p.dropout.keep_scale : 1.0f;
     if constexpr (kEighths) factor = rings.scales(number).values;
-    const QueryRows<typename Out::Bits> rows(p.o, tile.b, seq.q_start, tile.h);
+    auto* const rows = static_cast<typename Out::Bits*>(here.o);
+    const int left = here.left;
     bool spoiled = false;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int i = tile.block * kSpec.queries + thread_row<W>(0, half);
+      const int row = thread_row<W>(0, half);
       const bool finite = write_row<output_of(kSpec.element), W::kWidthTiles>(
-          i < seq.sq ? rows(i) : nullptr, o[0], half, softmax.inverse[0][half] * factor, p.dv);
+          row < left ? rows + row * p.o.s_stride : nullptr, o[0], half,
+          softmax.inverse[0][half] * factor, p.dv);
       spoiled |= !finite && (kSpec.bias || softmax.l[0][half] * 0.0f == 0.0f);
     }
     if (alone.any(spoiled) && leads_warp()) rings.flag(kExactRound, here);
-    write_outside_of(p, facts);
+    if (here.outside != 0) write_outside_of(p, facts);
   }
 
   // S = Q K^T of this warpgroup; complete after a wait.
@@ -215,24 +220,26 @@ struct HopperForward {
     for (int step = 0; step < kSpec.head_dim / kDepth; ++step) {
       const int panel = step / 4, at = step % 4 * 32;
       Wgmma<kKeys>::template multiply<kSpec.element>(
-          flat(s), a.at(panel * (kSpec.queries * kPanelBytes) + at),
+          flat(s), a.at(panel * (kGroupRows * kPanelBytes) + at),
           b.at(panel * (kKeys * kPanelBytes) + at), step > 0);
     }
   }
 
-  // O += P V of this warpgroup; likewise.
+  // O = P V of this warpgroup, or O += where `adds`; likewise.
   using Weights = u32[kKeys / kDepth][4];
-  static __device__ __forceinline__ void add_values(Values& o, const Weights& p, u32 v) {
+  static __device__ __forceinline__ void multiply_values(Values& o, const Weights& p, u32 v,
+                                                         bool adds) {
     const WgmmaTile b(v, kEighths ? 16 : kKeys * kPanelBytes, 1024);
 #pragma unroll
     for (int step = 0; step < kKeys / kDepth; ++step) {
       const int at = kEighths ? step / 4 * (kSpec.value_dim * kPanelBytes) + step % 4 * 32
                               : step * (kDepth * kPanelBytes);
-      Wgmma<product_columns(kSpec)>::template add<kSpec.element>(flat(o), p[step], b.at(at));
+      Wgmma<product_columns(kSpec)>::template add<kSpec.element>(flat(o), p[step], b.at(at),
+                                                                 adds || step > 0);
     }
   }
 
-  // P as the left operand of O += P V.
+  // P as the left operand of P V.
   static __device__ __forceinline__ void pack(const typename W::Scores& p, Weights& weights) {
 #pragma unroll
     for (int step = 0; step < kKeys / kDepth; ++step) {
@@ -250,6 +257,17 @@ struct HopperForward {
       }
     }
   }
+
+  // Column tiles of the first half of a block's keys.
+  static constexpr int kHalfTiles = W::kKeyTiles / 2;
+  static_assert(W::kKeyTiles % 2 == 0);
+  // Which halves of a block of keys some row attends to, and so have weights.
+  enum class Asked { all, lower, none };
+  // Whether the others are left out: ptxas spills where registers are few, and where maxima are taken, as of
+  // each block's weights of f16, all scores are looked at.
+  static constexpr bool kLeavesOut =
+      !State::kByBlock && !State::kFollows &&
+      kOwnRegisters - kKeys * 3 / 4 - product_columns(kSpec) / 2 >= 48;
 
   // Zeros for the rows of V past the end of a sequence whose tensor goes on: they are somebody's, and 0
   // times NaN is NaN. Each warpgroup writes all of them, and so waits for itself alone.
@@ -273,9 +291,13 @@ struct HopperForward {
     u32& tile;
     u32& turn;  // blocks of keys so far
     const bool leads = opaque(static_cast<int>(threadIdx.x % 32)) == 0;
-    const int group = uniform(static_cast<int>(threadIdx.x) / 128) - 1;
+    const int group = own_group();
     int left = 0;      // of the tile's blocks, which come last first: those after this one
     int whole_to = 0;  // blocks are whole down to this one: no mask meets them, and m stays
+    // What is known of the next turn, in bits of one register: its keys are there, its values are there; the
+    // block whose P is known is its tile's first.
+    enum Fact : u32 { kKeysThere = 1, kValuesThere = 2, kFresh = 4 };
+    u32 facts = kFresh;
     Values o;
     Weights weights;
     State softmax = state();
@@ -296,7 +318,10 @@ struct HopperForward {
       return rings.tile(tile);
     }
     [[nodiscard]] __device__ __forceinline__ u32 queries_of(u32 number) const {
-      return rings.q.tile(number) + group * (64 * kPanelBytes);
+      return rings.q.tile(Rings::part(number, group));
+    }
+    __device__ __forceinline__ void release_queries() const {
+      rings.q.release(Rings::part(tile, group), leads);
     }
     [[nodiscard]] __device__ __forceinline__ int first_key() const {
       return (here().first + left) * kKeys;
@@ -319,33 +344,51 @@ struct HopperForward {
       State::multiply(o, 0, half, by);
     }
 
+    template <int kHalf>
+    __device__ __forceinline__ void mask(typename W::Scores& s) const {
+      apply_mask_bits<W, kHalf * kHalfTiles, (kHalf + 1) * kHalfTiles>(
+          s, sides_of_rows<kSpec.split>(p, here().facts.sides), first_key());
+    }
+
     // What a block that is not whole asks for before its exponentials. The first of a tile has no O yet.
-    __device__ __forceinline__ void prepare(typename W::Scores& s, bool first) {
+    __device__ __forceinline__ Asked prepare(typename W::Scores& s, bool first) {
       const WarpPair<W> alone(0);
       const GroupBlocks blocks = rings.blocks(tile, group);
-      const bool masked = left >= blocks.covered.end || left < blocks.covered.first;
-      if (masked) {
-        if constexpr (kSpec.split) {
-          apply_mask<W>(s, sides_of_rows<true>(p, here().facts.sides), first_key());
-        } else {
-          apply_mask<W>(s, here().facts.sides, first_key());
+      const bool refers = !kSpec.bias && left == blocks.refer_at;
+      const bool follows = kSpec.bias || (blocks.refer_at < 0 && left >= blocks.met);
+      const int lower = 2 * left, upper = lower + 1;
+      Asked asked = Asked::all;
+      if (lower < blocks.covered.first || upper >= blocks.covered.end) {
+        if (kLeavesOut && !follows && !blocks.attended.has(upper)) {
+          asked = blocks.attended.has(lower) ? Asked::lower : Asked::none;
         }
+        if (asked != Asked::none && !blocks.covered.has(lower)) mask<0>(s);
+        if (asked == Asked::all && !blocks.covered.has(upper)) mask<1>(s);
       }
-      const int follows_to = here().round == kFirstRound ? blocks.met : -1;
       if constexpr (State::kFollows) {
         // Every block's maximum is looked at in any case.
-      } else if (!kSpec.bias && first && !masked && follows_to >= 0) {
+      } else if (refers) {
         softmax.refer_to_some(s);
-      } else if (kSpec.bias || left >= follows_to) {
+      } else if (follows) {
         softmax.follow(s, alone, [&](int, int half, float by) {
           if (!first) rescale(half, by);
         });
-        if (!kSpec.bias && left == follows_to) softmax.refer_to_any();
+        if (!kSpec.bias && left == blocks.met) softmax.refer_to_any();
       }
-      whole_to = masked || left > follows_to ? left : blocks.covered.first;
+      whole_to = left > larger(blocks.refer_at, blocks.met) ? left : blocks.covered_from(left);
       if constexpr (kSpec.bias) {
         // A bias may all but hide the first keys that a row meets. All warps have to agree.
         if (whole_to < left && barrier_or(kCut + group, 128, softmax.refers_low())) whole_to = left;
+      }
+      return asked;
+    }
+
+    // Zeros in the column tiles from kFirst on.
+    template <int kFirst>
+    static __device__ __forceinline__ void clear_tiles(typename W::Scores& s) {
+#pragma unroll
+      for (int n = kFirst; n < W::kKeyTiles; ++n) {
+        s[0][n][0] = s[0][n][1] = s[0][n][2] = s[0][n][3] = 0.0f;
       }
     }
 
@@ -365,7 +408,8 @@ struct HopperForward {
         __syncwarp();
         rings.bias.release(turn, leads);
       }
-      if (!whole) prepare(s, first);
+      Asked asked = Asked::all;
+      if (!whole) asked = prepare(s, first);
       if constexpr (State::kFollows) {
         moved = false;
         softmax.follow(s, alone, [&](int, int half, float by) {
@@ -374,7 +418,15 @@ struct HopperForward {
         });
       }
       look_ahead();
-      const float top = softmax.template powers<kSpec.lse>(s);
+      float top = 0.0f;
+      if (asked == Asked::all) {
+        top = softmax.template powers<kSpec.lse>(s);
+      } else if (asked == Asked::lower) {
+        top = softmax.template powers<kSpec.lse, 0, kHalfTiles>(s);
+        clear_tiles<kHalfTiles>(s);
+      } else {
+        clear_tiles<0>(s);
+      }
       if constexpr (kSpec.dropout) {
         const TilePlace& place = here().facts.place;
         apply_dropout<W>(s, p, place.b, place.h, row(), first_key());
@@ -390,10 +442,14 @@ struct HopperForward {
       hold();
     }
 
-    // `first`: of tile `of`, whose last rows may be another sequence's.
-    __device__ __forceinline__ void await_values(bool there, bool first, u32 of) const {
-      if (!there) rings.v.await_full(turn);
-      if (kEighths || !first) return;
+    [[nodiscard]] __device__ __forceinline__ bool knows(Fact fact) const {
+      return (facts & fact) != 0;
+    }
+
+    // Of tile `of`, the last rows of whose first block may be another sequence's.
+    __device__ __forceinline__ void await_values(u32 of) const {
+      if (!knows(kValuesThere)) rings.v.await_full(turn);
+      if (kEighths || !knows(kFresh)) return;
       const int rows = rings.tile(of).last_rows;
       if (rows < kKeys) cut_values(rings.v.tile(turn), rows);
     }
@@ -424,16 +480,12 @@ struct HopperForward {
     typename W::Scores s;
     // Found out while exponentials are computed: whether a turn's values and the keys of the block that comes
     // next are there.
-    bool keys_are_there, values_are_there;
-    const auto look_ahead = [&](u32 turn) {
-      return [&, turn]() {
-        keys_are_there = rings.k.is_full(turn + 1);
-        values_are_there = rings.v.is_full(turn);
+    const auto look_ahead = [&](u32 turn, bool fresh) {
+      return [&, turn, fresh]() {
+        at.facts = (rings.k.is_full(turn + 1) ? Walk::kKeysThere : 0) |
+                   (rings.v.is_full(turn) ? Walk::kValuesThere : 0) | (fresh ? Walk::kFresh : 0);
       };
     };
-    // Whether the block whose P is known is its tile's first.
-    const auto is_first = [&]() { return at.left + 1 == at.here().blocks; };
-
     at.enter();
     if (at.group == kConsumers - 1) at.pass_turn(0);
     rings.k.await_full(turn);
@@ -443,20 +495,19 @@ struct HopperForward {
     wgmma_wait<0>();
     wgmma_touch(flat(s));
     rings.k.release(turn, at.leads);
-    if (at.left == 0) rings.q.release(tile, at.leads);
-    at.soften(s, turn, false, true, look_ahead(turn));
+    if (at.left == 0) at.release_queries();
+    at.soften(s, turn, false, true, look_ahead(turn, true));
     pack(s, at.weights);
-    clear_fragments(at.o);
     u32 queries_at = at.queries_of(tile);
     // S and P of the block that comes next, perhaps of the next tile, beside O of the one before. False when
     // there is none.
     const auto step = [&](auto kind) {
       constexpr bool kWhole = decltype(kind)::kWhole;
-      const bool ends = !kWhole && at.left == 0, follows_first = !kWhole && is_first();
+      const bool ends = !kWhole && at.left == 0;
       const u32 of_tile = tile;
       if (ends) {
         if constexpr (kSpec.split) return false;  // there is one tile
-        rings.q.await_full(tile + 1);
+        rings.q.await_full(Rings::part(tile + 1, at.group));
         if (!has_rows(rings.tile(tile + 1))) return false;
         ++tile;
         at.enter();
@@ -466,25 +517,25 @@ struct HopperForward {
       }
       const u32 queries = Walk::address(queries_at), keys = Walk::address(rings.k.tile(turn + 1));
       const u32 values = Walk::address(rings.v.tile(turn));
-      if (!keys_are_there) rings.k.await_full(turn + 1);
+      if (!at.knows(Walk::kKeysThere)) rings.k.await_full(turn + 1);
       at.await_turn();
       wgmma_touch(flat(s));
       wgmma_fence();
       multiply_keys(s, queries, keys);
       wgmma_commit();
-      at.await_values(values_are_there, follows_first, of_tile);
+      at.await_values(of_tile);
       wgmma_touch(flat(at.o));
       wgmma_fence();
-      add_values(at.o, at.weights, values);
+      multiply_values(at.o, at.weights, values, !at.knows(Walk::kFresh));
       wgmma_commit();
       at.pass_turn(at.group + 1);
       wgmma_wait<1>();
       wgmma_touch(flat(s));
       rings.k.release(turn + 1, at.leads);
-      if (at.left == 0) rings.q.release(tile, at.leads);
+      if (at.left == 0) at.release_queries();
       State before = at.softmax;
       if (ends) at.softmax = at.state();
-      at.soften(s, turn + 1, kWhole, ends, look_ahead(turn + 1));
+      at.soften(s, turn + 1, kWhole, ends, look_ahead(turn + 1, ends));
       wgmma_wait<0>();
       wgmma_touch(flat(at.o));
       rings.v.release(turn++, at.leads);
@@ -492,10 +543,7 @@ struct HopperForward {
         if (!ends) at.move_values();
       }
       pack(s, at.weights);
-      if (ends) {
-        write(p, rings, of_tile, before, at.o);
-        clear_fragments(at.o);
-      }
+      if (ends) write(p, rings, of_tile, before, at.o);
       return true;
     };
 #pragma unroll 1
@@ -505,10 +553,10 @@ struct HopperForward {
       while (at.left > at.whole_to) step(WholeBlock{});
     }
     if (at.group == 0) at.await_turn();  // what was passed once too often
-    at.await_values(values_are_there, is_first(), tile);
+    at.await_values(tile);
     wgmma_touch(flat(at.o));
     wgmma_fence();
-    add_values(at.o, at.weights, Walk::address(rings.v.tile(turn)));
+    multiply_values(at.o, at.weights, Walk::address(rings.v.tile(turn)), !at.knows(Walk::kFresh));
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_touch(flat(at.o));

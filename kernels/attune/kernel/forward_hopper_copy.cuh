@@ -4,10 +4,12 @@
 #pragma once
 
 #include <attune/arch/tma.cuh>
+#include <attune/part/element.cuh>
 #include <attune/part/hopper_order.cuh>
 #include <attune/part/hopper_tiles.cuh>
 #include <attune/part/key_shares.cuh>
 #include <attune/part/packed_rows.cuh>
+#include <attune/part/shared_tile.cuh>
 #include <attune/part/transpose_values.cuh>
 
 namespace attune::kernel {
@@ -31,6 +33,7 @@ struct HopperQueries {
     HopperWalk<kSpec> walk;
     bool there;
     do {
+      __syncwarp();  // the first lane works alone; others that ran ahead would take its instructions' turns
       TilePlace place;
       u32 flag = 0;
       there = false;
@@ -41,6 +44,7 @@ struct HopperQueries {
       if (leads_warp()) {
         rings.tile(turn).flag = static_cast<int>(flag);
         rings.tile(turn).there = there;
+        rings.tile(turn).rows = 0;
         rings.tile(turn).round = round;
       }
       if (there) tell_of(place);
@@ -52,7 +56,7 @@ struct HopperQueries {
     } while (there);
   }
 
-  // Each lane finds out what the warpgroup of its number needs; the first, which arrives at barriers, writes it.
+  // By the first lane, which arrives at barriers.
   __device__ __forceinline__ void tell_of(const TilePlace& place) const {
     HopperTile& tile = rings.tile(turn);
     const Sequence seq = sequence_of(p.f, place.b);
@@ -73,6 +77,10 @@ struct HopperQueries {
     }
     if (leads_warp()) {
       tile.rows = rows;
+      tile.o = QueryRows<typename Elements<output_of(kSpec.element)>::Bits>(
+          p.f.o, place.b, seq.q_start, place.h)(place.block * queries);
+      tile.left = seq.sq - place.block * queries;
+      tile.outside = seq.tail > 0 || (p.f.lse.data != nullptr && p.f.lse.padded != 0);
       tile.first = all.first;
       tile.blocks = all.end - all.first;
       const bool goes_on = p.f.cu_seqlens_k.data != nullptr || p.f.key_lengths.data != nullptr ||
@@ -83,35 +91,33 @@ struct HopperQueries {
         if (rows > 0) rings.scales(turn) = scales_of(p, place.b, place.h);
       }
     }
-    const int lane = static_cast<int>(threadIdx.x % 32);
-    const GroupBlocks mine = GroupBlocks::of<kSpec.keys>(sides, lane * 64);
-#pragma unroll
+    if (!leads_warp()) return;
+#pragma unroll 1
     for (int group = 0; group < consumers_of(kSpec); ++group) {
-      int from = __shfl_sync(~0u, mine.covered.first, group);
-      if constexpr (kSpec.split) from = larger(from, all.first);  // a share may begin behind it
-      const int end = __shfl_sync(~0u, mine.covered.end, group);
-      const int met = __shfl_sync(~0u, mine.met, group);
-      if (lane == 0) {
-        rings.blocks(turn, group) = {{from - all.first, end - all.first},
-                                     smaller(met, all.end - 1) - all.first};
-      }
+      rings.blocks(turn, group) =
+          GroupBlocks::of<kSpec.keys>(sides, group * kGroupRows, all, tile.round != kFirstRound);
     }
   }
 
   __device__ __forceinline__ void fetch(const HopperTile& tile) const {
-    rings.q.await_free(turn);
-    const u32 full = rings.q.full(turn);
-    if (!tile.has_rows() || tile.round == kExactRound) {
-      mbarrier_arrive(full);
-      return;
-    }
     const TilePlace& place = tile.facts.place;
-    const int row = tile.facts.seq.q_start + place.block * Map(p.f).queries(kSpec.queries);
+    const Map map(p.f);
+    const int row = tile.facts.seq.q_start + place.block * map.queries(kSpec.queries);
     const int b = p.f.cu_seqlens_q.data != nullptr ? 0 : place.b;
-    mbarrier_expect(full, Rings::kShared.query_bytes);
-    for (int panel = 0; panel < panels_of(kSpec.element, kSpec.head_dim); ++panel) {
-      load_box(rings.q.tile(turn) + panel * (kSpec.queries * kPanelBytes), p.q, full,
-               panel * panel_columns(kSpec.element), place.h, row, b);
+#pragma unroll 1
+    for (int group = 0; group < consumers_of(kSpec); ++group) {
+      const u32 part = Rings::part(turn, group), full = rings.q.full(part);
+      rings.q.await_free(part);
+      if (!tile.has_rows() || tile.round == kExactRound) {
+        mbarrier_arrive(full);
+        continue;
+      }
+      mbarrier_expect(full, Rings::kShared.query_bytes);
+      for (int panel = 0; panel < panels_of(kSpec.element, kSpec.head_dim); ++panel) {
+        load_box(rings.q.tile(part) + panel * (kGroupRows * kPanelBytes), p.q, full,
+                 panel * panel_columns(kSpec.element), place.h,
+                 row + group * map.queries(kGroupRows), b);
+      }
     }
   }
 };

@@ -14,6 +14,10 @@ namespace attune::kernel {
 struct KeyBlocks {
   int first, end;
 
+  [[nodiscard]] __device__ __forceinline__ bool has(int block) const {
+    return first <= block && block < end;
+  }
+
   // Those that any of the first `rows` rows of a tile attends to. At least one: rows that attend to nothing
   // come to their result by one that is masked out.
   template <int kKeys, typename Sides>
@@ -27,14 +31,30 @@ struct KeyBlocks {
 // What the 64 rows of a warpgroup make of a tile's blocks, which go from the last to the first. Known for all
 // of them alike, since four warps issue a product together, from one place in the code (PTX ISA, ".aligned").
 struct GroupBlocks {
-  KeyBlocks covered;  // those that all rows attend to all of, from the tile's first on
-  int met;  // once this one is done, each row that attends to any key has met one; or below 0
+  KeyBlocks covered;   // halves of blocks that all rows attend to all of, from the tile's first on
+  KeyBlocks attended;  // halves that any row attends to some of
+  int refer_at;  // a block whose first key all rows attend to, none to what comes after it; or below 0
+  int met;       // once this one is done, each row that attends to any key has met one; or below 0
 
+  // Of the blocks `all` of a tile. Where references follow maxima throughout, neither block is given.
   template <int kKeys, typename Sides>
-  static __device__ __forceinline__ GroupBlocks of(const Sides& sides, int row) {
-    constexpr int kLast = 63;
-    return {{(sides.begin(row + kLast) + kKeys - 1) / kKeys, sides.end(row) / kKeys},
-            sides.end(row) > 0 ? (sides.end(row) - 1) / kKeys : -1};
+  static __device__ __forceinline__ GroupBlocks of(const Sides& sides, int row,
+                                                   const KeyBlocks& all, bool follow) {
+    constexpr int kHalf = kKeys / 2, kLast = kGroupRows - 1;
+    const int first = sides.begin(row), all_from = sides.begin(row + kLast);
+    const int all_end = sides.end(row), end = sides.end(row + kLast);
+    const int from = all.first * 2, last = smaller((end - 1) / kKeys, all.end - 1);
+    const bool refers = last >= all.first && all_from <= last * kKeys && last * kKeys < all_end;
+    const int met = all_end > 0 ? smaller((all_end - 1) / kKeys, all.end - 1) - all.first : -1;
+    return {{larger((all_from + kHalf - 1) / kHalf - from, 0), all_end / kHalf - from},
+            {first / kHalf - from, (end + kHalf - 1) / kHalf - from},
+            follow || !refers ? -1 : last - all.first,
+            follow ? -1 : met};
+  }
+
+  // The first of the blocks before `left` that are covered without a gap; behind it where there is none.
+  [[nodiscard]] __device__ __forceinline__ int covered_from(int left) const {
+    return 2 * left <= covered.end ? (covered.first + 1) / 2 : left;
   }
 };
 static_assert(sizeof(GroupBlocks) <= kGroupBlocksBytes);
@@ -45,14 +65,20 @@ struct HopperTile {
   int flag;   // its place among the flags
   int there;  // 0: no tile is left
   int round;
-  // Of queries; none where the sequence is shorter than the longest, or where no key is left for this block of a
-  // cluster.
+  // Of queries; none where no tile is left, the sequence is shorter than the longest, or no key is left for this
+  // block of a cluster.
   int rows;
   int first, blocks;  // of keys
   int last_rows;      // of the last block, that belong to the sequence
-  [[nodiscard]] __device__ __forceinline__ bool has_rows() const { return there != 0 && rows != 0; }
+  // What results need: where the first row of O lies, queries from there on, and whether the tile has rows to
+  // write that belong to no query.
+  alignas(16) void* o;
+  int left, outside;
+  [[nodiscard]] __device__ __forceinline__ bool has_rows() const { return rows != 0; }
 };
-static_assert(sizeof(HopperTile) <= kHopperTileBytes);
+static_assert(sizeof(HopperTile) <= kHopperTileBytes &&
+              kHopperTileBytes % alignof(HopperTile) == 0 &&
+              kGroupBlocksBytes % alignof(HopperTile) == 0);
 
 static_assert(sizeof(TileScales) <= kTileScalesBytes);
 
@@ -64,11 +90,11 @@ __device__ __forceinline__ bool leads_warp() { return threadIdx.x % 32 == 0; }
 template <HopperSpec kSpec>
 struct HopperRings {
   static constexpr HopperShared kShared = forward_hopper_shared(kSpec);
-  using QueryRing = Ring<kShared.query_stages>;
+  using QueryRing = Ring<kShared.query_parts>;
   using KeyRing = Ring<kSpec.stages>;
   static constexpr int kTileBytes = hopper_tile_bytes(kSpec);
 
-  QueryRing q;  // its turns are tiles
+  QueryRing q;  // of each warpgroup's queries, in turn
   KeyRing k, v, bias;
   u32 told;  // barriers
   u32 done;  // a barrier of all warps that compute
@@ -87,7 +113,7 @@ struct HopperRings {
   // By one thread, before a block's barrier.
   __device__ __forceinline__ void init() const {
     constexpr int kReaders = consumers_of(kSpec) * 4;
-    q.init(kReaders);
+    q.init(4);
     k.init(kReaders);
     v.init(kReaders, is_eighths(kSpec) ? transposers_of(kSpec) : 1);
     if constexpr (kSpec.bias) bias.init(kReaders);
@@ -99,6 +125,11 @@ struct HopperRings {
 
   // V of eighths as it comes, where others have a bias.
   [[nodiscard]] __device__ __forceinline__ const KeyRing& arrived_values() const { return bias; }
+
+  // The turn of a warpgroup's queries of a tile.
+  static __device__ __forceinline__ u32 part(u32 tile, int group) {
+    return tile * consumers_of(kSpec) + group;
+  }
 
   // Of a later round: of each tile, by its place, and behind them of any.
   [[nodiscard]] __device__ __forceinline__ unsigned char* flags(int round) const {

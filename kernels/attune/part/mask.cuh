@@ -32,6 +32,35 @@ __device__ __forceinline__ void apply_mask(typename W::Scores& s, const Sides& s
   }
 }
 
+// The same for the column tiles [kFirst, kEnd) alone. What a row attends to of them is made a mask of bits, which
+// takes two instructions an element in place of three that wait for each other.
+template <typename W, int kFirst, int kEnd, typename Sides>
+__device__ __forceinline__ void apply_mask_bits(typename W::Scores& s, const Sides& sides, int j) {
+  constexpr int kTiles = kEnd - kFirst;
+  static_assert(W::kTogether == 2 && kTiles < 16);
+  const int from = j + W::first_key() + kFirst * 8;
+  // Of a thread's elements, those of the first x keys: two of each eight.
+  const auto bits_below = [](int x) {
+    x = clamp(x, 0, 8 * kTiles);
+    return (1u << (x / 8 * 2 + smaller(x % 8, 2))) - 1;
+  };
+#pragma unroll
+  for (int m = 0; m < W::kRowTiles; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = thread_row<W>(m, half);
+      const u32 attended = bits_below(sides.end(row) - from) & ~bits_below(sides.begin(row) - from);
+#pragma unroll
+      for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          if ((attended & 1u << (2 * n + e)) == 0) s[m][kFirst + n][2 * half + e] = -infinity();
+        }
+      }
+    }
+  }
+}
+
 // Calls each(e, whether it is kept) for the four elements from 8 * n words past `row`, a word of the stream,
 // on. kStraddle: they may lie in two Philox blocks.
 template <bool kStraddle, typename Keys, typename Each>

@@ -24,8 +24,8 @@ struct FinishedRow {
   float inverse, lse;
 };
 
-// Adds the sink to a row's sum, which counts from `reference`. The LSE only where it is asked for.
-template <bool kNatural, Element kElement>
+// Adds the sink to a row's sum, which counts from `reference`. The LSE only where it is asked for, and may be.
+template <bool kNatural, Element kElement, bool kLse = true>
 __device__ __forceinline__ FinishedRow finish_row(const ForwardParams& p, int h, float reference,
                                                   float sum) {
   float weight = 1.0f;
@@ -45,7 +45,7 @@ __device__ __forceinline__ FinishedRow finish_row(const ForwardParams& p, int h,
   if (sum > 0.0f || sum != sum) {
     row.inverse = kElement == Element::f32 ? weight / sum : weight * reciprocal_fast(sum);
   }
-  if (p.lse.data != nullptr && sum != 0.0f) row.lse = reference * unit + logf(sum);
+  if (kLse && p.lse.data != nullptr && sum != 0.0f) row.lse = reference * unit + logf(sum);
   return row;
 }
 
@@ -158,19 +158,24 @@ struct Softmax {
     }
   }
 
-  // The first references of all rows, from a few of their scores: weights above 1 have room (kWide), and
-  // those of scores far above these are brought back by lift(). None is masked out.
+  // The first references of all rows: of the score of the first key, which each row attends to, or, where weights
+  // far above 1 have to be brought back, of the largest of a few. Weights above 1 have room (kWide).
   __device__ __forceinline__ void refer_to_some(const typename W::Scores& s) {
     static_assert(kWide);
 #pragma unroll
     for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        constexpr int kMiddle = W::kKeyTiles / 2;
-        float x = fmaxf(fmaxf(s[i][0][2 * half], s[i][0][2 * half + 1]),
-                        fmaxf(s[i][kMiddle][2 * half], s[i][kMiddle][2 * half + 1]));
-        x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-        x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+        float x = s[i][0][2 * half];
+        if constexpr (kByBlock) {
+          constexpr int kMiddle = W::kKeyTiles / 4;  // within the first half of the keys
+          x = fmaxf(fmaxf(x, s[i][0][2 * half + 1]),
+                    fmaxf(s[i][kMiddle][2 * half], s[i][kMiddle][2 * half + 1]));
+          x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+          x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+        } else {
+          x = __shfl_sync(~0u, x, 0, 4);
+        }
         m[i][half] = kUnits == Units::products ? x * *factor : x;
       }
     }
@@ -208,8 +213,9 @@ struct Softmax {
     }
   }
 
-  // Scores -> P, and, with kSums, their sums. Returns this thread's largest sum, of a block if kByBlock.
-  template <bool kSums = true>
+  // Scores -> P, and, with kSums, their sums, of some column tiles. Returns this thread's largest sum, of these
+  // tiles if kByBlock.
+  template <bool kSums = true, int kFirst = 0, int kEnd = W::kKeyTiles>
   __device__ __forceinline__ float powers(typename W::Scores& s) {
     float top = 0.0f;
 #pragma unroll
@@ -220,7 +226,7 @@ struct Softmax {
         const float base = m[i][half] == -infinity() ? 0.0f : m[i][half];
         float sum = 0.0f;
 #pragma unroll
-        for (int n = 0; n < W::kKeyTiles; ++n) {
+        for (int n = kFirst; n < kEnd; ++n) {
 #pragma unroll
           for (int e = 0; e < 2; ++e) {
             float& x = s[i][n][2 * half + e];
@@ -232,7 +238,7 @@ struct Softmax {
             if (kSums) sum += x;
           }
         }
-        if constexpr (!kSums) sum = s[i][W::kKeyTiles - 1][2 * half + 1];
+        if constexpr (!kSums) sum = s[i][kEnd - 1][2 * half + 1];
         if constexpr (kSums) l[i][half] += sum;
         top = fmaxf(top, kByBlock || !kSums ? sum : l[i][half]);
       }
@@ -329,6 +335,7 @@ struct Softmax {
   }
 
   // From whole sums; adds the sink.
+  template <bool kLse = true>
   __device__ __forceinline__ void finish(const ForwardParams& p, int h) {
 #pragma unroll
     for (int i = 0; i < W::kRowTiles; ++i) {
@@ -338,10 +345,11 @@ struct Softmax {
         if constexpr (kFollows) {
           // From what weighs 1: the logarithm of a few weights of 2^kTop would cancel most of m.
           constexpr float kUnit = 1.0f / (1 << static_cast<int>(kTop));
-          row = finish_row<kNatural, W::kElement>(p, h, m[i][half] + kTop, l[i][half] * kUnit);
+          row =
+              finish_row<kNatural, W::kElement, kLse>(p, h, m[i][half] + kTop, l[i][half] * kUnit);
           row.inverse *= kUnit;
         } else {
-          row = finish_row<kNatural, W::kElement>(p, h, m[i][half], l[i][half]);
+          row = finish_row<kNatural, W::kElement, kLse>(p, h, m[i][half], l[i][half]);
         }
         inverse[i][half] = row.inverse;
         lse[i][half] = row.lse;

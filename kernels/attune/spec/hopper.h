@@ -38,8 +38,9 @@ constexpr int product_columns(const HopperSpec& spec) {
   return spec.value_dim + (spec.lse ? 0 : 8);
 }
 
-// Warpgroups that compute; one more copies.
-constexpr int consumers_of(const HopperSpec& spec) { return spec.queries / 64; }
+// Warpgroups that compute, so many rows each; one more copies.
+constexpr int kGroupRows = 64;
+constexpr int consumers_of(const HopperSpec& spec) { return spec.queries / kGroupRows; }
 constexpr int threads_of(const HopperSpec& spec) { return (consumers_of(spec) + 1) * 128; }
 // For whose registers a multiprocessor has room. A product of 256 columns needs more than 128 of a thread from the
 // launch on, says ptxas.

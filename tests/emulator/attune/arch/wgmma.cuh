@@ -145,8 +145,8 @@ inline void issue(float* c, const u32* a, u64 a_tile, u64 b_tile, int columns, E
     x.warp = static_cast<int>(threadIdx.x) / 32 % 4;
     for (int lane = 0; lane < 32; ++lane) {
       const auto& mine = *static_cast<const ProductSlotOfLane*>(lanes[lane]);
-      if (mine.a_tile != x.a_tile || mine.b_tile != x.b_tile) {
-        emulator::fail("describes other tiles than its warp");
+      if (mine.a_tile != x.a_tile || mine.b_tile != x.b_tile || mine.add != x.add) {
+        emulator::fail("describes another product than its warp");
       }
       x.c[lane] = mine.c, x.a[lane] = mine.a;
       const std::size_t count = static_cast<std::size_t>(x.columns) / 2;
@@ -207,8 +207,8 @@ struct Wgmma {
     detail::issue(c, nullptr, a, b, kColumns, kElement, add);
   }
   template <Element kElement>
-  static void add(float (&c)[kColumns / 2], const u32 (&a)[4], u64 b) {
-    detail::issue(c, a, 0, b, kColumns, kElement, true);
+  static void add(float (&c)[kColumns / 2], const u32 (&a)[4], u64 b, bool adds) {
+    detail::issue(c, a, 0, b, kColumns, kElement, adds);
   }
 };
 
