@@ -137,34 +137,34 @@ struct Wgmma;
                    n, ATTUNE_LIST_##n, type, "%" #a ", %" #b, ", p, 1, 1, 0, 0") "\n}" \
                : ATTUNE_TIES_##n(c)                                                    \
                : "l"(a_tile), "l"(b_tile), "r"(static_cast<int>(add)))
-#define ATTUNE_WGMMA_VALUES(n, type, a0, a1, a2, a3, b, p)                                    \
-  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %" #p ", 0;\n" ATTUNE_WGMMA(               \
-                   n, ATTUNE_LIST_##n, type,                                                  \
-                   "{%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b, ", p, 1, 1, 1") "\n}"    \
-               : ATTUNE_TIES_##n(c)                                                           \
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b_tile),                     \
+#define ATTUNE_WGMMA_VALUES(n, type, a0, a1, a2, a3, b, p)                                     \
+  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %" #p ", 0;\n" ATTUNE_WGMMA(                \
+                   n, ATTUNE_LIST_##n, type, "{%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b, \
+                   ", p, 1, 1, 1") "\n}"                                                       \
+               : ATTUNE_TIES_##n(c)                                                            \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b_tile),                      \
                  "r"(static_cast<int>(adds)))
-#define ATTUNE_WGMMA_OF(n, i0, i1, i2, i3, i4, i5)                                                 \
-  template <>                                                                                      \
-  struct Wgmma<n> {                                                                                \
-    template <bool kBf16>                                                                          \
-    static __device__ __forceinline__ void multiply(float (&c)[n / 2], u64 a_tile, u64 b_tile,     \
-                                                    bool add) {                                    \
-      if constexpr (kBf16) {                                                                       \
-        ATTUNE_WGMMA_KEYS(n, "bf16", i0, i1, i2);                                                  \
-      } else {                                                                                     \
-        ATTUNE_WGMMA_KEYS(n, "f16", i0, i1, i2);                                                   \
-      }                                                                                            \
-    }                                                                                              \
-    template <bool kBf16>                                                                          \
-    static __device__ __forceinline__ void add(float (&c)[n / 2], const u32 (&a)[4], u64 b_tile,   \
-                                               bool adds) {                                        \
-      if constexpr (kBf16) {                                                                       \
-        ATTUNE_WGMMA_VALUES(n, "bf16", i0, i1, i2, i3, i4, i5);                                        \
-      } else {                                                                                     \
-        ATTUNE_WGMMA_VALUES(n, "f16", i0, i1, i2, i3, i4, i5);                                         \
-      }                                                                                            \
-    }                                                                                              \
+#define ATTUNE_WGMMA_OF(n, i0, i1, i2, i3, i4, i5)                                               \
+  template <>                                                                                    \
+  struct Wgmma<n> {                                                                              \
+    template <bool kBf16>                                                                        \
+    static __device__ __forceinline__ void multiply(float (&c)[n / 2], u64 a_tile, u64 b_tile,   \
+                                                    bool add) {                                  \
+      if constexpr (kBf16) {                                                                     \
+        ATTUNE_WGMMA_KEYS(n, "bf16", i0, i1, i2);                                                \
+      } else {                                                                                   \
+        ATTUNE_WGMMA_KEYS(n, "f16", i0, i1, i2);                                                 \
+      }                                                                                          \
+    }                                                                                            \
+    template <bool kBf16>                                                                        \
+    static __device__ __forceinline__ void add(float (&c)[n / 2], const u32 (&a)[4], u64 b_tile, \
+                                               bool adds) {                                      \
+      if constexpr (kBf16) {                                                                     \
+        ATTUNE_WGMMA_VALUES(n, "bf16", i0, i1, i2, i3, i4, i5);                                  \
+      } else {                                                                                   \
+        ATTUNE_WGMMA_VALUES(n, "f16", i0, i1, i2, i3, i4, i5);                                   \
+      }                                                                                          \
+    }                                                                                            \
   }
 
 ATTUNE_WGMMA_OF(64, 32, 33, 34, 35, 36, 37);

@@ -196,8 +196,7 @@ struct HopperForward {
 #pragma unroll
     for (int step = 0; step < kSpec.head_dim / 16; ++step) {
       const int panel = step / 4, at = step % 4 * 32;
-      Wgmma<kKeys>::template multiply<kBf16>(flat(s),
-                                             a.at(panel * (kGroupRows * kPanelBytes) + at),
+      Wgmma<kKeys>::template multiply<kBf16>(flat(s), a.at(panel * (kGroupRows * kPanelBytes) + at),
                                              b.at(panel * (kKeys * kPanelBytes) + at), step > 0);
     }
   }
@@ -234,7 +233,8 @@ struct HopperForward {
   // Whether the others are left out: ptxas spills where registers are few, and where maxima are taken, as of
   // each block's weights of f16, all scores are looked at.
   static constexpr bool kLeavesOut =
-      !State::kByBlock && kOwnRegisters - kKeys * 3 / 4 - product_columns(kSpec) / 2 >= 48;
+      !kSpec.split && !State::kByBlock &&
+      kOwnRegisters - kKeys * 3 / 4 - product_columns(kSpec) / 2 >= 48;
 
   // Zeros for the rows of V past the end of a sequence whose tensor goes on: they are somebody's, and 0
   // times NaN is NaN. Each warpgroup writes all of them, and so waits for itself alone.
@@ -448,7 +448,6 @@ struct HopperForward {
       const bool ends = !kWhole && at.left == 0;
       const u32 of_tile = tile;
       if (ends) {
-        if constexpr (kSpec.split) return false;  // there is one tile
         rings.q.await_full(Rings::part(tile + 1, at.group));
         if (!has_rows(rings.tile(tile + 1))) return false;
         ++tile;
@@ -495,8 +494,7 @@ struct HopperForward {
     at.await_values(tile);
     wgmma_touch(flat(at.o));
     wgmma_fence();
-    multiply_values(at.o, at.weights, Walk::address(rings.v.tile(turn)),
-                    !at.knows(Walk::kFresh));
+    multiply_values(at.o, at.weights, Walk::address(rings.v.tile(turn)), !at.knows(Walk::kFresh));
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_touch(flat(at.o));

@@ -76,7 +76,7 @@ struct HopperQueries {
     if (leads_warp()) {
       tile.rows = rows;
       tile.o = QueryRows<typename Elements<kSpec.element>::Bits>(p.f.o, place.b, seq.q_start,
-                                               place.h)(place.block * queries);
+                                                                 place.h)(place.block * queries);
       tile.left = seq.sq - place.block * queries;
       tile.outside = seq.tail > 0 || (p.f.lse.data != nullptr && p.f.lse.padded != 0);
       tile.first = all.first;

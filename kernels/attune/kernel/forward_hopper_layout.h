@@ -45,8 +45,8 @@ constexpr HopperShared forward_hopper_shared(const HopperSpec& spec, int query_p
   const int flags = tiles + kHopperTiles * hopper_tile_bytes(spec);
   const int sums = flags + (kRounds - 1) * kTileFlagsBytes;
   const int total = sums + (spec.split ? spec.queries * 8 : 0);
-  return {query_parts, queries,  keys,  values, bias_tile, value_stride, k, v,
-          bias,         barriers, tiles, flags,  sums,      total};
+  return {query_parts, queries, keys,     values, bias_tile, value_stride, k,
+          v,           bias,    barriers, tiles,  flags,     sums,         total};
 }
 
 // What a block of a cluster leaves for the others takes the place of K and V: O in f32, [queries][value_dim]; m

@@ -75,7 +75,8 @@ struct HopperTile {
   int left, outside;
   [[nodiscard]] __device__ __forceinline__ bool has_rows() const { return rows != 0; }
 };
-static_assert(sizeof(HopperTile) <= kHopperTileBytes && kHopperTileBytes % alignof(HopperTile) == 0 &&
+static_assert(sizeof(HopperTile) <= kHopperTileBytes &&
+              kHopperTileBytes % alignof(HopperTile) == 0 &&
               kGroupBlocksBytes % alignof(HopperTile) == 0);
 
 // What all lanes of a warp agree on, said so that the compiler knows: it then computes the descriptors of

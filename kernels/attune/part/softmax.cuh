@@ -318,7 +318,8 @@ struct Softmax {
     for (int i = 0; i < W::kRowTiles; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const FinishedRow row = finish_row<kNatural, W::kElement, kLse>(p, h, m[i][half], l[i][half]);
+        const FinishedRow row =
+            finish_row<kNatural, W::kElement, kLse>(p, h, m[i][half], l[i][half]);
         inverse[i][half] = row.inverse;
         lse[i][half] = row.lse;
       }
