@@ -35,11 +35,12 @@ TEST_F(Launching, DescribesQueriesKeysAndValues) {
   EXPECT_EQ(q.type, cuda::kTensorMapBf16);
   EXPECT_EQ(q.sizes, (Numbers{120, 4, 300, 20}));
   EXPECT_EQ(q.strides, (Numbers{240, 4 * 240, 300 * 4 * 240}));
-  EXPECT_EQ(q.box, (Numbers{64, 1, 128, 1}));
+  EXPECT_EQ(q.box, (Numbers{64, 1, 64, 1}));
   EXPECT_EQ(k.sizes, (Numbers{120, 2, 500, 20}));
   EXPECT_EQ(k.strides, (Numbers{240, 2 * 240, 500 * 2 * 240}));
   EXPECT_EQ(v.sizes, (Numbers{80, 2, 500, 20}));
   EXPECT_EQ(v.strides, (Numbers{160, 2 * 160, 500 * 2 * 160}));
+  EXPECT_EQ(k.box, (Numbers{64, 1, 128, 1}));
   EXPECT_EQ(k.box, v.box);
   EXPECT_EQ(stand_in().tensor_map(0)->data, a.q.data);
   EXPECT_EQ(stand_in().tensor_map(2)->data, a.v.data);
@@ -57,7 +58,7 @@ TEST_F(Launching, DescribesEighths) {
   EXPECT_EQ(q.type, cuda::kTensorMapU8);
   EXPECT_EQ(q.sizes, (Numbers{112, 4, 300, 20}));
   EXPECT_EQ(q.strides, (Numbers{112, 4 * 112, 300 * 4 * 112}));
-  EXPECT_EQ(q.box, (Numbers{128, 1, 128, 1}));
+  EXPECT_EQ(q.box, (Numbers{128, 1, 64, 1}));
   EXPECT_EQ(v.strides, (Numbers{80, 2 * 80, 500 * 2 * 80}));
   EXPECT_EQ(v.box[0], 128U);
 }

@@ -266,7 +266,7 @@ struct HopperForward {
   // Whether the others are left out: ptxas spills where registers are few, and where maxima are taken, as of
   // each block's weights of f16, all scores are looked at.
   static constexpr bool kLeavesOut =
-      !State::kByBlock && !State::kFollows &&
+      !kSpec.split && !State::kByBlock && !State::kFollows &&
       kOwnRegisters - kKeys * 3 / 4 - product_columns(kSpec) / 2 >= 48;
 
   // Zeros for the rows of V past the end of a sequence whose tensor goes on: they are somebody's, and 0
@@ -506,7 +506,6 @@ struct HopperForward {
       const bool ends = !kWhole && at.left == 0;
       const u32 of_tile = tile;
       if (ends) {
-        if constexpr (kSpec.split) return false;  // there is one tile
         rings.q.await_full(Rings::part(tile + 1, at.group));
         if (!has_rows(rings.tile(tile + 1))) return false;
         ++tile;
