@@ -301,8 +301,8 @@ struct HopperForward {
     Values o;
     Weights weights;
     State softmax = state();
-    bool moved =
-        false;  // of eighths: the references, by the last block; O is to be multiplied by alpha
+    // Of eighths: whether the last block moved references, and what O is to be multiplied by then.
+    bool moved = false;
     float alpha[2];
 
     // Before a tile's first block.
@@ -311,6 +311,7 @@ struct HopperForward {
       if constexpr (kEighths) none.factor.value = rings.scales(tile).products;
       return none;
     }
+
     static __device__ __forceinline__ u32 address(u32 x) {
       return static_cast<u32>(uniform(static_cast<int>(x)));
     }
