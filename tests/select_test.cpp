@@ -294,7 +294,7 @@ TEST(Select, TakesEighthsOnHopperAlone) {
       {"dtype=f8e4m3 d=16 dv=48 lse=padded32", "hopper.sm90a.f8e4m3.d64.plain.q128k128"},
       {"dtype=f8e4m3 d=80 descale", "hopper.sm90a.f8e4m3.d128.plain.q128k128"},
       {"dtype=f8e4m3 d=64 dv=128 sink mask=causal-top-left", "hopper.sm90a.f8e4m3.d128.plain"},
-      {"dtype=f8e4m3 d=144 page_size=16", "hopper.sm90a.f8e4m3.d256.plain.q128k64"},
+      {"dtype=f8e4m3 d=144 page_size=16", "hopper.sm90a.f8e4m3.d256.plain.q64k64"},
   };
   for (const auto& c : served) expect_part(chosen(problem(c.words), h200), c.row);
   const struct {

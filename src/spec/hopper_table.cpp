@@ -49,11 +49,11 @@ std::vector<Tile> eighth_tiles_of(const HopperSpec& spec) {
   if (spec.value_dim != spec.head_dim) return {};
   switch (spec.head_dim) {
     case 64:
-      return {{128, 128}, {128, 192}, {128, 224}, {192, 128}};
+      return {{128, 128}, {128, 160}, {192, 64}};
     case 128:
-      return {{128, 128}, {128, 160}};
+      return {{128, 128}};
     case 256:
-      return {{128, 64}};
+      return {{64, 64}};
     default:
       return {};
   }

@@ -225,17 +225,38 @@ struct HopperForward {
     }
   }
 
-  // O = P V of this warpgroup, or O += where `adds`; likewise.
   using Weights = u32[kKeys / kDepth][4];
-  static __device__ __forceinline__ void multiply_values(Values& o, const Weights& p, u32 v,
-                                                         bool adds) {
-    const WgmmaTile b(v, kEighths ? 16 : kKeys * kPanelBytes, 1024);
+  // Sums of products of eighths keep 13 bits below the largest of their terms, whatever has been added up before
+  // among them. So each block's are sums of their own, of so many columns at a time, and float32 adds them to O.
+  static constexpr int kPartColumns = 64;
+  static constexpr int kParts = kSpec.value_dim / kPartColumns;
+  using PartOfValues = float[1][kPartColumns / 8][4];
+  static __device__ __forceinline__ void multiply_part(PartOfValues& sums, const Weights& p, u32 v,
+                                                       int part) {
+    const WgmmaTile b(v, 16, 1024);
 #pragma unroll
     for (int step = 0; step < kKeys / kDepth; ++step) {
-      const int at = kEighths ? step / 4 * (kSpec.value_dim * kPanelBytes) + step % 4 * 32
-                              : step * (kDepth * kPanelBytes);
-      Wgmma<product_columns(kSpec)>::template add<kSpec.element>(flat(o), p[step], b.at(at),
-                                                                 adds || step > 0);
+      const int at =
+          (step / 4 * kSpec.value_dim + part * kPartColumns) * kPanelBytes + step % 4 * 32;
+      Wgmma<kPartColumns>::template add<kSpec.element>(flat(sums), p[step], b.at(at), step > 0);
+    }
+  }
+  static __device__ __forceinline__ void add_part(Values& o, const PartOfValues& sums, int part) {
+#pragma unroll
+    for (int n = 0; n < kPartColumns / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) o[0][part * (kPartColumns / 8) + n][i] += sums[0][n][i];
+    }
+  }
+
+  // O = P V of this warpgroup, or O += where `adds`; likewise.
+  static __device__ __forceinline__ void multiply_values(Values& o, const Weights& p, u32 v,
+                                                         bool adds) {
+    const WgmmaTile b(v, kKeys * kPanelBytes, 1024);
+#pragma unroll
+    for (int step = 0; step < kKeys / kDepth; ++step) {
+      Wgmma<product_columns(kSpec)>::template add<kSpec.element>(
+          flat(o), p[step], b.at(step * (kDepth * kPanelBytes)), adds || step > 0);
     }
   }
 
@@ -479,6 +500,40 @@ struct HopperForward {
                                                     u32& tile, u32& turn) {
     Walk at{p, rings, tile, turn};
     typename W::Scores s;
+    PartOfValues sums;  // of eighths
+    // O += P V of the block whose P is known, or =, and what waits for it.
+    const auto issue_values = [&](u32 values) {
+      if constexpr (kEighths) {
+        wgmma_touch(flat(sums));
+        wgmma_fence();
+        multiply_part(sums, at.weights, values, 0);
+      } else {
+        wgmma_touch(flat(at.o));
+        wgmma_fence();
+        multiply_values(at.o, at.weights, values, !at.knows(Walk::kFresh));
+      }
+      wgmma_commit();
+    };
+    const auto await_products = [&](u32 values) {
+      wgmma_wait<0>();
+      if constexpr (kEighths) {
+        wgmma_touch(flat(sums));
+        add_part(at.o, sums, 0);
+#pragma unroll
+        for (int part = 1; part < kParts; ++part) {
+          wgmma_touch(flat(sums));
+          wgmma_fence();
+          multiply_part(sums, at.weights, values, part);
+          wgmma_commit();
+          wgmma_wait<0>();
+          wgmma_touch(flat(sums));
+          add_part(at.o, sums, part);
+        }
+      } else {
+        wgmma_touch(flat(at.o));
+      }
+      rings.v.release(turn++, at.leads);
+    };
     // Found out while exponentials are computed: whether a turn's values and the keys of the block that comes
     // next are there.
     const auto look_ahead = [&](u32 turn, bool fresh) {
@@ -487,6 +542,7 @@ struct HopperForward {
                    (rings.v.is_full(turn) ? Walk::kValuesThere : 0) | (fresh ? Walk::kFresh : 0);
       };
     };
+    if constexpr (kEighths) clear_fragments(at.o);
     at.enter();
     if (at.group == kConsumers - 1) at.pass_turn(0);
     rings.k.await_full(turn);
@@ -524,10 +580,7 @@ struct HopperForward {
       multiply_keys(s, queries, keys);
       wgmma_commit();
       at.await_values(of_tile);
-      wgmma_touch(flat(at.o));
-      wgmma_fence();
-      multiply_values(at.o, at.weights, values, !at.knows(Walk::kFresh));
-      wgmma_commit();
+      issue_values(values);
       at.pass_turn(at.group + 1);
       wgmma_wait<1>();
       wgmma_touch(flat(s));
@@ -536,14 +589,15 @@ struct HopperForward {
       State before = at.softmax;
       if (ends) at.softmax = at.state();
       at.soften(s, turn + 1, kWhole, ends, look_ahead(turn + 1, ends));
-      wgmma_wait<0>();
-      wgmma_touch(flat(at.o));
-      rings.v.release(turn++, at.leads);
+      await_products(values);
       if constexpr (State::kFollows) {
         if (!ends) at.move_values();
       }
       pack(s, at.weights);
-      if (ends) write(p, rings, of_tile, before, at.o);
+      if (ends) {
+        write(p, rings, of_tile, before, at.o);
+        if constexpr (kEighths) clear_fragments(at.o);
+      }
       return true;
     };
 #pragma unroll 1
@@ -554,13 +608,9 @@ struct HopperForward {
     }
     if (at.group == 0) at.await_turn();  // what was passed once too often
     at.await_values(tile);
-    wgmma_touch(flat(at.o));
-    wgmma_fence();
-    multiply_values(at.o, at.weights, Walk::address(rings.v.tile(turn)), !at.knows(Walk::kFresh));
-    wgmma_commit();
-    wgmma_wait<0>();
-    wgmma_touch(flat(at.o));
-    rings.v.release(turn++, at.leads);
+    const u32 values = Walk::address(rings.v.tile(turn));
+    issue_values(values);
+    await_products(values);
     write(p, rings, tile, at.softmax, at.o);
   }
 };
