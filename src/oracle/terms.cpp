@@ -17,9 +17,10 @@
 // half a unit in its last place, or in that of its subnormal numbers, of every p_ij; as independent of each
 // other as float32's roundings are, and as one sample of them as right by luck: they are among o's terms.
 //
-// Matrix units add up products of E4M3 in numbers that keep 13 bits below the largest of the terms and cut the
-// others there (seen on Hopper: 256 + 2^-5 is told from 256, 256 + 2^-6 is not): of a score whose terms are alike in
-// size, up to 2^-12 of the sum of their absolute values, in place of u.
+// Matrix units add up products of E4M3, 32 at a time and to the sum so far, in numbers that keep 13 bits below the
+// largest of the terms and cut the others there (seen on Hopper: 256 + 2^-5 is told from 256, 256 + 2^-6 is not, nor
+// 256 + 31 * 2^-6). Each may lose 2^-13 of the largest, half of it on average: up to 2^-9 of it when all are cut
+// alike. Taken are 2^-10 of the sum of the terms' absolute values, in place of u.
 //
 // All of this need not be precise, so that float32 does where there is much of it. What float32
 // can't hold, attended infinities and NaN among it, is left out and the tolerance stays as it is.
@@ -95,7 +96,7 @@ double saved_rounding(DType dtype) {
 }
 
 // What products and sums of the terms of a score lose, in units of u.
-double product_rounding(DType dtype) { return dtype == DType::f8e4m3 ? 0x1p-12 / 0x1p-23 : 1; }
+double product_rounding(DType dtype) { return dtype == DType::f8e4m3 ? 0x1p-10 / 0x1p-23 : 1; }
 
 // What rounding P to E4M3 does to each probability of a row, in units of u.
 class ProbabilityRounding {
@@ -147,7 +148,7 @@ void TermSums::add_row(const KeysValues<double>& keys_values, const Magnitudes& 
   if (layout_->problem->kind == Kind::backward) add_backward(keys_values, magnitudes, row);
 }
 
-// e_ij = |scale| sum |q k|, 2^11 times as much of f8e4m3, + |bias| + |slope dist|, the scale with those of q and k; softcap passes on
+// e_ij = |scale| sum |q k|, 2^13 times as much of f8e4m3, + |bias| + |slope dist|, the scale with those of q and k; softcap passes on
 // as much as its slope says, and has an error of its own.
 // LSE_i: sum over j of p_ij (1 + e_ij)     o_ix: root of sum of (p_ij Z_ij v_jx (1 + e_ij + e_i))^2
 // where e_i is the LSE's; f8e4m3 adds the squares of what its rounding of p_ij does.

@@ -31,25 +31,25 @@ std::vector<Tile> split_tiles_of(const HopperSpec& spec) {
   if (spec.bias || spec.dropout || spec.general) return {};
   switch (spec.head_dim) {
     case 64:
-      return {{64, 128, {9500, 1650}}, {128, 128, {9500, 2600}}};
+      return {{64, 128, {10000, 1450}}, {128, 128, {12500, 1990}}};
     case 96:
     case 128:
-      return {{64, 128, {11500, 2550}}, {128, 128, {10500, 4300}}};
+      return {{64, 128, {11500, 1700}}, {128, 128, {13000, 2665}}};
     case 192:
-      return {{64, 96, {12500, 2500}}, {128, 96, {13000, 4300}}};
+      return {{64, 96, {12500, 1700}}, {128, 96, {15000, 3000}}};
     default:
-      return {{64, 64, {13000, 2500}}, {128, 64, {15500, 4300}}};
+      return {{64, 64, {14000, 1450}}, {128, 64, {18000, 2450}}};
   }
 }
 
-// Without features, and of head dims that fill whole panels or half of one. The first of several tiles is taken until
-// they have been measured; others by their ids.
+// Without features, and of head dims that fill whole panels or half of one. At 256 columns the registers of two
+// warpgroups do not hold O beside the sums of a part of it.
 std::vector<Tile> eighth_tiles_of(const HopperSpec& spec) {
   if (!spec.lse || spec.split || spec.bias || spec.dropout || spec.general) return {};
   if (spec.value_dim != spec.head_dim) return {};
   switch (spec.head_dim) {
     case 64:
-      return {{128, 128}, {128, 160}, {192, 64}};
+      return {{128, 128, {2500, 2230}}, {128, 160, {4000, 2480}}};
     case 128:
       return {{128, 128}};
     case 256:
@@ -79,19 +79,19 @@ std::vector<Tile> tiles_of(const HopperSpec& spec) {
   if (!spec.lse) {
     // f16 has no room for weights that nobody adds up; elsewhere registers or shared memory do not suffice.
     if (spec.element != kernel::Element::bf16) return {};
-    if (spec.head_dim == 64) return {{128, 128, {3300, 1785}}, {192, 112, {5200, 2235}}};
+    if (spec.head_dim == 64) return {{128, 128, {2700, 1785}}, {192, 112, {5000, 2235}}};
     return spec.head_dim == 128 ? std::vector<Tile>{{128, 128, {5550, 2595}}} : std::vector<Tile>{};
   }
   switch (spec.head_dim) {
     case 64:
-      return {{128, 128, {3400, 1990}}, {192, 112, {5500, 2235}}};
+      return {{128, 128, {2800, 1990}}, {192, 112, {5300, 2235}}};
     case 96:
     case 128:
       return {{128, 128, {5700, 2665}}};
     case 192:
       return {{128, 96, {7500, 3000}}};
     default:
-      return {{128, 64, {10200, 2450}}, {128, 80, {10300, 2980}}};
+      return {{128, 64, {9300, 2450}}, {128, 80, {10300, 2980}}};
   }
 }
 
