@@ -15,6 +15,16 @@
 
 namespace attune::cuda {
 
+namespace {
+
+// Kernels that wait for their predecessors themselves, and so may be launched beside the last blocks of these.
+template <typename Plan>
+constexpr bool kBeginsEarly = std::is_same_v<Plan, HopperPlan>;
+// Graphs have such edges since CUDA 12.3.
+constexpr int kCapturesProgrammatic = 12030;
+
+}  // namespace
+
 Expected<std::unique_ptr<Execution>> Execution::make(const Problem& problem, const KernelSpec& spec,
                                                      int device, const DeviceFacts& facts) {
   Expected<GpuPlan> plan = plan_on_gpu(problem, spec, facts);
@@ -132,6 +142,8 @@ Status Execution::launch_with(const Driver& driver, std::span<const Function> fu
       how.shared_bytes = static_cast<unsigned>(one.shared_bytes);
       how.cluster = static_cast<unsigned>(one.cluster);
       how.stream = static_cast<Stream>(arguments.stream);
+      how.programmatic = kBeginsEarly<std::decay_t<decltype(plan)>> &&
+                         driver.version >= kCapturesProgrammatic;
       Status status = launch(driver, functions[one.entry], how, &params, id_);
       if (!status.ok()) return status;
     }

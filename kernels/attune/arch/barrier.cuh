@@ -25,6 +25,17 @@ __device__ __forceinline__ bool barrier_or(int number, int threads, bool x) {
   return y != 0;
 }
 
+// Kernels that follow in the stream and are launched so may begin once all blocks of this one have come here, or
+// ended (PTX ISA, griddepcontrol); they wait themselves until this one is through.
+__device__ __forceinline__ void let_followers_begin() {
+  asm volatile("griddepcontrol.launch_dependents;");
+}
+// Until the kernels before this one are through, and what they wrote can be read. Where this one was launched in the
+// ordinary way, they are.
+__device__ __forceinline__ void await_predecessors() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
 // Does nothing, but the compiler keeps the branch that leads to it.
 __device__ __forceinline__ void hold() { asm volatile("nanosleep.u32 0;" ::: "memory"); }
 

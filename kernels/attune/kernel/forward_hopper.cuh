@@ -70,6 +70,9 @@ struct HopperForward {
     }
     if constexpr (!kSpec.lse) write_ones(rings);
     if (threadIdx.x == 0) rings.init();
+    // Nothing of the problem's has been touched so far: all that goes on beside the end of the kernel before.
+    let_followers_begin();
+    await_predecessors();
     __syncthreads();
     if (threadIdx.x < 128) {
       if constexpr (kHandsRegisters) give_registers<kCopyRegisters>();

@@ -14,6 +14,8 @@ inline void barrier_arrive(int number, int threads) {
 inline bool barrier_or(int number, int threads, bool x) {
   return emulator::barrier(number, threads, true, x) != 0;
 }
+inline void let_followers_begin() {}
+inline void await_predecessors() {}
 inline void hold() {}
 inline int opaque(int x) { return x; }
 
