@@ -142,8 +142,8 @@ Status Execution::launch_with(const Driver& driver, std::span<const Function> fu
       how.shared_bytes = static_cast<unsigned>(one.shared_bytes);
       how.cluster = static_cast<unsigned>(one.cluster);
       how.stream = static_cast<Stream>(arguments.stream);
-      how.programmatic = kBeginsEarly<std::decay_t<decltype(plan)>> &&
-                         driver.version >= kCapturesProgrammatic;
+      how.programmatic =
+          kBeginsEarly<std::decay_t<decltype(plan)>> && driver.version >= kCapturesProgrammatic;
       Status status = launch(driver, functions[one.entry], how, &params, id_);
       if (!status.ok()) return status;
     }
