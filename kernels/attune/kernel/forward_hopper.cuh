@@ -15,16 +15,15 @@
 
 #include <attune/arch/barrier.cuh>
 #include <attune/arch/registers.cuh>
-#include <attune/arch/wgmma.cuh>
 #include <attune/kernel/forward_hopper_copy.cuh>
 #include <attune/part/cluster_combine.cuh>
 #include <attune/part/copied_bias.cuh>
 #include <attune/part/exact_row.cuh>
+#include <attune/part/hopper_products.cuh>
 #include <attune/part/mask.cuh>
 #include <attune/part/power_terms.cuh>
 #include <attune/part/quad_rows.cuh>
 #include <attune/part/result.cuh>
-#include <attune/part/warpgroup_shape.cuh>
 
 namespace attune::kernel {
 
@@ -34,17 +33,14 @@ struct HopperForward {
   using Out = Elements<output_of(kSpec.element)>;
   using Rings = HopperRings<kSpec>;
   static constexpr bool kEighths = is_eighths(kSpec);
-  // The warp that has values fetched, and the last.
-  static constexpr bool kBothTranspose = kEighths && transposers_of(kSpec) == 2;
   static constexpr int kKeys = kSpec.keys;
   static constexpr int kConsumers = consumers_of(kSpec);
   static constexpr int kValuePanels = panels_of(kSpec.element, kSpec.value_dim);
-  static constexpr int kDepth = 32 / bytes_of(kSpec.element);  // of one product
   static constexpr HopperShared kShared = Rings::kShared;
-  using W = WarpgroupShape<kSpec.element, kSpec.queries, kKeys, kSpec.value_dim>;
+  using Products = HopperProducts<kSpec>;
+  using W = typename Products::W;
   using State = Softmax<W, units_of(kSpec)>;
-  // O, and behind it rows' sums in columns that are all alike, if they are not added up otherwise.
-  using Values = float[1][product_columns(kSpec) / 8][4];
+  using Values = typename Products::Values;
   static_assert(State::kWide || State::kFollows);
   // What powers() returns at most where references may stay. Weights of bf16 have the range of sums.
   static constexpr float kMostTop = State::kByBlock ? State::kLift : State::kMostSum;
@@ -108,17 +104,16 @@ struct HopperForward {
     const int warp = uniform(static_cast<int>(threadIdx.x) / 32);
     if (warp == 0) {
       copy(p.q, kRounds, HopperQueries<kSpec>{p, rings});
-    } else if (warp < (kBothTranspose ? 2 : 3)) {
+    } else if (warp < (kEighths ? 2 : 3)) {
       const bool keys = warp == 1;
       const TensorMap& map = keys ? p.k : p.v;
-      const auto& values = kEighths ? rings.arrived_values() : rings.v;
       copy(map, kExactRound,
-           HopperBlocks<kSpec>{p, rings, keys ? rings.k : values, &map,
+           HopperBlocks<kSpec>{p, rings, keys ? rings.k : rings.v, &map,
                                panels_of(kSpec.element, keys ? kSpec.head_dim : kSpec.value_dim)});
     } else if constexpr (kSpec.bias) {
       copy(p.bias, kExactRound, HopperBias<kSpec>{p, rings});
     } else if constexpr (kEighths) {
-      if (kBothTranspose && warp == 2) {
+      if (warp == 2) {
         const HopperBlocks<kSpec> values{p, rings, rings.arrived_values(), &p.v,
                                          panels_of(kSpec.element, kSpec.value_dim)};
         copy(p.v, kExactRound, HopperValues<kSpec>{values, {rings, 1}});
@@ -216,72 +211,6 @@ struct HopperForward {
     if (here.outside != 0) write_outside_of(p, facts);
   }
 
-  // S = Q K^T of this warpgroup; complete after a wait.
-  static __device__ __forceinline__ void multiply_keys(typename W::Scores& s, u32 q, u32 k) {
-    const WgmmaTile a(q, 16, 1024), b(k, 16, 1024);
-#pragma unroll
-    for (int step = 0; step < kSpec.head_dim / kDepth; ++step) {
-      const int panel = step / 4, at = step % 4 * 32;
-      Wgmma<kKeys>::template multiply<kSpec.element>(
-          flat(s), a.at(panel * (kGroupRows * kPanelBytes) + at),
-          b.at(panel * (kKeys * kPanelBytes) + at), step > 0);
-    }
-  }
-
-  using Weights = u32[kKeys / kDepth][4];
-  // Sums of products of eighths keep 13 bits below the largest of their terms, whatever has been added up before
-  // among them. So each block's are sums of their own, of so many columns at a time, and float32 adds them to O.
-  static constexpr int kPartColumns = 64;
-  static constexpr int kParts = kSpec.value_dim / kPartColumns;
-  using PartOfValues = float[1][kPartColumns / 8][4];
-  static __device__ __forceinline__ void multiply_part(PartOfValues& sums, const Weights& p, u32 v,
-                                                       int part) {
-    const WgmmaTile b(v, 16, 1024);
-#pragma unroll
-    for (int step = 0; step < kKeys / kDepth; ++step) {
-      const int at =
-          (step / 4 * kSpec.value_dim + part * kPartColumns) * kPanelBytes + step % 4 * 32;
-      Wgmma<kPartColumns>::template add<kSpec.element>(flat(sums), p[step], b.at(at), step > 0);
-    }
-  }
-  static __device__ __forceinline__ void add_part(Values& o, const PartOfValues& sums, int part) {
-#pragma unroll
-    for (int n = 0; n < kPartColumns / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) o[0][part * (kPartColumns / 8) + n][i] += sums[0][n][i];
-    }
-  }
-
-  // O = P V of this warpgroup, or O += where `adds`; likewise.
-  static __device__ __forceinline__ void multiply_values(Values& o, const Weights& p, u32 v,
-                                                         bool adds) {
-    const WgmmaTile b(v, kKeys * kPanelBytes, 1024);
-#pragma unroll
-    for (int step = 0; step < kKeys / kDepth; ++step) {
-      Wgmma<product_columns(kSpec)>::template add<kSpec.element>(
-          flat(o), p[step], b.at(step * (kDepth * kPanelBytes)), adds || step > 0);
-    }
-  }
-
-  // P as the left operand of P V.
-  static __device__ __forceinline__ void pack(const typename W::Scores& p, Weights& weights) {
-#pragma unroll
-    for (int step = 0; step < kKeys / kDepth; ++step) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int row = i % 2 * 2;
-        if constexpr (kEighths) {  // keys in the order of part/transpose_values.cuh
-          const float(&a)[4] = p[0][4 * step + i / 2 * 2];
-          const float(&b)[4] = p[0][4 * step + i / 2 * 2 + 1];
-          weights[step][i] = E::pack(a[row], a[row + 1], b[row], b[row + 1]);
-        } else {
-          const float(&tile)[4] = p[0][2 * step + i / 2];
-          weights[step][i] = E::pack(tile[row], tile[row + 1]);
-        }
-      }
-    }
-  }
-
   // Column tiles of the first half of a block's keys.
   static constexpr int kHalfTiles = W::kKeyTiles / 2;
   static_assert(W::kKeyTiles % 2 == 0);
@@ -323,7 +252,7 @@ struct HopperForward {
     enum Fact : u32 { kKeysThere = 1, kValuesThere = 2, kFresh = 4 };
     u32 facts = kFresh;
     Values o;
-    Weights weights;
+    typename Products::Weights weights;
     State softmax = state();
     // Of eighths: whether the last block moved references, and what O is to be multiplied by then.
     bool moved = false;
@@ -503,34 +432,35 @@ struct HopperForward {
                                                     u32& tile, u32& turn) {
     Walk at{p, rings, tile, turn};
     typename W::Scores s;
-    PartOfValues sums;  // of eighths
+    typename Products::PartOfValues sums;  // of eighths
+    const auto issue_part = [&](u32 values, int part) {
+      wgmma_touch(flat(sums));
+      wgmma_fence();
+      Products::multiply_part(sums, at.weights, values, part);
+      wgmma_commit();
+    };
     // O += P V of the block whose P is known, or =, and what waits for it.
     const auto issue_values = [&](u32 values) {
       if constexpr (kEighths) {
-        wgmma_touch(flat(sums));
-        wgmma_fence();
-        multiply_part(sums, at.weights, values, 0);
+        issue_part(values, 0);
       } else {
         wgmma_touch(flat(at.o));
         wgmma_fence();
-        multiply_values(at.o, at.weights, values, !at.knows(Walk::kFresh));
+        Products::multiply_values(at.o, at.weights, values, !at.knows(Walk::kFresh));
+        wgmma_commit();
       }
-      wgmma_commit();
     };
     const auto await_products = [&](u32 values) {
       wgmma_wait<0>();
       if constexpr (kEighths) {
-        wgmma_touch(flat(sums));
-        add_part(at.o, sums, 0);
 #pragma unroll
-        for (int part = 1; part < kParts; ++part) {
+        for (int part = 0; part < Products::kParts; ++part) {
+          if (part > 0) {
+            issue_part(values, part);
+            wgmma_wait<0>();
+          }
           wgmma_touch(flat(sums));
-          wgmma_fence();
-          multiply_part(sums, at.weights, values, part);
-          wgmma_commit();
-          wgmma_wait<0>();
-          wgmma_touch(flat(sums));
-          add_part(at.o, sums, part);
+          Products::add_part(at.o, sums, part);
         }
       } else {
         wgmma_touch(flat(at.o));
@@ -550,14 +480,15 @@ struct HopperForward {
     if (at.group == kConsumers - 1) at.pass_turn(0);
     rings.k.await_full(turn);
     wgmma_fence();
-    multiply_keys(s, Walk::address(at.queries_of(tile)), Walk::address(rings.k.tile(turn)));
+    Products::multiply_keys(s, Walk::address(at.queries_of(tile)),
+                            Walk::address(rings.k.tile(turn)));
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_touch(flat(s));
     rings.k.release(turn, at.leads);
     if (at.left == 0) at.release_queries();
     at.soften(s, turn, false, true, look_ahead(turn, true));
-    pack(s, at.weights);
+    Products::pack(s, at.weights);
     u32 queries_at = at.queries_of(tile);
     // S and P of the block that comes next, perhaps of the next tile, beside O of the one before. False when
     // there is none.
@@ -580,7 +511,7 @@ struct HopperForward {
       at.await_turn();
       wgmma_touch(flat(s));
       wgmma_fence();
-      multiply_keys(s, queries, keys);
+      Products::multiply_keys(s, queries, keys);
       wgmma_commit();
       at.await_values(of_tile);
       issue_values(values);
@@ -596,7 +527,7 @@ struct HopperForward {
       if constexpr (State::kFollows) {
         if (!ends) at.move_values();
       }
-      pack(s, at.weights);
+      Products::pack(s, at.weights);
       if (ends) {
         write(p, rings, of_tile, before, at.o);
         if constexpr (kEighths) clear_fragments(at.o);

@@ -258,7 +258,7 @@ struct HopperTransposer {
   }
 
   __device__ __forceinline__ void transpose(int rows) const {
-    constexpr int kKeys = kSpec.keys, kColumns = kSpec.value_dim, kWarps = transposers_of(kSpec);
+    constexpr int kKeys = kSpec.keys, kColumns = kSpec.value_dim, kWarps = kTransposers;
     const typename Rings::KeyRing& arrived = rings.arrived_values();
     const u32 from = arrived.tile(turn), to = rings.v.tile(turn);
     rings.v.await_free(turn);

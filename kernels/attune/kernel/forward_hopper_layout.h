@@ -28,9 +28,9 @@ constexpr int kTileFlags = 512, kTileFlagsBytes = kTileFlags + 16;
 // not finite then are computed key by key.
 constexpr int kFirstRound = 0, kCarefulRound = 1, kExactRound = 2, kRounds = 3;
 
-// [query parts x 64 rows of Q][stages x K][stages x V][stages x bias][barriers][tiles][flags of the later rounds][m and l of
-// each row], in bytes. Of eighths V is what products read, [panels of 128 keys][columns][128 bytes], and in the
-// place of a bias, which they have none of, lies V as it arrives.
+// [query parts x 64 rows of Q][stages x K][stages x V][stages x bias][barriers][tiles][flags of the later rounds]
+// [m and l of each row], in bytes. Of eighths V is what products read, [panels of 128 keys][columns][128 bytes], and in
+// the place of a bias, which they have none of, lies V as it arrives.
 struct HopperShared {
   int query_parts;
   int query_bytes, key_bytes, value_bytes, bias_bytes;  // of 64 queries; of one tile

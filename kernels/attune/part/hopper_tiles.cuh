@@ -115,9 +115,9 @@ struct HopperRings {
     constexpr int kReaders = consumers_of(kSpec) * 4;
     q.init(4);
     k.init(kReaders);
-    v.init(kReaders, is_eighths(kSpec) ? transposers_of(kSpec) : 1);
+    v.init(kReaders, is_eighths(kSpec) ? kTransposers : 1);
     if constexpr (kSpec.bias) bias.init(kReaders);
-    if constexpr (is_eighths(kSpec)) arrived_values().init(transposers_of(kSpec));
+    if constexpr (is_eighths(kSpec)) arrived_values().init(kTransposers);
     for (u32 i = 0; i < kHopperTiles; ++i) mbarrier_init(told_at(i), 1);
     mbarrier_init(done, kReaders);
     mbarrier_init_fence();

@@ -48,8 +48,8 @@ constexpr int blocks_of(const HopperSpec& spec) {
   return consumers_of(spec) == 1 && spec.value_dim < 256 ? 2 : 1;
 }
 
-// Warps that transpose eighths' values: the idle one, and that which has them fetched, where registers suffice.
-constexpr int transposers_of(const HopperSpec& spec) { return consumers_of(spec) == 3 ? 1 : 2; }
+// Warps that transpose eighths' values: the idle one, and that which has them fetched.
+constexpr int kTransposers = 2;
 
 constexpr int kMostSplits = 8;  // blocks of a cluster that every device takes
 
