@@ -57,11 +57,12 @@ std::string skip_reason(Kind kind, DType dtype) {
   return "no kernel of this kind and dtype runs here";
 }
 
-std::string skip_reason(const Problem& problem) {
+std::string skip_reason(const Problem& problem, const Arguments& arguments) {
   if (!on_gpu()) return {};
   if (std::string none = skip_reason(problem.kind, problem.dtype); !none.empty()) return none;
   if (must_be_served(problem)) return {};
-  if (!device_under_test().serving(for_gpu(problem, print(problem)), "").empty()) return {};
+  const Problem on_device = for_gpu(problem, print(problem), arguments);
+  if (!device_under_test().serving(on_device, "").empty()) return {};
   return "none of the rows here serves it, or it is too large for them";
 }
 

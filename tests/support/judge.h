@@ -31,8 +31,8 @@ struct Reference {
 [[nodiscard]] std::string skip_reason(Kind kind, DType dtype);
 
 // The same of one Problem: a device with a part of the table need not have a row for it. Such a Problem
-// passes unjudged.
-[[nodiscard]] std::string skip_reason(const Problem& problem);
+// passes unjudged. Where its tensors lie may decide.
+[[nodiscard]] std::string skip_reason(const Problem& problem, const Arguments& arguments = {});
 
 // Whether this row of available_kernels() computes the Problem.
 [[nodiscard]] bool serves(const KernelSpec& kernel, const Problem& problem,
