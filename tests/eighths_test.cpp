@@ -35,7 +35,7 @@ std::string judged(const Problem& p, Distribution distribution = Distribution::n
 }
 
 std::string judged(const Problem& p, Tensors& tensors) {
-  return skip_reason(p).empty() ? judge_problem(p, tensors) : "";
+  return skip_reason(p, tensors.arguments()).empty() ? judge_problem(p, tensors) : "";
 }
 
 class Eighths : public ::testing::Test {

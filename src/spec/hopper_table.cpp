@@ -130,7 +130,7 @@ std::vector<HopperSpec> hopper_forward_rows(DType dtype) {
         for (const Tile& tile : tiles_of(spec)) {
           spec.queries = tile.queries;
           spec.keys = tile.keys;
-          // Products of eighths take a fifth of the time, and meet the others' softmax by themselves.
+          // A warpgroup's products of eighths take a fifth of its time, and meet the other's softmax by themselves.
           spec.turns = kernel::consumers_of(spec) > 1 && !kernel::is_eighths(spec);
           rows.push_back(spec);
         }
