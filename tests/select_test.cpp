@@ -116,6 +116,33 @@ TEST(Select, SharesKeysWhereTilesAreFew) {
               "softcap is not compiled in");
 }
 
+TEST(Select, FetchesKeysForTwo) {
+  const DeviceFacts h200 = device("sm_90");
+  const struct {
+    const char* words;
+    const char* why;  // not; empty: it does
+  } cases[] = {
+      {"dtype=bf16 d=128 b=32 hq=16 hkv=16 sq=512 sk=512", ""},
+      {"dtype=f16 d=256 b=32 hq=8 hkv=8 sq=1000 sk=512 lse", ""},
+      {"dtype=bf16 d=128 b=32 hq=16 hkv=8 sq=300 sk=512", ""},
+      {"dtype=bf16 d=128 b=4 hq=32 hkv=8 sq=4096 sk=4096 mask=causal-bottom-right", ""},
+      {"dtype=bf16 d=128 b=32 hq=16 hkv=16 sq=300 sk=512", "sq = 300 makes 3 tiles of 128"},
+      {"dtype=bf16 d=128 b=4 hq=16 hkv=16 sq=4096 sk=4096 mask=causal-bottom-right",
+       "hq / hkv = 16 / 16 has to be even"},
+      {"dtype=bf16 d=128 b=32 hq=16 hkv=16 sq=512 sk=512 page_size=64", "not in pages"},
+      {"dtype=bf16 d=128 b=32 hq=16 hkv=8 sq=512 sk=512 key_lengths", "of one length"},
+      {"dtype=bf16 d=128 b=32 hq=16 hkv=8 sq=512 sk=512 softcap=30", "softcap is not compiled in"},
+  };
+  for (const auto& c : cases) {
+    const std::string row = chosen(problem(c.words), h200);
+    const bool expected = std::string_view(c.why).empty();
+    EXPECT_EQ(row.find(".mates.") != std::string::npos, expected) << c.words << ": " << row;
+    if (!expected) {
+      expect_part(reasons_against(problem(c.words), h200, "d128.plain.mates."), c.why);
+    }
+  }
+}
+
 TEST(Select, SharesAmongAsManyAsThereAre) {
   const auto shape = [](const std::string& words, int sms, int queries = 64) {
     kernel::HopperSpec row;

@@ -107,6 +107,9 @@ struct HopperParams {
   ForwardParams f;
   u32 pairs;  // of tiles, an early and a late one of a head, that go together; 0: tiles go one by one
   int box_keys;  // rows of a box of k and v
+  // Of kernels with mates: whether these have two heads' tiles, and f.hq counts heads by twos; or two tiles of a head,
+  // and f.query_blocks does. So does f.tiles.
+  int mates_are_heads;
   TensorMap q, k, v;
   TensorMap bias;  // of kernels that copy one: [64 keys][1 head][queries of a tile][1 sequence]
   HeadScales q_scale, k_scale, v_scale;

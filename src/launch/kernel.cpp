@@ -113,7 +113,7 @@ Status launch(const Driver& driver, Function function, const Launch& how, const 
               const std::string& id) {
   std::array<LaunchAttribute, 2> attributes{};
   unsigned count = 0;
-  if (how.cluster > 1) {
+  if (how.cluster > 0) {
     attributes[count].id = kAttributeCluster;
     attributes[count++].value.cluster = {how.cluster, 1, 1};
   }

@@ -35,7 +35,8 @@ struct Launch {
   unsigned grid_x = 1, grid_y = 1, grid_z = 1;
   unsigned threads = 1;
   unsigned shared_bytes = 0;
-  unsigned cluster = 1;       // blocks a cluster, along x
+  unsigned cluster =
+      0;  // blocks a cluster, along x; 0: none, and the kernel must not have them meet
   bool programmatic = false;  // may start before its predecessor in the stream has ended
   Stream stream = nullptr;
 };

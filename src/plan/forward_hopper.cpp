@@ -63,6 +63,19 @@ void order_tiles(std::int64_t blocks, HopperPlan& plan) {
   }
 }
 
+// Counts the tiles of mates by twos, as their blocks of threads are.
+void join_tiles(const Problem& problem, HopperPlan& plan) {
+  kernel::ForwardParams& p = plan.params;
+  plan.mates = mates_of(plan.spec, problem);
+  if (plan.mates == Mates::heads) {
+    p.hq /= 2;
+    p.heads_a_slice = std::max(1, p.heads_a_slice / 2);
+  } else {
+    p.query_blocks /= 2;
+  }
+  p.tiles /= 2;
+}
+
 // A cluster a tile, whose rows are of several heads.
 Expected<Grid> lay_clusters(const Problem& problem, const DeviceFacts& device, HopperPlan& plan) {
   kernel::ForwardParams& p = plan.params;
@@ -100,11 +113,15 @@ Expected<HopperPlan> plan_forward_hopper(const Problem& problem, const KernelSpe
   // A block a multiprocessor takes tile after tile; where their lengths are known to the device alone, each
   // block takes one, and whoever is free takes the next.
   const bool alike = !problem.packed_q && !problem.packed_k && !problem.key_lengths;
+  if (plan.spec.mates) join_tiles(problem, plan);
+  const int blocks = plan.spec.mates ? 2 : 1;  // of threads that go together
   if (alike) {
-    grid->x = std::min<std::int64_t>(grid->x, std::max<std::int64_t>(1, device.sms));
+    const std::int64_t at_once = std::min<std::int64_t>(grid->x, std::max(1, device.sms)) / blocks;
+    grid->x = std::max<std::int64_t>(1, at_once);
     order_tiles(grid->x, plan);
+    grid->x *= blocks;
   }
-  plan.launches = {{0, *grid, shape.threads, shape.shared_bytes}};
+  plan.launches = {{0, *grid, shape.threads, shape.shared_bytes, plan.spec.mates ? blocks : 0}};
   return plan;
 }
 
@@ -114,6 +131,7 @@ kernel::HopperParams complete(const HopperPlan& plan, const Problem& problem,
   params.f = plan.params;
   params.pairs = plan.pairs;
   params.box_keys = box_keys(plan.spec, problem.page_size);
+  params.mates_are_heads = plan.mates == Mates::heads ? 1 : 0;
   take_tensors(problem, arguments, params.f);
   if (problem.descale) {
     params.q_scale = scales_of(arguments.q_scale);
@@ -135,7 +153,7 @@ BoxedTensors boxes(const HopperPlan& plan, const Problem& problem, kernel::Hoppe
   BoxedTensors all;
   const int packed = plan.shape.heads;
   const kernel::Element element = plan.spec.element;
-  all.add(boxed("q", params.q, element, f.q, {f.d, f.hq, queries, q_sequences},
+  all.add(boxed("q", params.q, element, f.q, {f.d, problem.hq, queries, q_sequences},
                 kernel::kGroupRows / packed, packed));
   all.add(boxed("k", params.k, element, f.k, {f.d, f.hkv, keys, k_sequences}, box_keys));
   all.add(boxed("v", params.v, element, f.v, {f.dv, f.hkv, keys, k_sequences}, box_keys));
@@ -143,8 +161,8 @@ BoxedTensors boxes(const HopperPlan& plan, const Problem& problem, kernel::Hoppe
     const kernel::BiasOperand& bias = f.bias;
     const kernel::Operand x{const_cast<void*>(bias.data), bias.b_stride, bias.q_stride,
                             bias.h_stride, 1};
-    const int heads = problem.bias.broadcast_h ? 1 : f.hq,
-              sequences = problem.bias.broadcast_b ? 1 : f.b;
+    const std::int64_t heads = problem.bias.broadcast_h ? 1 : problem.hq,
+                       sequences = problem.bias.broadcast_b ? 1 : f.b;
     all.add(
         boxed("bias", params.bias, element, x, {f.sk, heads, f.sq, sequences}, plan.spec.queries));
   }
@@ -152,8 +170,19 @@ BoxedTensors boxes(const HopperPlan& plan, const Problem& problem, kernel::Hoppe
 }
 
 std::string describe(const HopperPlan& plan) {
-  std::string text =
-      describe_tiles(plan.launches, plan.spec.queries, plan.spec.keys, plan.params, {});
+  kernel::ForwardParams params = plan.params;
+  if (plan.mates == Mates::heads) {
+    params.hq *= 2;
+    params.heads_a_slice *= 2;
+  } else if (plan.mates == Mates::tiles) {
+    params.query_blocks *= 2;
+  }
+  if (plan.mates != Mates::none) params.tiles *= 2;
+  std::string text = describe_tiles(plan.launches, plan.spec.queries, plan.spec.keys, params, {});
+  if (plan.mates != Mates::none) {
+    text += fmt::format("  mates      two blocks of threads fetch keys together, for two {}\n",
+                        plan.mates == Mates::heads ? "heads of a group" : "tiles of a head");
+  }
   if (kernel::is_eighths(plan.spec)) {
     text +=
         "  weights    rounded to f8e4m3, a row's largest between 2^8 and 2^8.75; their sums are "

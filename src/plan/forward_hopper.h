@@ -16,6 +16,7 @@
 #include "host/device_facts.h"
 #include "plan/grid.h"
 #include "select/hopper_cost.h"
+#include "select/hopper_mates.h"
 #include "spec/kernel_spec.h"
 
 namespace attune {
@@ -27,6 +28,7 @@ struct HopperPlan {
   kernel::ForwardParams params{};      // all that the Problem decides
   std::uint32_t pairs = 0;             // of tiles, see HopperParams
   ClusterShape shape;                  // of a split row
+  Mates mates = Mates::none;
 };
 
 // Precondition: the row serves the Problem on this device.

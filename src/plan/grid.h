@@ -31,7 +31,7 @@ struct KernelLaunch {
   Grid grid;
   int threads = 0;
   int shared_bytes = 0;
-  int cluster = 1;  // blocks that run together, neighbours along x
+  int cluster = 0;  // blocks that run together, neighbours along x; 0: without the word
 };
 
 }  // namespace attune

@@ -10,6 +10,7 @@
 
 #include "problem/shapes.h"
 #include "problem/strides.h"
+#include "select/hopper_mates.h"
 #include "spec/gpu_row.h"
 #include "spec/hopper_table.h"
 
@@ -30,6 +31,7 @@ class Reasons {
     if (row_.aligned) alignment();
     if (spec_.family == Family::hopper) {
       gain();
+      mates();
       boxes();
     }
     features();
@@ -83,6 +85,13 @@ class Reasons {
     const int from = head_dim_from(spec_.hopper);
     if (std::max(p_.d, p_.dv) >= from) return;
     add("d = {} and dv = {} are below {}: a portable row is faster", p_.d, p_.dv, from);
+  }
+
+  void mates() {
+    if (!spec_.hopper.mates) return;
+    if (std::string reason = reason_against_mates(spec_.hopper, p_); !reason.empty()) {
+      reasons_.push_back(std::move(reason));
+    }
   }
 
   // Each of q, k, v, o: rows of a multiple of 16 bytes, that start at one. The strides of gradients are

@@ -54,7 +54,7 @@ double cycles_with(const kernel::HopperSpec& spec, const Problem& problem, int s
   const std::int64_t heads = problem.hq / shape.heads;
   const double all = static_cast<double>(tiles) * static_cast<double>(problem.b * heads);
   const double mean = sum / static_cast<double>(looked);
-  const int at_once = clusters_at_once(sms, shape.splits);
+  const int at_once = spec.mates ? std::max(2, sms / 2 * 2) : clusters_at_once(sms, shape.splits);
   // Tiles that are alike come in whole rounds, others fill the gaps.
   if (mean == longest) return std::ceil(all / at_once) * longest;
   return std::max(longest, all * mean / at_once);

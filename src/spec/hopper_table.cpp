@@ -13,7 +13,7 @@ namespace {
 
 using kernel::HopperSpec;
 
-enum RowKind { kWithoutLse, kWithLse, kSplit };
+enum RowKind { kWithoutLse, kMatesWithoutLse, kWithLse, kMates, kSplit };
 
 struct Dims {
   int head, value;
@@ -45,7 +45,7 @@ std::vector<Tile> split_tiles_of(const HopperSpec& spec) {
 // Without features, and of head dims that fill whole panels or half of one. At 256 columns the registers of two
 // warpgroups do not hold O beside the sums of a part of it.
 std::vector<Tile> eighth_tiles_of(const HopperSpec& spec) {
-  if (!spec.lse || spec.split || spec.bias || spec.dropout || spec.general) return {};
+  if (!spec.lse || spec.split || spec.mates || spec.bias || spec.dropout || spec.general) return {};
   if (spec.value_dim != spec.head_dim) return {};
   switch (spec.head_dim) {
     case 64:
@@ -59,11 +59,33 @@ std::vector<Tile> eighth_tiles_of(const HopperSpec& spec) {
   }
 }
 
+// Without features. At 64 and 96 columns there is little to fetch.
+std::vector<Tile> mates_tiles_of(const HopperSpec& spec) {
+  if (spec.bias || spec.dropout || spec.general) return {};
+  const bool sums = !spec.lse;  // as columns of O
+  if (sums && (spec.element != kernel::Element::bf16 || spec.head_dim > 128)) return {};
+  switch (spec.head_dim) {
+    case 64:
+      return {sums ? Tile{128, 128, {2700, 1785}} : Tile{128, 128, {2800, 1990}},
+              {192, 112, {5000, 2235}}};
+    case 96:
+      if (sums) return {};
+      [[fallthrough]];
+    case 128:
+      return {sums ? Tile{128, 128, {4500, 2595}} : Tile{128, 128, {4600, 2665}}};
+    case 192:
+      return {{128, 96, {6500, 3000}}};
+    default:
+      return {{128, 64, {7000, 2450}}, {128, 80, {7500, 2980}}};
+  }
+}
+
 // docs/kernels/forward_hopper.md has the measurements. Features have rows where their registers suffice and
 // portable ones are slower.
 std::vector<Tile> tiles_of(const HopperSpec& spec) {
   if (kernel::is_eighths(spec)) return eighth_tiles_of(spec);
   if (spec.split) return split_tiles_of(spec);
+  if (spec.mates) return mates_tiles_of(spec);
   if (spec.bias) {
     if (spec.dropout) return {};
     return {{128, spec.head_dim > 128 ? 64 : 128}};
@@ -98,7 +120,8 @@ std::vector<Tile> tiles_of(const HopperSpec& spec) {
 }  // namespace
 
 int box_keys(const HopperSpec& spec, std::int64_t page_size) {
-  return page_size > 0 ? static_cast<int>(std::gcd(page_size, std::int64_t{spec.keys})) : spec.keys;
+  return page_size > 0 ? static_cast<int>(std::gcd(page_size, std::int64_t{spec.keys}))
+                       : kernel::fetched_keys(spec);
 }
 
 int head_dim_from(const HopperSpec& spec) { return spec.dropout ? 65 : 1; }
@@ -123,9 +146,10 @@ std::vector<HopperSpec> hopper_forward_rows(DType dtype) {
       spec.dropout = set.dropout;
       spec.general = set.general;
       spec.stages = 2;
-      for (const RowKind kind : {kWithoutLse, kWithLse, kSplit}) {
-        if (kind == kWithoutLse && features_name(spec) != features_name(HopperSpec{})) continue;
-        spec.lse = kind != kWithoutLse;
+      for (const RowKind kind : {kWithoutLse, kMatesWithoutLse, kWithLse, kMates, kSplit}) {
+        spec.lse = kind != kWithoutLse && kind != kMatesWithoutLse;
+        if (!spec.lse && features_name(spec) != features_name(HopperSpec{})) continue;
+        spec.mates = kind == kMates || kind == kMatesWithoutLse;
         spec.split = kind == kSplit;
         for (const Tile& tile : tiles_of(spec)) {
           spec.queries = tile.queries;
@@ -143,11 +167,11 @@ std::vector<HopperSpec> hopper_forward_rows(DType dtype) {
 std::string hopper_id(const HopperSpec& spec) {
   const std::string value =
       spec.value_dim == spec.head_dim ? "" : "v" + std::to_string(spec.value_dim);
-  return fmt::format("sm90a.{}.d{}{}.{}.q{}k{}", name_of(spec.element), spec.head_dim, value,
+  return fmt::format("sm90a.{}.d{}{}.{}{}.q{}k{}", name_of(spec.element), spec.head_dim, value,
                      spec.split ? "split"
                      : spec.lse ? features_name(spec)
                                 : "nolse",
-                     spec.queries, spec.keys);
+                     spec.mates ? ".mates" : "", spec.queries, spec.keys);
 }
 
 }  // namespace attune

@@ -270,12 +270,12 @@ void cluster_barrier() {
   }
 }
 
-const unsigned char* at_block(unsigned rank, std::uint32_t address, std::size_t bytes) {
+unsigned char* at_block(unsigned rank, std::uint32_t address, std::size_t bytes) {
   if (rank >= cluster_blocks()) fail("reaches for a block of no cluster");
-  const Block& block = the_block->cluster->blocks[rank];
-  const unsigned char* const mine = at(address, bytes);  // checked alike
+  Block& block = the_block->cluster->blocks[rank];
+  unsigned char* const mine = at(address, bytes);  // checked alike
   if (&block == the_block) return mine;
-  if (is_done(block)) fail("reads the shared memory of a block that has ended");
+  if (is_done(block)) fail("reaches for the shared memory of a block that has ended");
   return block.memory.data() + address;
 }
 

@@ -71,7 +71,7 @@ unsigned cluster_rank();
 // Of all threads of the cluster.
 void cluster_barrier();
 // As at(), of a block of the cluster, which must not have ended.
-const unsigned char* at_block(unsigned rank, std::uint32_t address, std::size_t bytes);
+unsigned char* at_block(unsigned rank, std::uint32_t address, std::size_t bytes);
 
 [[noreturn]] void fail(const char* what);
 

@@ -216,7 +216,7 @@ class EmulatedGpu final : public DeviceUnderTest {
     how.grid = {static_cast<unsigned>(one.grid.x), static_cast<unsigned>(one.grid.y), 1};
     how.threads = static_cast<unsigned>(one.threads);
     how.shared_bytes = static_cast<std::size_t>(one.shared_bytes);
-    how.cluster = static_cast<unsigned>(one.cluster);
+    how.cluster = static_cast<unsigned>(std::max(1, one.cluster));
     how.seed = seed;
     const auto begin = std::chrono::steady_clock::now();
     try {

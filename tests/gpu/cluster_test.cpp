@@ -9,40 +9,23 @@
 #include <string>
 #include <vector>
 
+#include "tests/gpu/judge_rows.h"
 #include "tests/support/device_under_test.h"
 #include "tests/support/flags.h"
-#include "tests/support/judge.h"
 #include "tests/support/random.h"
 #include "tests/support/tensors.h"
 
 namespace attune::testing {
 namespace {
 
-std::vector<KernelSpec> split_rows() {
-  std::vector<KernelSpec> found;
-  for (const KernelSpec& spec : available_kernels()) {
-    if (spec.family == Family::hopper && spec.hopper.split) found.push_back(spec);
-  }
-  return found;
+const std::vector<KernelSpec>& split_rows() {
+  static const std::vector<KernelSpec> rows =
+      hopper_rows([](const kernel::HopperSpec& row) { return row.split; });
+  return rows;
 }
 
-// Empty, or what is wrong with what any of these rows makes of the problem. Counts the rows that serve it.
 std::string judge(const Problem& problem, Tensors& tensors, const std::string& title, int* judged) {
-  if (const Status status = validate(problem); !status.ok()) return status.message();
-  if (const Status status = check(problem, tensors.arguments()); !status.ok()) {
-    return status.message();
-  }
-  const Expected<Reference> reference = make_reference(problem, tensors);
-  if (!reference) return reference.status().message();
-  std::string wrong;
-  for (const KernelSpec& row : split_rows()) {
-    if (row.dtype != problem.dtype || !device_under_test().serves(row, problem)) continue;
-    ++*judged;
-    set_current_case(fmt::format("{}: {}", id_of(row), title));
-    const std::string found = run_and_compare(problem, tensors, *reference, row, 1);
-    if (!found.empty()) wrong += fmt::format("\n  {}\n    {}", id_of(row), found);
-  }
-  return wrong.empty() ? wrong : title + wrong;
+  return judge_rows(split_rows(), problem, tensors, title, judged);
 }
 
 std::string judge(const Problem& problem, Tensors& tensors) {

@@ -33,6 +33,12 @@ __device__ __forceinline__ u32 cluster_address(u32 address, int rank) {
   return there;
 }
 
+// A byte there, for who waits for an arrival (mbarrier_release_there) of this thread.
+__device__ __forceinline__ void store_cluster(u32 address, unsigned char x) {
+  asm volatile("st.shared::cluster.b8 [%0], %1;" ::"r"(address), "r"(static_cast<u32>(x))
+               : "memory");
+}
+
 // From such an address. Only between two barriers of the cluster: then the other block runs.
 __device__ __forceinline__ void load_cluster(u32 (&r)[2], u32 address) {
   asm volatile("ld.shared::cluster.v2.b32 {%0, %1}, [%2];"

@@ -18,6 +18,18 @@ __device__ __forceinline__ void mbarrier_arrive(u32 barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+// At a barrier of another block of the cluster, by its address there (cluster_address()).
+__device__ __forceinline__ void mbarrier_arrive_there(u32 barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+// Likewise, and what this thread wrote before is seen behind mbarrier_wait_cluster(): waits until all of it
+// is visible to the whole GPU, some hundreds of cycles.
+__device__ __forceinline__ void mbarrier_release_there(u32 barrier) {
+  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier)
+               : "memory");
+}
+
 // Arrives, and lets the phase wait for so many bytes of asynchronous copies.
 __device__ __forceinline__ void mbarrier_expect(u32 barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
@@ -46,6 +58,16 @@ __device__ __forceinline__ void mbarrier_wait(u32 barrier, u32 parity) {
       "again:\n mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1, %2;\n"
       " @!done bra again;\n}" ::"r"(barrier),
       "r"(parity), "r"(kMostSleep)
+      : "memory");
+}
+
+// For arrivals from other blocks of the cluster, and what they wrote.
+__device__ __forceinline__ void mbarrier_wait_cluster(u32 barrier, u32 parity) {
+  asm volatile(
+      "{\n .reg .pred done;\n"
+      "again:\n mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      " @!done bra again;\n}" ::"r"(barrier),
+      "r"(parity)
       : "memory");
 }
 

@@ -69,7 +69,11 @@ struct HopperForward {
     // Nothing of the problem's has been touched so far: all that goes on beside the end of the kernel before.
     let_followers_begin();
     await_predecessors();
-    __syncthreads();
+    if constexpr (kSpec.mates) {
+      cluster_sync();
+    } else {
+      __syncthreads();
+    }
     if (threadIdx.x < 128) {
       if constexpr (kHandsRegisters) give_registers<kCopyRegisters>();
       copy_tiles(p, rings);
@@ -127,8 +131,19 @@ struct HopperForward {
   static __device__ __forceinline__ int round_after(const Rings& rings, int round, bool computes) {
     if (round == kExactRound) return kRounds;
     __syncwarp();
-    if (computes && leads_warp()) mbarrier_arrive(rings.done);
-    mbarrier_wait(rings.done, static_cast<u32>(round));  // it has a phase for each of the two
+    // It has a phase for each of the two rounds. Mates end them together: nobody reaches for who has gone, and both
+    // have the same flags.
+    const u32 phase = static_cast<u32>(round);
+    if constexpr (kSpec.mates) {
+      if (computes && leads_warp()) {
+        mbarrier_arrive(rings.done);
+        mbarrier_release_there(rings.done + rings.mate);
+      }
+      mbarrier_wait_cluster(rings.done, phase);
+    } else {
+      if (computes && leads_warp()) mbarrier_arrive(rings.done);
+      mbarrier_wait(rings.done, phase);
+    }
     if (round == kFirstRound && rings.any_flag(kCarefulRound)) return kCarefulRound;
     return rings.any_flag(kExactRound) ? kExactRound : kRounds;
   }

@@ -15,7 +15,7 @@
 namespace attune::kernel {
 
 template <HopperSpec kSpec>
-struct HopperWalk : TileWalk {};
+struct HopperWalk : TileWalk<kSpec.mates> {};
 template <HopperSpec kSpec>
 requires(kSpec.split) struct HopperWalk<kSpec> : ClusterWalk {
 };
@@ -176,6 +176,12 @@ struct HopperBlocks {
 
   __device__ __forceinline__ void fetch(const Rows& rows, int sk) const {
     const u32 to = ring.tile(turn);
+    if constexpr (kSpec.mates) {
+      if (!leads_warp()) return;
+      ring.fill(turn);
+      load_half(to, ring.full(turn), rows);
+      return;
+    }
     if (p.f.page_table.data == nullptr) {
       if (!leads_warp()) return;
       ring.fill(turn);
@@ -197,6 +203,16 @@ struct HopperBlocks {
     const int number = key / p.f.page_size;
     const int page = table.data[rows.b * table.stride + number * table.inner_stride];
     return {key - number * p.f.page_size, rows.hkv, clamp(page, 0, p.f.pages - 1)};
+  }
+
+  // Its mate loads the other half, to the same place of both.
+  __device__ __forceinline__ void load_half(u32 to, u32 full, const Rows& from) const {
+    const int first = static_cast<int>(blockIdx.x % 2) * fetched_keys(kSpec);
+#pragma unroll 1
+    for (int panel = 0; panel < panels; ++panel) {
+      load_box_twice(to + (panel * kSpec.keys + first) * kPanelBytes, *map, full,
+                     panel * panel_columns(kSpec.element), from.hkv, from.row + first, from.b);
+    }
   }
 
   __device__ __forceinline__ void load(u32 to, u32 full, const Rows& from) const {

@@ -4,6 +4,7 @@
 
 #include <attune/kernel/forward_hopper_layout.h>
 
+#include <attune/arch/cluster.cuh>
 #include <attune/part/ring.cuh>
 #include <attune/part/tile_order.cuh>
 #include <attune/part/tile_scales.cuh>
@@ -91,7 +92,7 @@ template <HopperSpec kSpec>
 struct HopperRings {
   static constexpr HopperShared kShared = forward_hopper_shared(kSpec);
   using QueryRing = Ring<kShared.query_parts>;
-  using KeyRing = Ring<kSpec.stages>;
+  using KeyRing = Ring<kSpec.stages, kSpec.mates>;
   static constexpr int kTileBytes = hopper_tile_bytes(kSpec);
 
   QueryRing q;  // of each warpgroup's queries, in turn
@@ -99,6 +100,7 @@ struct HopperRings {
   u32 told;  // barriers
   u32 done;  // a barrier of all warps that compute
   unsigned char* tiles;
+  u32 mate = 0;  // what to add to an address of this block's to reach its mate's
 
   __device__ __forceinline__ HopperRings(u32 memory, unsigned char* shared)
       : q{memory, memory + kShared.barriers, kShared.query_bytes},
@@ -108,11 +110,17 @@ struct HopperRings {
         bias{memory + kShared.bias, v.barriers + KeyRing::kBarrierBytes, kShared.bias_bytes},
         told(bias.barriers + KeyRing::kBarrierBytes),
         done(told + kHopperTiles * 8),
-        tiles(shared + kShared.tiles) {}
+        tiles(shared + kShared.tiles) {
+    if constexpr (kSpec.mates) {
+      mate = cluster_address(memory, cluster_rank() ^ 1) - memory;
+      k.mate = k.barriers + mate;
+      v.mate = v.barriers + mate;
+    }
+  }
 
   // By one thread, before a block's barrier.
   __device__ __forceinline__ void init() const {
-    constexpr int kReaders = consumers_of(kSpec) * 4;
+    constexpr int kReaders = consumers_of(kSpec) * (kSpec.mates ? 8 : 4);
     q.init(4);
     k.init(kReaders);
     v.init(kReaders, is_eighths(kSpec) ? kTransposers : 1);
@@ -136,7 +144,13 @@ struct HopperRings {
     return tiles + (kShared.flags - kShared.tiles) + (round - 1) * kTileFlagsBytes;
   }
   __device__ __forceinline__ void flag(int round, const HopperTile& tile) const {
-    flags(round)[tile.flag] = flags(round)[kTileFlags] = 1;
+    unsigned char* const all = flags(round);
+    all[tile.flag] = all[kTileFlags] = 1;
+    if constexpr (kSpec.mates) {  // both walk the same tiles again
+      const u32 there = shared_address(all) + mate;
+      store_cluster(there + tile.flag, 1);
+      store_cluster(there + kTileFlags, 1);
+    }
   }
   [[nodiscard]] __device__ __forceinline__ bool any_flag(int round) const {
     return flags(round)[kTileFlags] != 0;

@@ -6,12 +6,14 @@
 
 namespace attune::kernel {
 
-template <int kStages>
+// With kMates the tiles of two blocks of threads are filled together, and free when both have emptied them.
+template <int kStages, bool kMates = false>
 struct Ring {
   static constexpr int kBarrierBytes = 2 * kStages * 8;
   u32 tiles, barriers;
   int bytes;  // that a tile is filled with
   int stride = bytes;
+  u32 mate = 0;  // the other's barriers
 
   // By one thread, before a fence and a block's barrier.
   __device__ __forceinline__ void init(int readers, int writers = 1) const {
@@ -47,7 +49,9 @@ struct Ring {
   }
   // One thread of each: a warp, since it knows of its own products alone that they are complete.
   __device__ __forceinline__ void release(u32 turn, bool leads) const {
-    if (leads) mbarrier_arrive(full(turn) + 8 * kStages);
+    if (!leads) return;
+    mbarrier_arrive(full(turn) + 8 * kStages);
+    if constexpr (kMates) mbarrier_arrive_there(mate + 8 * kStages + turn % kStages * 8);
   }
 };
 

@@ -21,10 +21,16 @@ struct HopperSpec {
   // The blocks of threads of a cluster share the keys of one tile, whose rows may be of several query heads of a
   // group. Otherwise a block takes tile after tile of one head.
   bool split = false;
+  // The two blocks of threads of a cluster, mates, compute tiles that attend to the same keys, neighbours of a head
+  // or of two heads of a group, and each fetches half of them for both. Not for pages or bias.
+  bool mates = false;
   friend constexpr bool operator==(const HopperSpec&, const HopperSpec&) = default;
 };
 
-constexpr bool takes_pages(const HopperSpec&) { return true; }
+constexpr bool takes_pages(const HopperSpec& spec) { return !spec.mates; }
+
+// Rows of a block of keys that a block of threads fetches.
+constexpr int fetched_keys(const HopperSpec& spec) { return spec.keys / (spec.mates ? 2 : 1); }
 
 // Products of 8 bits take V by columns alone, so that a warp transposes it; P is rounded to E4M3, and the heads of
 // q, k and v may have scales.

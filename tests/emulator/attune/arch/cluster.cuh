@@ -20,14 +20,17 @@ inline u32 cluster_address(u32 address, int rank) {
 
 namespace detail {
 
-inline void read_cluster(u32* r, u32 address, std::size_t bytes) {
+inline unsigned char* in_cluster(u32 address, std::size_t bytes) {
   if (address < kClusterStep) emulator::fail("takes an address of its own for another block's");
-  const unsigned rank = address / kClusterStep - 1;
-  std::memcpy(r, emulator::at_block(rank, address % kClusterStep, bytes), bytes);
+  return emulator::at_block(address / kClusterStep - 1, address % kClusterStep, bytes);
+}
+inline void read_cluster(u32* r, u32 address, std::size_t bytes) {
+  std::memcpy(r, in_cluster(address, bytes), bytes);
 }
 
 }  // namespace detail
 
+inline void store_cluster(u32 address, unsigned char x) { *detail::in_cluster(address, 1) = x; }
 inline void load_cluster(u32 (&r)[2], u32 address) { detail::read_cluster(r, address, 8); }
 inline void load_cluster(u32 (&r)[4], u32 address, bool there) {
   std::memset(r, 0, 16);
