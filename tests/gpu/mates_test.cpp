@@ -30,7 +30,7 @@ class Mates : public ::testing::TestWithParam<DType> {
   }
   void TearDown() override { EXPECT_GT(judged_, 0); }
 
-  // Two tiles a head, of 128 or of 192 queries; what is emulated has three multiprocessors.
+  // Two tiles a head; what is emulated has three multiprocessors.
   [[nodiscard]] static Problem base(std::int64_t heads = 2) {
     Problem p;
     p.kind = Kind::forward;
@@ -52,96 +52,106 @@ class Mates : public ::testing::TestWithParam<DType> {
     return judge(problem, tensors);
   }
 
-  // Few heads, for what is emulated, and as many as fill a GPU.
-  template <typename Test>
-  static void with_heads(const Test& test) {
-    for (const std::int64_t heads : {2, 70}) test(base(heads));
-  }
-
  private:
   int judged_ = 0;
 };
 
 TEST_P(Mates, TilesOfAHead) {
-  with_heads([&](Problem p) {
-    for (const std::int64_t d : {64, 96, 128, 192, 256}) {
-      p.d = p.dv = d;
-      for (const std::int64_t keys : {1, 64, 129, 400}) {
-        p.sk = keys;
-        EXPECT_EQ(judge(p), "");
-      }
-    }
-    p.dv = 128;
-    p.d = 192;
-    EXPECT_EQ(judge(p), "");
-    for (const std::int64_t queries : {129, 256, 500}) {
-      p.sq = queries;
+  Problem p = base();
+  for (const std::int64_t d : {96, 128, 192, 256}) {
+    p.d = p.dv = d;
+    for (const std::int64_t keys : {1, 64, 129, 400}) {
+      p.sk = keys;
       EXPECT_EQ(judge(p), "");
     }
-  });
+  }
+  p.dv = 128;
+  p.d = 192;
+  EXPECT_EQ(judge(p), "");
+  for (const std::int64_t queries : {129, 256, 500}) {
+    p.sq = queries;
+    EXPECT_EQ(judge(p), "");
+  }
 }
 
 TEST_P(Mates, HeadsOfAGroup) {
-  with_heads([&](Problem p) {
-    for (const std::int64_t heads : {2, 4, 6}) {
-      p.hq = p.hkv * heads;
-      p.mask = {};
-      EXPECT_EQ(judge(p), "");
-      p.mask.causal = true;
-      for (const std::int64_t d : {64, 128, 256}) {
-        p.d = p.dv = d;
-        for (const std::int64_t queries : {1, 200, 300}) {
-          p.sq = queries;
-          EXPECT_EQ(judge(p), "");
-        }
+  Problem p = base();
+  for (const std::int64_t heads : {2, 6}) {
+    p.hq = p.hkv * heads;
+    p.mask = {};
+    p.sq = 200;
+    EXPECT_EQ(judge(p), "");
+    p.mask.causal = true;
+    for (const std::int64_t d : {64, 128, 256}) {
+      p.d = p.dv = d;
+      for (const std::int64_t queries : {1, 300}) {
+        p.sq = queries;
+        EXPECT_EQ(judge(p), "");
       }
-      p.mask.diagonal = Diagonal::top_left;
-      EXPECT_EQ(judge(p), "");
-      p.mask.left = 40;  // queries that attend to nothing, and blocks that nobody attends to
-      p.sq = 700;
+    }
+    p.d = p.dv = 64;
+    p.mask.diagonal = Diagonal::top_left;
+    EXPECT_EQ(judge(p), "");
+    p.mask.left = 40;  // queries that attend to nothing, and blocks that nobody attends to
+    p.sq = 500;
+    EXPECT_EQ(judge(p), "");
+  }
+}
+
+// Each block of threads of a GPU takes several, too.
+TEST_P(Mates, ManyTiles) {
+  for (const bool by_heads : {false, true}) {
+    Problem p = base();
+    p.b = 2;
+    p.hq = 70;
+    p.hkv = by_heads ? 35 : 70;
+    p.sk = 150;
+    p.mask.causal = by_heads;
+    for (const std::int64_t d : {128, 256}) {
+      p.d = p.dv = d;
       EXPECT_EQ(judge(p), "");
     }
-  });
+    p = base();
+    p.b = 3;
+    p.hkv = by_heads ? 1 : 2;
+    EXPECT_EQ(judge(p), "");
+  }
 }
 
 TEST_P(Mates, Features) {
-  with_heads([&](Problem p) {
-    p.lse = LseLayout::padded32;
-    p.sink = true;
-    EXPECT_EQ(judge(p), "");
-    p.hq *= 2;
-    EXPECT_EQ(judge(p, Distribution::outliers), "");
-    p.b = 3;
-    p.lse = LseLayout::plain;
-    EXPECT_EQ(judge(p), "");
-  });
+  Problem p = base();
+  p.lse = LseLayout::padded32;
+  p.sink = true;
+  EXPECT_EQ(judge(p), "");
+  p.hq *= 2;
+  EXPECT_EQ(judge(p, Distribution::outliers), "");
+  p.lse = LseLayout::plain;
+  EXPECT_EQ(judge(p), "");
 }
 
 // Scores that outgrow their reference in one of two tiles, or in both: both walk their tiles again.
 TEST_P(Mates, TilesThatAreWalkedAgain) {
-  with_heads([&](Problem p) {
-    p.sk = 600;
-    for (const std::int64_t from : {0, 128}) {
-      Tensors tensors(p, Distribution::normal, 1);
-      tensors.edit("q", [&](const Index& i) { return i[1] >= from ? 1.0 : 0.125; });
-      tensors.edit("k", [](const Index& i) { return static_cast<double>(599 - i[1]) / 128 * 9.5; });
-      EXPECT_EQ(judge(p, tensors), "") << from;
-    }
-  });
+  Problem p = base();
+  p.sk = 600;
+  for (const std::int64_t from : {0, 128}) {
+    Tensors tensors(p, Distribution::normal, 1);
+    tensors.edit("q", [&](const Index& i) { return i[1] >= from ? 1.0 : 0.125; });
+    tensors.edit("k", [](const Index& i) { return static_cast<double>(599 - i[1]) / 128 * 9.5; });
+    EXPECT_EQ(judge(p, tensors), "") << from;
+  }
 }
 
 TEST_P(Mates, ValuesThatAreNotFinite) {
-  with_heads([&](Problem p) {
-    const double infinity = std::numeric_limits<double>::infinity();
-    for (const double odd : {infinity, std::numeric_limits<double>::quiet_NaN()}) {
-      Tensors tensors(p, Distribution::normal, 1);
-      Random random(3);
-      tensors.edit("v", [&](const Index& i) {
-        return i[1] == 250 && i[2] == 1 && i[3] % 5 == 1 ? odd : random.normal();
-      });
-      EXPECT_EQ(judge(p, tensors), "") << odd;
-    }
-  });
+  const Problem p = base();
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const double odd : {infinity, std::numeric_limits<double>::quiet_NaN()}) {
+    Tensors tensors(p, Distribution::normal, 1);
+    Random random(3);
+    tensors.edit("v", [&](const Index& i) {
+      return i[1] == 250 && i[2] == 1 && i[3] % 5 == 1 ? odd : random.normal();
+    });
+    EXPECT_EQ(judge(p, tensors), "") << odd;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, Mates, ::testing::Values(DType::f16, DType::bf16),

@@ -269,7 +269,7 @@ struct HopperForward {
     Values o;
     typename Products::Weights weights;
     State softmax = state();
-    // Of eighths: whether the last block moved references, and what O is to be multiplied by then.
+    // Whether the last block's weights moved references, and what O is to be multiplied by then.
     bool moved = false;
     float alpha[2];
 
@@ -299,18 +299,16 @@ struct HopperForward {
       return here().facts.place.block * kSpec.queries + thread_row<W>(0, 0);
     }
 
-    // Of eighths, whose references move before exponentials: what they made of O is known to be complete by now.
+    // Moves O when the product under way, of the block before, is complete. Warps find out for themselves whether
+    // they have to, and wait for products together: PTX asks that those of a group do (".aligned").
+    __device__ __forceinline__ void move_later(int half, float by) {
+      moved = true;
+      alpha[half] = by;
+    }
     __device__ __forceinline__ void move_values() {
       if (!moved) return;
       State::multiply(o, 0, 0, alpha[0]);
       State::multiply(o, 0, 1, alpha[1]);
-    }
-
-    // O of this tile so far. Rare enough to wait for the product that it is the sum of. By all lanes of a warp.
-    __device__ __forceinline__ void rescale(int half, float by) {
-      wgmma_wait<0>();
-      wgmma_touch(flat(o));
-      State::multiply(o, 0, half, by);
     }
 
     template <int kHalf>
@@ -339,9 +337,14 @@ struct HopperForward {
       } else if (refers) {
         softmax.refer_to_some(s);
       } else if (follows) {
-        softmax.follow(s, alone, [&](int, int half, float by) {
-          if (!first) rescale(half, by);
-        });
+        if (first) {
+          softmax.follow(s, alone, [](int, int, float) {});
+        } else {
+          wgmma_wait<0>();
+          wgmma_touch(flat(o));
+          softmax.follow(s, alone,
+                         [&](int, int half, float by) { State::multiply(o, 0, half, by); });
+        }
         if (!kSpec.bias && left == blocks.met) softmax.refer_to_any();
       }
       whole_to = left > larger(blocks.refer_at, blocks.met) ? left : blocks.covered_from(left);
@@ -378,13 +381,10 @@ struct HopperForward {
         rings.bias.release(turn, leads);
       }
       Asked asked = Asked::all;
+      moved = false;
       if (!whole) asked = prepare(s, first);
       if constexpr (State::kFollows) {
-        moved = false;
-        softmax.follow(s, alone, [&](int, int half, float by) {
-          moved = true;
-          alpha[half] = by;
-        });
+        softmax.follow(s, alone, [&](int, int half, float by) { move_later(half, by); });
       }
       look_ahead();
       float top = 0.0f;
@@ -405,7 +405,7 @@ struct HopperForward {
       if constexpr (State::kByBlock) {
         softmax.lift_by_block(s, [&](int, int half, float by) {
           State::multiply(s, 0, half, by);
-          if (!first) rescale(half, by);
+          move_later(half, by);
         });
       }
       hold();
@@ -539,7 +539,7 @@ struct HopperForward {
       if (ends) at.softmax = at.state();
       at.soften(s, turn + 1, kWhole, ends, look_ahead(turn + 1, ends));
       await_products(values);
-      if constexpr (State::kFollows) {
+      if constexpr (State::kFollows || State::kByBlock) {
         if (!ends) at.move_values();
       }
       Products::pack(s, at.weights);
