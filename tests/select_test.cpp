@@ -187,8 +187,10 @@ TEST(Select, TakesHoppersOwnRowsOnHopper) {
       {"dtype=bf16 d=256 b=4 hq=33 hkv=33 sq=100 sk=512", "hopper.sm90a.bf16.d256.plain.q128k64"},
       {"dtype=bf16 d=256 b=4 hq=33 hkv=33 sq=100 sk=4096", "hopper.sm90a.bf16.d256.plain.q128k80"},
       // Large tiles for many, small ones where large ones would leave multiprocessors idle.
-      {"dtype=bf16 d=64 b=4 hq=32 hkv=32 sq=4096 sk=4096 mask=causal-top-left lse",
+      {"dtype=bf16 d=64 hq=32 hkv=32 sq=16384 sk=16384 mask=causal-top-left lse",
        "hopper.sm90a.bf16.d64.plain.q192k112"},
+      {"dtype=bf16 d=64 b=4 hq=32 hkv=32 sq=4096 sk=4096 mask=causal-top-left lse",
+       "hopper.sm90a.bf16.d64.plain.q128k128"},
       {"dtype=bf16 d=64 b=1 hq=8 hkv=8 sq=4096 sk=4096 mask=causal-top-left lse",
        "hopper.sm90a.bf16.d64.plain.q128k128"},
       {"dtype=bf16 d=64 b=4 hq=32 hkv=32 sq=4096 sk=4096 mask=causal-top-left "

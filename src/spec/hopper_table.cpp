@@ -99,12 +99,12 @@ std::vector<Tile> tiles_of(const HopperSpec& spec) {
   if (!spec.lse) {
     // f16 has no room for weights that nobody adds up; elsewhere registers or shared memory do not suffice.
     if (spec.element != kernel::Element::bf16) return {};
-    if (spec.head_dim == 64) return {{128, 128, {2700, 1785}}, {192, 112, {5000, 2235}}};
+    if (spec.head_dim == 64) return {{128, 128, {2700, 1785}}, {192, 112, {3800, 2235, 2440}}};
     return spec.head_dim == 128 ? std::vector<Tile>{{128, 128, {5550, 2595}}} : std::vector<Tile>{};
   }
   switch (spec.head_dim) {
     case 64:
-      return {{128, 128, {2800, 1990}}, {192, 112, {5300, 2235}}};
+      return {{128, 128, {2800, 1990}}, {192, 112, {5300, 2235, 2500}}};
     case 96:
     case 128:
       return {{128, 128, {5700, 2665}}};

@@ -19,11 +19,12 @@ namespace attune {
 // The smallest head dim, of d or dv, from which on the row is faster than the portable family's.
 [[nodiscard]] int head_dim_from(const kernel::HopperSpec& spec);
 
-// Cycles of a multiprocessor: of a tile but for its blocks of keys, and of each of these. Fitted to what rows with
-// the same head dim took in one run (docs/kernels/forward_hopper.md), so only they compare. Of a split row, with
-// what a launch begins with among its ends. 0 where there is one tile.
+// Cycles of a multiprocessor: of a tile but for its blocks of keys, and of each of these; where later tiles have
+// more keys, as under a causal mask, of some rows another. Fitted to what rows with the same head dim took in one run
+// (docs/kernels/forward_hopper.md), so only they compare. Of a split row, with what a launch begins with among its
+// ends. 0 where there is one tile.
 struct TileCycles {
-  int ends = 0, block = 0;
+  int ends = 0, block = 0, causal_block = block;
 };
 [[nodiscard]] TileCycles tile_cycles(const kernel::HopperSpec& spec);
 
