@@ -35,8 +35,7 @@ struct Launch {
   unsigned grid_x = 1, grid_y = 1, grid_z = 1;
   unsigned threads = 1;
   unsigned shared_bytes = 0;
-  unsigned cluster =
-      0;  // blocks a cluster, along x; 0: none, and the kernel must not have them meet
+  unsigned cluster = 0;       // blocks a cluster, along x; 0: none, not even of one
   bool programmatic = false;  // may start before its predecessor in the stream has ended
   Stream stream = nullptr;
 };

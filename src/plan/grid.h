@@ -31,7 +31,7 @@ struct KernelLaunch {
   Grid grid;
   int threads = 0;
   int shared_bytes = 0;
-  int cluster = 0;  // blocks that run together, neighbours along x; 0: without the word
+  int cluster = 0;  // blocks that run together, neighbours along x; 0: no clusters, not even of one
 };
 
 }  // namespace attune
