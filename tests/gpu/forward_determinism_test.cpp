@@ -72,6 +72,12 @@ TEST_F(ForwardDeterminism, SplitKeys) {
   expect_same_bits("dtype=bf16 hq=8 hkv=2 sq=70 sk=2000 d=256 mask=causal-bottom-right");
 }
 
+// Whoever of two blocks of threads is ahead.
+TEST_F(ForwardDeterminism, KeysForTwo) {
+  expect_same_bits("dtype=bf16 hq=36 hkv=36 sq=1000 sk=512 d=128");
+  expect_same_bits("dtype=f16 b=2 hq=16 hkv=4 sq=2000 sk=2000 d=128 mask=causal-bottom-right");
+}
+
 TEST_F(ForwardDeterminism, PackedSequencesAndFeatures) {
   expect_same_bits(
       "dtype=bf16 b=5 hq=4 hkv=2 sq=1300 sk=1300 d=64 packed=qk total_q=4500 total_k=4700 "
