@@ -335,7 +335,8 @@ void later(std::function<void()> action) {
 
 void wait_for_change(const unsigned& word) { wait(word, word); }
 
-std::shared_ptr<void>& state_of_warp() { return the_block->warps[thread_index().x / 32].state; }
+std::shared_ptr<void>& state_of_warp(unsigned warp) { return the_block->warps.at(warp).state; }
+std::shared_ptr<void>& state_of_warp() { return state_of_warp(thread_index().x / 32); }
 
 void copy_later(std::uint32_t to, const void* from) {
   const Copy copy{to, aligned(from, 16)};

@@ -54,6 +54,7 @@ void wait_for_change(const unsigned& word);
 bool chance(unsigned times);
 // What is kept for this thread's warp until the block ends; null at first.
 std::shared_ptr<void>& state_of_warp();
+std::shared_ptr<void>& state_of_warp(unsigned warp);
 
 // Shared memory by its 32-bit addresses; checked.
 unsigned char* at(std::uint32_t address, std::size_t bytes);

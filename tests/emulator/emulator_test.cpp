@@ -5,6 +5,7 @@
 #include <attune/arch/cluster.cuh>
 #include <attune/arch/mma.cuh>
 #include <attune/arch/shared.cuh>
+#include <attune/arch/wgmma.cuh>
 #include <attune/part/transpose_values.cuh>
 #include <cmath>
 #include <cstdint>
@@ -383,6 +384,21 @@ TEST(Emulator, SeesDeadlocksAndStrayReadsOfClusters) {
 }
 
 // The fragments of the PTX ISA, by the definition of a product.
+TEST(Emulator, SeesWarpsThatWaitForProductsApart) {
+  const Launch how = block_of(256);
+  EXPECT_EQ(run(how,
+                [] {
+                  if (threadIdx.x < 128) kernel::wgmma_commit();  // other groups need not
+                  kernel::wgmma_wait<0>();
+                }),
+            "");
+  const std::string said = run(how, [] {
+    if (threadIdx.x / 32 == 5) kernel::wgmma_wait<0>();
+    kernel::wgmma_commit();
+  });
+  EXPECT_NE(said.find("what its group does"), std::string::npos) << said;
+}
+
 TEST(Emulator, MultipliesFragments) {
   float c[16][8] = {};
   EXPECT_EQ(run(block_of(32),

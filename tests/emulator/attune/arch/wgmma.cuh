@@ -1,5 +1,6 @@
 // As kernels/attune/arch/wgmma.cuh, on the host. A warp's part of a product reads its operands at any time
-// until the warp has waited for it; its results are NaN until then.
+// until the warp has waited for it; its results are NaN until then. The four warps of a group have to do the same in
+// the same order, each in its own time.
 #pragma once
 
 #include <attune/spec/portable.h>
@@ -34,13 +35,25 @@ struct WarpProducts {
   std::deque<std::size_t> groups;             // products in each group that was committed
   std::size_t open = 0;                       // in the one that was not
   std::map<float*, std::vector<float>> sums;  // of the lanes' results that are under way
+  std::size_t steps = 0;                      // so far
+  std::vector<u64> steps_of_group;            // in a group's first warp: of whoever is ahead
 
-  static WarpProducts& mine() {
-    auto& state = emulator::state_of_warp();
+  static WarpProducts& of(std::shared_ptr<void>& state) {
     if (state == nullptr) state = std::make_shared<WarpProducts>();
     return *static_cast<WarpProducts*>(state.get());
   }
+  static WarpProducts& mine() { return of(emulator::state_of_warp()); }
+
+  // What the warp does next, as a number.
+  void follow_group(u64 step) {
+    std::vector<u64>& group = of(emulator::state_of_warp(threadIdx.x / 128 * 4)).steps_of_group;
+    if (steps == group.size()) group.push_back(step);
+    if (group[steps++] != step) emulator::fail("does not do with products what its group does");
+  }
 };
+
+// Steps that are no products, whose tiles have other numbers.
+constexpr u64 kCommits = ~u64{0}, kWaits = ~u64{1};
 
 inline float float_of(u32 bits, Element element) {
   if (element == Element::f8e4m3) return e4m3_to_float(static_cast<unsigned char>(bits));
@@ -50,10 +63,9 @@ inline float float_of(u32 bits, Element element) {
 
 // Where a byte of a tile lies whose chunks are exchanged within 1,024 bytes.
 inline float tile_element(u32 address, Element element) {
-  const auto bytes = static_cast<std::size_t>(bytes_of(element));
-  unsigned short x = 0;
-  std::memcpy(&x, emulator::at(address ^ (address >> 7 & 7u) << 4, bytes), bytes);
-  return float_of(x, element);
+  const bool one = element == Element::f8e4m3;
+  const unsigned char* const at = emulator::at(address ^ (address >> 7 & 7u) << 4, one ? 1 : 2);
+  return float_of(one ? at[0] : at[0] | static_cast<u32>(at[1]) << 8, element);
 }
 
 inline void execute(WarpProducts& all, const WarpProduct& x) {
@@ -143,6 +155,7 @@ inline void issue(float* c, const u32* a, u64 a_tile, u64 b_tile, int columns, E
     x.columns = first.columns, x.element = first.element, x.add = first.add;
     x.from_registers = first.a != nullptr, x.a_tile = first.a_tile, x.b_tile = first.b_tile;
     x.warp = static_cast<int>(threadIdx.x) / 32 % 4;
+    all.follow_group(x.b_tile);
     for (int lane = 0; lane < 32; ++lane) {
       const auto& mine = *static_cast<const ProductSlotOfLane*>(lanes[lane]);
       if (mine.a_tile != x.a_tile || mine.b_tile != x.b_tile || mine.add != x.add) {
@@ -165,6 +178,7 @@ inline void wgmma_fence() {}
 inline void wgmma_commit() {
   emulator::meet_warp(nullptr, [](void* const*) {
     auto& all = detail::WarpProducts::mine();
+    all.follow_group(detail::kCommits);
     all.groups.push_back(all.open);
     all.open = 0;
   });
@@ -173,6 +187,7 @@ template <int kPending>
 void wgmma_wait() {
   emulator::meet_warp(nullptr, [](void* const*) {
     auto& all = detail::WarpProducts::mine();
+    all.follow_group(detail::kWaits - kPending);
     while (all.groups.size() > kPending) {
       const std::size_t count = all.groups.front();
       detail::execute_first(all, count);
