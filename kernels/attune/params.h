@@ -32,23 +32,11 @@ struct BiasOperand {
 
 struct Dropout {
   u64 seed, offset;
-  const u64* state;    // device memory (seed, offset), read at run time instead; null: not used
-  u32 keep_from;       // keep iff the Philox word is at least this ...
-  int keep_none;       // ... unless even the largest word is dropped
-  float keep_scale;    // 1 / (1 - p); 1 without dropout
-  u32 round_keys[20];  // of seed, see fill_round_keys()
+  const u64* state;  // device memory (seed, offset), read at run time instead; null: not used
+  u32 keep_from;     // keep iff the Philox word is at least this ...
+  int keep_none;     // ... unless even the largest word is dropped; keep_from is 0 then
+  float keep_scale;  // 1 / (1 - p); 1 without dropout
 };
-
-// Philox's keys of its ten rounds: as parameters they cost no register and no addition.
-constexpr void fill_round_keys(Dropout& dropout) {
-  u32 k0 = static_cast<u32>(dropout.seed), k1 = static_cast<u32>(dropout.seed >> 32);
-  for (int round = 0; round < 10; ++round) {
-    dropout.round_keys[2 * round] = k0;
-    dropout.round_keys[2 * round + 1] = k1;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-}
 
 struct LseOutput {
   float* data;  // null: not asked for

@@ -165,7 +165,6 @@ void take_tensors(const Problem& problem, const Arguments& arguments, ForwardPar
   }
   p.dropout.seed = arguments.dropout_seed;
   p.dropout.offset = arguments.dropout_offset;
-  fill_round_keys(p.dropout);
   p.dropout.state = static_cast<const kernel::u64*>(arguments.dropout_state.data);
 
   if (problem.lse != LseLayout::none) {

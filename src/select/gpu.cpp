@@ -30,7 +30,6 @@ class Reasons {
     head_dim();
     if (row_.aligned) alignment();
     if (spec_.family == Family::hopper) {
-      gain();
       mates();
       boxes();
     }
@@ -79,12 +78,6 @@ class Reasons {
     add("{} = {} is above its bound of {}: {}", name, value, most,
         value <= kMostBound ? "a row with a larger bound, or dany, takes it"
                             : or_else("a row with a larger bound, or dany, takes it"));
-  }
-
-  void gain() {
-    const int from = head_dim_from(spec_.hopper);
-    if (std::max(p_.d, p_.dv) >= from) return;
-    add("d = {} and dv = {} are below {}: a portable row is faster", p_.d, p_.dv, from);
   }
 
   void mates() {

@@ -92,9 +92,16 @@ std::vector<Tile> tiles_of(const HopperSpec& spec) {
     return {{128, spec.head_dim == 256 ? 64 : spec.head_dim == 192 ? 96 : 128}};
   }
   if (spec.dropout) {
-    if (spec.head_dim == 96 || spec.head_dim == 128)
-      return {{128, 64, {7700, 3630}}, {128, 80, {10600, 4260}}};
-    return spec.head_dim == 192 ? std::vector<Tile>{{128, 64}} : std::vector<Tile>{};
+    switch (spec.head_dim) {
+      case 64:
+      case 96:
+      case 128:
+        return {{128, 128}};
+      case 192:
+        return {{128, spec.value_dim == 128 ? 96 : 80}};
+      default:
+        return {};
+    }
   }
   if (!spec.lse) {
     // f16 has no room for weights that nobody adds up; elsewhere registers or shared memory do not suffice.
@@ -121,8 +128,6 @@ int box_keys(const HopperSpec& spec, std::int64_t page_size) {
   return page_size > 0 ? static_cast<int>(std::gcd(page_size, std::int64_t{spec.keys}))
                        : kernel::fetched_keys(spec);
 }
-
-int head_dim_from(const HopperSpec& spec) { return spec.dropout ? 65 : 1; }
 
 TileCycles tile_cycles(const HopperSpec& spec) {
   for (const Tile& tile : tiles_of(spec)) {
@@ -153,7 +158,8 @@ std::vector<HopperSpec> hopper_forward_rows(DType dtype) {
           spec.queries = tile.queries;
           spec.keys = tile.keys;
           // A warpgroup's products of eighths take a fifth of its time, and meet the other's softmax by themselves.
-          spec.turns = kernel::consumers_of(spec) > 1 && !kernel::is_eighths(spec);
+          spec.turns = kernel::consumers_of(spec) > 1 && !kernel::is_eighths(spec) &&
+                       !(spec.dropout && spec.head_dim > 64);
           rows.push_back(spec);
         }
       }

@@ -16,9 +16,6 @@ namespace attune {
 // Rows of keys that the copy engine takes at once: a tile's, or as many as tiles and pages are multiples of.
 [[nodiscard]] int box_keys(const kernel::HopperSpec& spec, std::int64_t page_size);
 
-// The smallest head dim, of d or dv, from which on the row is faster than the portable family's.
-[[nodiscard]] int head_dim_from(const kernel::HopperSpec& spec);
-
 // Cycles of a multiprocessor: of a tile but for its blocks of keys, and of each of these; where later tiles have
 // more keys, as under a causal mask, of some rows another. Fitted to what rows with the same head dim took in one run
 // (docs/kernels/forward_hopper.md), so only they compare. Of a split row, with what a launch begins with among its

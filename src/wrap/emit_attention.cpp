@@ -113,7 +113,6 @@ class AttentionText {
       set(name, fmt::format("{{reinterpret_cast<const int*>({}), {}, {}}}", at(name),
                             stride(name, 0), table ? stride(name, 1) : "0"));
     }
-    t += "  fill_round_keys(p.dropout);\n";
     if (!b_.attention_scratch[index_].empty()) {
       set("accumulator",
           fmt::format("reinterpret_cast<float*>(run.at.{})", b_.attention_scratch[index_]));

@@ -18,6 +18,7 @@
 #include <attune/kernel/forward_hopper_copy.cuh>
 #include <attune/part/cluster_combine.cuh>
 #include <attune/part/copied_bias.cuh>
+#include <attune/part/dropout.cuh>
 #include <attune/part/exact_row.cuh>
 #include <attune/part/hopper_products.cuh>
 #include <attune/part/mask.cuh>
@@ -272,6 +273,13 @@ struct HopperForward {
     // Whether the last block's weights moved references, and what O is to be multiplied by then.
     bool moved = false;
     float alpha[2];
+    KeptElements<W, kSpec.dropout> kept;
+
+    // What dropout keeps of the block that `left` is of: the longest of a step's parts, and it needs no scores.
+    __device__ __forceinline__ void draw() {
+      const TilePlace& place = here().facts.place;
+      kept.draw(p, place.b, place.h, row(), first_key());
+    }
 
     // Before a tile's first block.
     [[nodiscard]] __device__ __forceinline__ State state() const {
@@ -396,10 +404,7 @@ struct HopperForward {
       } else {
         clear_tiles<0>(s);
       }
-      if constexpr (kSpec.dropout) {
-        const TilePlace& place = here().facts.place;
-        apply_dropout<W>(s, p, place.b, place.h, row(), first_key());
-      }
+      kept.apply(s);
       // A branch that depends on the exponentials: they are not moved behind a wait that comes after it.
       if (!alone.any(!(top <= kMostTop))) return;
       if constexpr (State::kByBlock) {
@@ -498,6 +503,7 @@ struct HopperForward {
     Products::multiply_keys(s, Walk::address(at.queries_of(tile)),
                             Walk::address(rings.k.tile(turn)));
     wgmma_commit();
+    at.draw();
     wgmma_wait<0>();
     wgmma_touch(flat(s));
     rings.k.release(turn, at.leads);
@@ -531,6 +537,7 @@ struct HopperForward {
       at.await_values(of_tile);
       issue_values(values);
       at.pass_turn(at.group + 1);
+      at.draw();
       wgmma_wait<1>();
       wgmma_touch(flat(s));
       rings.k.release(turn + 1, at.leads);

@@ -123,7 +123,7 @@ struct BoundedForward {
         };
         if (!kWide || softmax.careful != State::kNever) softmax.settle(s, alone, rescale);
         const float top = softmax.powers(s);
-        if constexpr (kSpec.dropout) apply_dropout<W>(s, p, tile.b, tile.h, row, j);
+        if constexpr (kSpec.dropout) drop<W>(s, p, tile.b, tile.h, row, j);
         products.add_values(o, s, v_tile + stage * kShared.v);
         if (kWide && alone.any(top > State::kLift)) softmax.lift(alone, rescale);
       }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <attune/part/begin_tile.cuh>
+#include <attune/part/dropout.cuh>
 #include <attune/part/exact_row.cuh>
 #include <attune/part/mask.cuh>
 #include <attune/part/softmax.cuh>
@@ -81,7 +82,7 @@ struct WideForward {
       softmax.settle(s, WarpPair<W>(0),
                      [&](int m, int half, float alpha) { alphas[m][half] = alpha; });
       (void)softmax.powers(s);
-      if constexpr (kSpec.dropout) apply_dropout<W>(s, p, facts.place.b, facts.place.h, row, j);
+      if constexpr (kSpec.dropout) drop<W>(s, p, facts.place.b, facts.place.h, row, j);
       KeyRows<Bits, kSpec.general> v_rows(p, p.v, facts.v, facts.place.b);
       const Bits* const base = v_rows.base;
 #pragma unroll 1

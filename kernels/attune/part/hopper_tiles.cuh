@@ -8,6 +8,7 @@
 #include <attune/part/ring.cuh>
 #include <attune/part/tile_order.cuh>
 #include <attune/part/tile_scales.cuh>
+#include <attune/part/uniform.cuh>
 
 namespace attune::kernel {
 
@@ -83,9 +84,6 @@ static_assert(sizeof(HopperTile) <= kHopperTileBytes &&
 
 static_assert(sizeof(TileScales) <= kTileScalesBytes);
 
-// What all lanes of a warp agree on, said so that the compiler knows: it then computes the descriptors of
-// tiles once a warp.
-__device__ __forceinline__ int uniform(int x) { return __shfl_sync(~0u, x, 0); }
 __device__ __forceinline__ bool leads_warp() { return threadIdx.x % 32 == 0; }
 
 template <HopperSpec kSpec>

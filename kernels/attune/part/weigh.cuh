@@ -3,6 +3,7 @@
 
 #include <attune/kernel/backward_portable_layout.h>
 
+#include <attune/part/dropout.cuh>
 #include <attune/part/gradient.cuh>
 #include <attune/part/key_place.cuh>
 #include <attune/part/mask.cuh>
@@ -56,9 +57,8 @@ struct Weigher {
   int b, h, i, j;  // j: this warp's first key
   u32 rows;        // RowFacts of the tile's queries, in shared memory
   BiasTile<W> bias;
-  static constexpr int kElements = W::kRowTiles * W::kKeyTiles * 4;
-  u32 dropped[(kElements + 31) / 32] = {};  // a bit for each element
-  typename W::Scores slope;                 // of the softcap
+  KeptElements<W, kSpec.dropout> kept_elements;
+  typename W::Scores slope;  // of the softcap
 
   __device__ __forceinline__ Weigher(const BackwardParams& p, const Sequence& seq, int b, int h,
                                      int i, int j, u32 rows)
@@ -94,10 +94,7 @@ struct Weigher {
     const int row0 = i + thread_row<W>(0, 0);
     if constexpr (kSpec.bias) bias.load(terms, row0, seq.sq - 1, j, seq.sk);
     if constexpr (kSpec.dropout) {
-      draw_dropout<W>(p.f, b, h, row0, j, [&](int m, int half, int group, int e, bool kept) {
-        const int at = bit(m, half, group, e);
-        if (!kept) dropped[at / 32] |= 1u << at % 32;
-      });
+      kept_elements.draw(p.f, b, h, row0, j);
     }
   }
 
@@ -144,14 +141,9 @@ struct Weigher {
     });
     if constexpr (kSpec.dropout) {
       for_each(s, [&](float& x, int m, int half, int group, int e) {
-        const int at = bit(m, half, group, e);
-        if ((dropped[at / 32] >> at % 32 & 1u) != 0) x = -fabsf(x);
+        if (!kept_elements.keeps(m, half, group, e)) x = -fabsf(x);
       });
     }
-  }
-
-  static __device__ __forceinline__ constexpr int bit(int m, int half, int group, int e) {
-    return ((m * 2 + half) * (W::kKeyTiles / 2) + group) * 4 + e;
   }
 
   // What dV is the sum of, but for 1 / (1 - dropout): no weight is negative but one that is dropped.
