@@ -16,12 +16,15 @@ namespace {
 
 constexpr std::uint64_t kSeed = 0x0123456789ABCDEFu;
 
-// Offsets inside and across a word of four, 2^32 (where a carry is due) and 2^63.
+// Offsets inside and across a block of four words, 2^32 (where a carry is due), 2^34 (where the number of the block
+// has one: before it, across it and behind it) and 2^63.
 constexpr std::uint64_t kOffsets[] = {0,
                                       1,
                                       6,
                                       (std::uint64_t{1} << 32) - 5,
                                       (std::uint64_t{1} << 34) - 30,
+                                      (std::uint64_t{1} << 34) - 32,
+                                      (std::uint64_t{5} << 34) + 8,
                                       (std::uint64_t{1} << 63) - 7};
 
 Problem with_dropout(Kind kind, DType dtype, double dropout) {
