@@ -183,7 +183,8 @@ TEST(Select, TakesHoppersOwnRowsOnHopper) {
       {"dtype=f16 d=128 bias=f32", "portable.sm80.f16.d128.aligned.bias"},
       {"dtype=f16 d=128 dropout=0.1", "hopper.sm90a.f16.d128.dropout"},
       {"dtype=f16 d=72 dropout=0.1", "hopper.sm90a.f16.d96.dropout"},
-      {"dtype=f16 d=64 dropout=0.1", "portable.sm80.f16.d64.aligned.dropout"},
+      {"dtype=f16 d=64 dropout=0.1", "hopper.sm90a.f16.d64.dropout"},
+      {"dtype=f16 d=256 dropout=0.1", "portable.sm80.f16.d256.aligned.dropout"},
       {"dtype=bf16 d=256 b=4 hq=33 hkv=33 sq=100 sk=512", "hopper.sm90a.bf16.d256.plain.q128k64"},
       {"dtype=bf16 d=256 b=4 hq=33 hkv=33 sq=100 sk=4096", "hopper.sm90a.bf16.d256.plain.q128k80"},
       // Large tiles for many, small ones where large ones would leave multiprocessors idle.
