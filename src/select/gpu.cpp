@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <attune/arguments.hpp>
 #include <attune/tensor.hpp>
 #include <cstddef>

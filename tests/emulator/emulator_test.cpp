@@ -383,7 +383,6 @@ TEST(Emulator, SeesDeadlocksAndStrayReadsOfClusters) {
   EXPECT_NE(run(clusters_of(3, 4, 32, 0), [] {}), "") << "a grid is whole clusters";
 }
 
-// The fragments of the PTX ISA, by the definition of a product.
 TEST(Emulator, SeesWarpsThatWaitForProductsApart) {
   const Launch how = block_of(256);
   EXPECT_EQ(run(how,
@@ -399,6 +398,7 @@ TEST(Emulator, SeesWarpsThatWaitForProductsApart) {
   EXPECT_NE(said.find("what its group does"), std::string::npos) << said;
 }
 
+// The fragments of the PTX ISA, by the definition of a product.
 TEST(Emulator, MultipliesFragments) {
   float c[16][8] = {};
   EXPECT_EQ(run(block_of(32),
