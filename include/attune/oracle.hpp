@@ -92,6 +92,11 @@ struct Error {
 [[nodiscard]] ATTUNE_API bool dropout_keep(std::uint64_t seed, std::uint64_t offset,
                                            std::uint64_t index, double probability);
 
+// Keep decision of element (b, h, i, j) of a Problem with dropout, of whichever stream it names.
+[[nodiscard]] ATTUNE_API bool dropout_keep(const Problem& problem, std::uint64_t seed,
+                                           std::uint64_t offset, std::int64_t b, std::int64_t h,
+                                           std::int64_t i, std::int64_t j);
+
 // The four words of Philox4x32-10.
 struct Philox {
   std::uint32_t word[4];

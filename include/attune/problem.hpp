@@ -48,6 +48,13 @@ struct Bias {
 
 enum class PerHead : std::uint8_t { none, head, batch_head };  // absent, [Hq] or [B, Hq]
 
+// Whose random numbers dropout draws; docs/architecture.md has both.
+// curand: 32 bits an element, cuRAND's Philox4x32-10. Masks equal those of PyTorch's memory-efficient attention.
+// fa2: 8 bits an element, Philox4x32-7 of FlashAttention-2, whose masks they equal; several times faster to draw. An
+// element is dropped with probability (255 - floor(255 (1 - dropout))) / 256, what remains still divided by
+// 1 - dropout: exact for multiples of 1/256.
+enum class DropoutStream : std::uint8_t { curand, fa2 };
+
 // plain: f32 [B, Hq, Sq], or [Hq, total_q] when packed.
 // padded32: f32 [B, Hq, ceil(Sq / 32) * 32], rows past the sequence's own length +inf.
 enum class LseLayout : std::uint8_t { none, plain, padded32 };
@@ -74,6 +81,7 @@ struct ATTUNE_API Problem {
   bool sink = false;  // f32 [Hq]
   bool sink_grad = false;
   double dropout = 0;  // probability to drop, in [0, 1)
+  DropoutStream dropout_stream = DropoutStream::curand;
 
   bool key_lengths = false;  // i32 [B]: only the first key_lengths[b] keys of sequence b exist
   bool packed_q = false;     // cu_seqlens_q: q, o are [1, total_q, Hq, D]

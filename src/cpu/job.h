@@ -61,6 +61,8 @@ struct AttentionJob {
   std::uint32_t keep_from;  // keep iff the Philox word is at least this ...
   bool keep_none;           // ... unless even the largest word is dropped
   float keep_scale;         // 1 / (1 - p)
+  bool patches;             // dropout's stream is FA2's ...
+  std::uint32_t keep_to;    // ... and a byte keeps its element up to this
   std::uint64_t seed, dropout_offset;
 
   const std::int32_t* page_table;  // null: not paged

@@ -175,24 +175,17 @@ void normalise(const Layout& layout, Row<Real>& row) {
   for (Real& p : row.p) p = Arithmetic::round(p / denominator);
 }
 
-// Step 6's factor: keep ? 1 / (1 - dropout) : 0, where keep(b, h, i, j) is element
-// ((b * Hq + h) * Sq + i) * Sk + j of the stream, Sq and Sk being the Problem's.
+// Step 6's factor: keep ? 1 / (1 - dropout) : 0.
 template <typename Real>
 void draw_dropout(const Layout& layout, Row<Real>& row) {
   const Problem& problem = *layout.problem;
   row.z.assign(row.keys.size(), Real{1});
   if (!(problem.dropout > 0)) return;
-  const auto word = [](std::int64_t x) { return static_cast<std::uint64_t>(x); };
-  const std::uint64_t first =
-      layout.arguments->dropout_offset +
-      ((word(row.b) * word(problem.hq) + word(row.h)) * word(problem.sq) + word(row.i)) *
-          word(problem.sk);
-  const float probability = static_cast<float>(problem.dropout);
   const Real factor = static_cast<Real>(1 / (1 - problem.dropout));
-  Stream stream(layout.arguments->dropout_seed);
+  KeptRow kept(problem, layout.arguments->dropout_seed, layout.arguments->dropout_offset, row.b,
+               row.h, row.i);
   for (std::size_t n = 0; n < row.keys.size(); ++n) {
-    const bool keep = uniform(stream.word(first + word(row.keys[n]))) > probability;
-    row.z[n] = keep ? factor : Real{0};
+    row.z[n] = kept(row.keys[n]) ? factor : Real{0};
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <attune/oracle.hpp>
+#include <attune/problem.hpp>
 #include <cstdint>
 
 namespace attune::oracle {
@@ -36,6 +37,25 @@ class Stream {
   std::uint64_t block_ = 0;
   Philox words_{};
   bool valid_ = false;
+};
+
+// Which elements of query i of (sequence b, query head h) a Problem with dropout keeps.
+class KeptRow {
+ public:
+  KeptRow(const Problem& problem, std::uint64_t seed, std::uint64_t offset, std::int64_t b,
+          std::int64_t h, std::int64_t i);
+  // Key j's.
+  [[nodiscard]] bool operator()(std::int64_t j);
+
+ private:
+  [[nodiscard]] std::uint8_t byte(std::int64_t j) const;
+
+  DropoutStream kind_;
+  float probability_;
+  std::uint64_t seed_;
+  std::uint64_t first_;  // curand: the row's first word; fa2: the head's first block
+  std::int64_t i_;
+  Stream words_;
 };
 
 }  // namespace attune::oracle

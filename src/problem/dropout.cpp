@@ -1,5 +1,7 @@
 #include "problem/dropout.h"
 
+#include <cmath>
+
 namespace attune {
 
 DropoutThreshold dropout_threshold(double probability) {
@@ -17,6 +19,11 @@ DropoutThreshold dropout_threshold(double probability) {
     }
   }
   return {static_cast<std::uint32_t>(low), low >> 32 != 0};
+}
+
+std::uint8_t largest_kept_byte(double probability) {
+  const float keeps = 1.0F - static_cast<float>(probability);
+  return static_cast<std::uint8_t>(std::floor(static_cast<double>(keeps) * 255.0));
 }
 
 }  // namespace attune

@@ -13,4 +13,7 @@ struct DropoutThreshold {
 };
 [[nodiscard]] DropoutThreshold dropout_threshold(double probability);
 
+// Of the stream fa2: the largest byte whose element is kept, floor(255 (1 - p)) with 1 - p in float32.
+[[nodiscard]] std::uint8_t largest_kept_byte(double probability);
+
 }  // namespace attune

@@ -50,7 +50,7 @@ std::size_t hash(const Problem& p) {
   bits.put(p.bias.kind, 2).put(p.bias.dtype, 4).put(p.bias.grad);
   bits.put(p.bias.broadcast_b).put(p.bias.broadcast_h);
   bits.put(p.bias.broadcast_q).put(p.bias.broadcast_k).put(p.bias.aligned);
-  bits.put(p.alibi, 2).put(p.alibi_grad).put(p.sink).put(p.sink_grad);
+  bits.put(p.alibi, 2).put(p.alibi_grad).put(p.sink).put(p.sink_grad).put(p.dropout_stream);
   bits.put(p.key_lengths).put(p.packed_q).put(p.packed_k);
   bits.put(p.lse, 2).put(p.lse_grad).put(p.deterministic).put(p.scale.has_value());
   mixer.add(bits.get());

@@ -100,6 +100,7 @@ std::string print(const Problem& p) {
   out.flag("sink", p.sink);
   out.flag("sink_grad", p.sink_grad);
   out.unless(0.0, "dropout", p.dropout);
+  if (p.dropout_stream == DropoutStream::fa2) out.value("dropout_stream", "fa2");
   print_layout(out, p);
   if (p.lse == LseLayout::padded32) {
     out.value("lse", "padded32");

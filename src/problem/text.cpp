@@ -150,6 +150,12 @@ Wanted alibi(Problem& p, std::string_view text) {
   return "";
 }
 
+Wanted dropout_stream(Problem& p, std::string_view text) {
+  if (text != "curand" && text != "fa2") return "curand or fa2";
+  p.dropout_stream = text == "fa2" ? DropoutStream::fa2 : DropoutStream::curand;
+  return "";
+}
+
 Wanted packed(Problem& p, std::string_view text) {
   if (text != "q" && text != "k" && text != "qk") return "q, k or qk";
   p.packed_q = text != "k";
@@ -203,6 +209,7 @@ constexpr std::array kKeys = {
     Key{"sink", Form::flag, flag<&Problem::sink>},
     Key{"sink_grad", Form::flag, flag<&Problem::sink_grad>},
     Key{"dropout", kValue, number<&Problem::dropout>},
+    Key{"dropout_stream", kValue, dropout_stream},
     Key{"key_lengths", Form::flag, flag<&Problem::key_lengths>},
     Key{"packed", kValue, packed},
     Key{"total_q", kValue, number<&Problem::total_q>},

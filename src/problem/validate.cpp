@@ -41,6 +41,9 @@ Status check_enums(const Problem& p) {
   }
   if (!within(p.bias.kind, BiasKind::additive)) return bad("bias.kind", p.bias.kind);
   if (!within(p.alibi, PerHead::batch_head)) return bad("alibi", p.alibi);
+  if (!within(p.dropout_stream, DropoutStream::fa2)) {
+    return bad("dropout_stream", p.dropout_stream);
+  }
   if (!within(p.lse, LseLayout::padded32)) return bad("lse", p.lse);
   return {};
 }
@@ -125,6 +128,17 @@ Status check_numbers(const Problem& p) {
   if (static_cast<float>(p.dropout) >= 1.0F) {
     return refuse(
         fmt::format("dropout = {} rounds to 1 in float32 and would drop everything", p.dropout));
+  }
+  if (p.dropout_stream == DropoutStream::curand) return {};
+  if (p.dropout == 0) {
+    return refuse("dropout_stream = fa2 is set, but the problem has no dropout");
+  }
+  constexpr double kStep = 1.0 / 256;
+  if (p.dropout < kStep || p.dropout > 1 - kStep) {
+    return refuse(
+        fmt::format("dropout = {} is out of reach of dropout_stream = fa2, whose bytes drop from "
+                    "1/256 to 255/256 of all elements: the stream curand takes any",
+                    p.dropout));
   }
   return {};
 }

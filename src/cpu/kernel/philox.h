@@ -1,4 +1,4 @@
-// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11) by lanes.
+// Philox4x32 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11) by lanes.
 #pragma once
 
 #include "cpu/kernel/simd.h"
@@ -15,12 +15,12 @@ ATTUNE_INLINE void multiply_wide(U a, std::uint32_t m, U* high, U* low) {
   *low = __builtin_convertvector(product, U);
 }
 
-// Counter words 2 and 3 (the subsequence) are 0.
-ATTUNE_INLINE PhiloxBlock philox(U counter_low, U counter_high, std::uint64_t seed) {
-  U c0 = counter_low, c1 = counter_high, c2{}, c3{};
+// Counter words 2 and 3 are the subsequence.
+template <int kRounds>
+ATTUNE_INLINE PhiloxBlock philox(U c0, U c1, U c2, U c3, std::uint64_t seed) {
   auto k0 = static_cast<std::uint32_t>(seed);
   auto k1 = static_cast<std::uint32_t>(seed >> 32);
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 0; round < kRounds; ++round) {
     U high0, low0, high1, low1;
     multiply_wide(c0, 0xD2511F53u, &high0, &low0);
     multiply_wide(c2, 0xCD9E8D57u, &high1, &low1);

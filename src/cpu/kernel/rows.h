@@ -37,10 +37,11 @@ struct Panel {
   Range vector_reach[kVectors];   // keys that any row of the vector attends to
   Range vector_common[kVectors];  // keys that every row of the vector attends to
   std::int32_t begin[kPanel], end[kPanel];
-  float slope[kPanel];                // ALiBi
-  float position[kPanel];             // i + sk - sq, ALiBi's diagonal (exact below 2^24)
-  std::int64_t bias_row[kPanel];      // element offset of bias[b, h, i, 0]
-  std::uint64_t dropout_row[kPanel];  // stream index of (b, h, i, 0)
+  float slope[kPanel];            // ALiBi
+  float position[kPanel];         // i + sk - sq, ALiBi's diagonal (exact below 2^24)
+  std::int64_t bias_row[kPanel];  // element offset of bias[b, h, i, 0]
+  // Stream index of (b, h, i, 0); of FA2's stream: number of the first of the four blocks that have query i.
+  std::uint64_t dropout_row[kPanel];
   std::int64_t query[kPanel], head[kPanel];
 
   void set(const AttentionJob& job, std::int64_t b, std::int64_t hkv, std::int64_t first_row) {
@@ -76,8 +77,9 @@ struct Panel {
       slope[r] = job.alibi ? job.alibi[b * job.alibi_b_stride + h * job.alibi_h_stride] : 0.0f;
       position[r] = static_cast<float>(i + seq.sk - seq.sq);
       bias_row[r] = b * job.bias.b_stride + h * job.bias.h_stride + i * job.bias.q_stride;
-      dropout_row[r] =
-          job.dropout_offset + ((static_cast<std::uint64_t>(b) * job.hq + h) * job.sq + i) * job.sk;
+      const std::uint64_t head_number = static_cast<std::uint64_t>(b) * job.hq + h;
+      dropout_row[r] = job.dropout_offset + (job.patches ? head_number * 32 + i % 8 * 4
+                                                         : (head_number * job.sq + i) * job.sk);
       if (++member == job.group) {
         member = 0;
         keys = attended_keys(job, seq, ++i);

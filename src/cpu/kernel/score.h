@@ -118,11 +118,51 @@ ATTUNE_INLINE F exponent(F score, F scale, F reference) {
   return kFeatures ? (score - reference) * kLog2E : score * scale - reference;
 }
 
+// As dropout_tile(), of FA2's stream: a row has bytes of four blocks for every 32 keys, of each two neighbours of
+// eight keys.
+template <int kPanel>
+void dropout_patches(const AttentionJob& job, const Panel<kPanel>& panel, const Part& part,
+                     float* tile, std::int64_t ld) {
+  constexpr std::int64_t kKeys = 32;
+  const Range keys = part.keys;
+  for (int n = part.first; n < smaller(part.last, panel.vectors); ++n) {
+    const U64 number = load<U64>(panel.dropout_row + n * kLanes);
+    U patch{}, shift{};
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const auto i = static_cast<std::uint32_t>(panel.query[n * kLanes + lane]);
+      patch[lane] = i / 16;
+      shift[lane] = i % 16 / 8 * 16;
+    }
+    for (std::int64_t first = keys.begin / kKeys * kKeys; first < keys.end; first += kKeys) {
+      const U column = static_cast<std::uint32_t>(first / kKeys) - U{};
+      for (std::uint64_t pair = 0; pair < 4; ++pair) {
+        const U64 own = number + pair;
+        const PhiloxBlock block =
+            philox<7>(__builtin_convertvector(own, U), __builtin_convertvector(own >> 32, U), patch,
+                      column, job.seed);
+        for (int k = 0; k < 8; ++k) {
+          const std::int64_t j = first + k / 2 * 8 + static_cast<std::int64_t>(pair) * 2 + k % 2;
+          if (j < keys.begin || j >= keys.end) continue;
+          const U byte =
+              (block.word[k / 2] >> (shift + 8 * static_cast<std::uint32_t>(k % 2))) & 255u;
+          const I keep = reinterpret_cast<I>(byte <= (job.keep_to - U{}));
+          store(tile + (j - keys.begin) * ld + n * kLanes,
+                select(keep, splat(job.keep_scale), F{}));
+        }
+      }
+    }
+  }
+}
+
 // keep_scale where the element is kept, 0 where it is dropped. Neighbouring keys share a Philox
 // block of four; lanes whose blocks are cut differently draw one block a key.
 template <int kPanel>
 void dropout_tile(const AttentionJob& job, const Panel<kPanel>& panel, const Part& part,
                   float* tile, std::int64_t ld) {
+  if (job.patches) {
+    dropout_patches(job, panel, part, tile, ld);
+    return;
+  }
   const Range keys = part.keys;
   for (int n = part.first; n < smaller(part.last, panel.vectors); ++n) {
     const std::uint64_t* base = panel.dropout_row + n * kLanes;
@@ -137,8 +177,8 @@ void dropout_tile(const AttentionJob& job, const Panel<kPanel>& panel, const Par
       const std::uint32_t turn = (phase[0] + static_cast<std::uint32_t>(j)) & 3u;
       if (!together || turn == 0 || j == keys.begin) {
         const U64 index = load<U64>(base) + static_cast<std::uint64_t>(j);
-        block = philox(__builtin_convertvector(index >> 2, U),
-                       __builtin_convertvector(index >> 34, U), job.seed);
+        block = philox<10>(__builtin_convertvector(index >> 2, U),
+                           __builtin_convertvector(index >> 34, U), U{}, U{}, job.seed);
       }
       U word = block.word[turn];
       if (!together) {
