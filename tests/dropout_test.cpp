@@ -1,5 +1,5 @@
 // The kernels' dropout mask, read out of their results element by element, against the oracle's
-// keep decision for the element numbers of the contract.
+// keep decision for the element numbers of the contract, of both streams.
 #include <gtest/gtest.h>
 
 #include <attune/oracle.hpp>
@@ -27,7 +27,7 @@ constexpr std::uint64_t kOffsets[] = {0,
                                       (std::uint64_t{5} << 34) + 8,
                                       (std::uint64_t{1} << 63) - 7};
 
-Problem with_dropout(Kind kind, DType dtype, double dropout) {
+Problem with_dropout(Kind kind, DType dtype, double dropout, DropoutStream stream) {
   Problem p;
   p.kind = kind;
   p.device = Device::cpu;
@@ -39,15 +39,14 @@ Problem with_dropout(Kind kind, DType dtype, double dropout) {
   p.d = 8;
   p.dv = 8;
   p.dropout = dropout;
+  p.dropout_stream = stream;
   if (kind == Kind::backward) p.lse = LseLayout::plain;
   return p;
 }
 
 bool keep(const Problem& p, const Arguments& a, std::int64_t b, std::int64_t h, std::int64_t i,
           std::int64_t j) {
-  const std::int64_t index = ((b * p.hq + h) * p.sq + i) * p.sk + j;
-  return oracle::dropout_keep(a.dropout_seed, a.dropout_offset, static_cast<std::uint64_t>(index),
-                              p.dropout);
+  return oracle::dropout_keep(p, a.dropout_seed, a.dropout_offset, b, h, i, j);
 }
 
 double identity(std::int64_t row, std::int64_t column) { return row == column ? 1 : 0; }
@@ -58,14 +57,23 @@ void run(const Problem& p, const KernelSpec& kernel, Tensors& tensors, const Arg
   ASSERT_TRUE(status.ok()) << id_of(kernel) << ": " << status.message();
 }
 
+class Dropout : public ::testing::TestWithParam<DropoutStream> {};
+
+std::string name_of_stream(const ::testing::TestParamInfo<DropoutStream>& info) {
+  return info.param == DropoutStream::fa2 ? "Fa2" : "Curand";
+}
+INSTANTIATE_TEST_SUITE_P(Streams, Dropout,
+                         ::testing::Values(DropoutStream::curand, DropoutStream::fa2),
+                         name_of_stream);
+
 // With v = identity, o[i, j] is P_ij Z_ij, and P is nowhere 0.
-TEST(Dropout, ForwardMaskIsTheOracles) {
+TEST_P(Dropout, ForwardMaskIsTheOracles) {
   if (on_gpu() && !no_gpu().empty()) GTEST_SKIP() << no_gpu();
   for (const KernelSpec& kernel : available_kernels()) {
     if (kernel.kind != Kind::forward) continue;
     // 64 keys and values of 64 numbers, too: rows that 16-byte loads may read.
     for (const auto& [dropout, keys] : {std::pair{0.1, 37}, {0.5, 37}, {0.5, 64}, {0.9, 64}}) {
-      Problem p = with_dropout(Kind::forward, kernel.dtype, dropout);
+      Problem p = with_dropout(Kind::forward, kernel.dtype, dropout, GetParam());
       p.hkv = 1;
       p.sk = p.dv = keys;
       if (!serves(kernel, p)) continue;
@@ -88,10 +96,10 @@ TEST(Dropout, ForwardMaskIsTheOracles) {
 }
 
 // With dO = identity, dV[j, i] is P_ij Z_ij: the backward pass draws the same mask.
-TEST(Dropout, BackwardMaskIsTheOracles) {
+TEST_P(Dropout, BackwardMaskIsTheOracles) {
   for (const KernelSpec& kernel : available_kernels()) {
     if (kernel.kind != Kind::backward) continue;
-    Problem p = with_dropout(Kind::backward, kernel.dtype, 0.5);
+    Problem p = with_dropout(Kind::backward, kernel.dtype, 0.5, GetParam());
     p.hkv = 3;
     p.dv = p.sq;
     Tensors tensors(p, Distribution::normal, 6);
@@ -120,10 +128,10 @@ TEST(Dropout, BackwardMaskIsTheOracles) {
 }
 
 // Packed: b is the sequence, i and j count inside it, and the row lengths are the Problem's.
-TEST(Dropout, PackedElementsAreNumberedByTheLongestLengths) {
+TEST_P(Dropout, PackedElementsAreNumberedByTheLongestLengths) {
   for (const KernelSpec& kernel : available_kernels()) {
     if (kernel.kind != Kind::forward) continue;
-    Problem p = with_dropout(Kind::forward, kernel.dtype, 0.5);
+    Problem p = with_dropout(Kind::forward, kernel.dtype, 0.5, GetParam());
     p.b = 3;
     p.hkv = 3;
     p.packed_q = p.packed_k = true;
@@ -161,10 +169,10 @@ TEST(Dropout, PackedElementsAreNumberedByTheLongestLengths) {
 }
 
 // Element numbers past 2^32 by the sizes alone: 2^20 keys (of which three exist) times 5,000 heads.
-TEST(Dropout, NumbersElementsPastTwoToTheThirtyTwo) {
+TEST_P(Dropout, NumbersElementsPastTwoToTheThirtyTwo) {
   for (const KernelSpec& kernel : available_kernels()) {
     if (kernel.kind != Kind::forward) continue;
-    Problem p = with_dropout(Kind::forward, kernel.dtype, 0.5);
+    Problem p = with_dropout(Kind::forward, kernel.dtype, 0.5, GetParam());
     p.b = 1;
     p.hq = 5000;
     p.sq = 1;

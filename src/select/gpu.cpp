@@ -188,11 +188,23 @@ class Reasons {
     }
   }
 
+  // Portable rows draw either stream.
+  void dropout() {
+    const bool fa2 = p_.dropout_stream == DropoutStream::fa2;
+    const char* const row = fa2 && spec_.family == Family::hopper ? "fa2dropout" : "dropout";
+    if (!row_.dropout) {
+      missing("dropout", row);
+    } else if (spec_.family == Family::hopper && spec_.hopper.bytes != fa2) {
+      add("it draws dropout_stream = {}, and the problem's is {}: {}", fa2 ? "curand" : "fa2",
+          fa2 ? "fa2" : "curand", or_else(fmt::format("a {} row draws that", row)));
+    }
+  }
+
   void features() {
     if (!row_.bias && p_.bias.kind != BiasKind::none) missing("bias", "bias");
     if (spec_.family == Family::hopper && row_.bias) bias();
-    if (!row_.dropout && p_.dropout > 0) missing("dropout", "dropout");
     const bool hopper = spec_.family == Family::hopper;
+    if (p_.dropout > 0) dropout();
     if (hopper && p_.softcap > kernel::kMostHopperSoftcap) {
       add("softcap = {} is above {}, to which its tanh is precise: {}", p_.softcap,
           kernel::kMostHopperSoftcap, or_else("a portable full row takes any"));

@@ -28,15 +28,15 @@ std::string literal(const kernel::PortableSpec& spec) {
 }
 
 std::string literal(const kernel::HopperSpec& spec) {
-  const auto& [element, head_dim, value_dim, bias, dropout, general, lse, queries, keys, stages,
-               turns, split, mates] = spec;
+  const auto& [element, head_dim, value_dim, bias, dropout, bytes, general, lse, queries, keys,
+               stages, turns, split, mates] = spec;
   return fmt::format(
       "{{\n"
       "    .element = Element::{}, .head_dim = {}, .value_dim = {}, .bias = {}, .dropout = {},\n"
-      "    .general = {}, .lse = {}, .queries = {}, .keys = {}, .stages = {},\n"
+      "    .bytes = {}, .general = {}, .lse = {}, .queries = {}, .keys = {}, .stages = {},\n"
       "    .turns = {}, .split = {}, .mates = {}}}",
-      name_of(element), head_dim, value_dim, bias, dropout, general, lse, queries, keys, stages,
-      turns, split, mates);
+      name_of(element), head_dim, value_dim, bias, dropout, bytes, general, lse, queries, keys,
+      stages, turns, split, mates);
 }
 
 constexpr std::array kHopperEntries = {UnitEntry{kEntryName.data(), "forward_hopper", true}};

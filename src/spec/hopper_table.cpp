@@ -13,7 +13,7 @@ namespace {
 
 using kernel::HopperSpec;
 
-enum RowKind { kWithoutLse, kMatesWithoutLse, kWithLse, kMates, kSplit };
+enum RowKind { kWithoutLse, kMatesWithoutLse, kWithLse, kMates, kSplit, kBytes };
 
 struct Dims {
   int head, value;
@@ -91,6 +91,9 @@ std::vector<Tile> tiles_of(const HopperSpec& spec) {
   if (spec.general) {
     return {{128, spec.head_dim == 256 ? 64 : spec.head_dim == 192 ? 96 : 128}};
   }
+  if (spec.bytes) {
+    return {{128, spec.head_dim == 256 ? 64 : spec.head_dim == 192 ? 96 : 128}};
+  }
   if (spec.dropout) {
     switch (spec.head_dim) {
       case 64:
@@ -149,11 +152,13 @@ std::vector<HopperSpec> hopper_forward_rows(DType dtype) {
       spec.dropout = set.dropout;
       spec.general = set.general;
       spec.stages = 2;
-      for (const RowKind kind : {kWithoutLse, kMatesWithoutLse, kWithLse, kMates, kSplit}) {
+      for (const RowKind kind : {kWithoutLse, kMatesWithoutLse, kWithLse, kMates, kSplit, kBytes}) {
         spec.lse = kind != kWithoutLse && kind != kMatesWithoutLse;
         if (!spec.lse && features_name(spec) != features_name(HopperSpec{})) continue;
         spec.mates = kind == kMates || kind == kMatesWithoutLse;
         spec.split = kind == kSplit;
+        spec.bytes = kind == kBytes;
+        if (spec.bytes && !(spec.dropout && !spec.bias)) continue;
         for (const Tile& tile : tiles_of(spec)) {
           spec.queries = tile.queries;
           spec.keys = tile.keys;
@@ -173,9 +178,10 @@ std::string hopper_id(const HopperSpec& spec) {
   const std::string value =
       spec.value_dim == spec.head_dim ? "" : "v" + std::to_string(spec.value_dim);
   return fmt::format("sm90a.{}.d{}{}.{}{}.q{}k{}", name_of(spec.element), spec.head_dim, value,
-                     spec.split ? "split"
-                     : spec.lse ? features_name(spec)
-                                : "nolse",
+                     spec.split   ? "split"
+                     : spec.bytes ? "fa2dropout"
+                     : spec.lse   ? features_name(spec)
+                                  : "nolse",
                      spec.mates ? ".mates" : "", spec.queries, spec.keys);
 }
 

@@ -18,9 +18,9 @@
 #include <attune/kernel/forward_hopper_copy.cuh>
 #include <attune/part/cluster_combine.cuh>
 #include <attune/part/copied_bias.cuh>
-#include <attune/part/dropout.cuh>
 #include <attune/part/exact_row.cuh>
 #include <attune/part/hopper_products.cuh>
+#include <attune/part/kept_bytes.cuh>
 #include <attune/part/mask.cuh>
 #include <attune/part/power_terms.cuh>
 #include <attune/part/quad_rows.cuh>
@@ -42,6 +42,7 @@ struct HopperForward {
   using W = typename Products::W;
   using State = Softmax<W, units_of(kSpec)>;
   using Values = typename Products::Values;
+  using Kept = typename KeptOf<W, kSpec.dropout, kSpec.bytes>::Type;
   static_assert(State::kWide || State::kFollows);
   // What powers() returns at most where references may stay. Weights of bf16 have the range of sums.
   static constexpr float kMostTop = State::kByBlock ? State::kLift : State::kMostSum;
@@ -273,7 +274,7 @@ struct HopperForward {
     // Whether the last block's weights moved references, and what O is to be multiplied by then.
     bool moved = false;
     float alpha[2];
-    KeptElements<W, kSpec.dropout> kept;
+    Kept kept;
 
     // What dropout keeps of the block that `left` is of: the longest of a step's parts, and it needs no scores.
     __device__ __forceinline__ void draw() {
@@ -404,7 +405,7 @@ struct HopperForward {
       } else {
         clear_tiles<0>(s);
       }
-      kept.apply(s);
+      if constexpr (!kSpec.bytes) kept.apply(s);
       // A branch that depends on the exponentials: they are not moved behind a wait that comes after it.
       if (!alone.any(!(top <= kMostTop))) return;
       if constexpr (State::kByBlock) {
@@ -414,6 +415,11 @@ struct HopperForward {
         });
       }
       hold();
+    }
+
+    __device__ __forceinline__ void pack(const typename W::Scores& s) {
+      Products::pack(s, weights);
+      if constexpr (kSpec.bytes) kept.apply(weights);
     }
 
     [[nodiscard]] __device__ __forceinline__ bool knows(Fact fact) const {
@@ -509,7 +515,7 @@ struct HopperForward {
     rings.k.release(turn, at.leads);
     if (at.left == 0) at.release_queries();
     at.soften(s, turn, false, true, look_ahead(turn, true));
-    Products::pack(s, at.weights);
+    at.pack(s);
     u32 queries_at = at.queries_of(tile);
     // S and P of the block that comes next, perhaps of the next tile, beside O of the one before. False when
     // there is none.
@@ -549,7 +555,7 @@ struct HopperForward {
       if constexpr (State::kFollows || State::kByBlock) {
         if (!ends) at.move_values();
       }
-      Products::pack(s, at.weights);
+      at.pack(s);
       if (ends) {
         write(p, rings, of_tile, before, at.o);
         if constexpr (kEighths) clear_fragments(at.o);

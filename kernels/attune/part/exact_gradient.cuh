@@ -3,8 +3,8 @@
 // of a masked key, or since a 16-bit dS had no room for it. Rare, so it is written for size.
 #pragma once
 
+#include <attune/part/dropout_stream.cuh>
 #include <attune/part/key_place.cuh>
-#include <attune/part/philox.cuh>
 #include <attune/part/score.cuh>
 #include <attune/part/shared_tile.cuh>
 
@@ -62,7 +62,7 @@ struct ExactPairs {
     float dp = dot(query(p.grad_o, i), p.grad_o.d_stride, key(f.v, j), f.v.d_stride, f.dv);
     bool kept = true;
     if constexpr (kSpec.dropout) {
-      kept = DropoutStream(f.dropout).keep(dropout_row(f, b, h, i) + j);
+      kept = keeps_element(f, b, h, i, j);
       dp = kept ? dp * f.dropout.keep_scale : 0.0f;
     }
     ds = weight * (dp - facts.delta) * factor * f.scale;

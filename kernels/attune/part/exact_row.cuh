@@ -4,7 +4,7 @@
 // written for size.
 #pragma once
 
-#include <attune/part/philox.cuh>
+#include <attune/part/dropout_stream.cuh>
 #include <attune/part/result.cuh>
 #include <attune/part/tile_scales.cuh>
 
@@ -121,7 +121,7 @@ struct ExactRow {
         if (!score(j, s)) continue;
         float weight = power(s - base);
         if constexpr (kSpec.dropout) {
-          const bool kept = DropoutStream(p.dropout).keep(dropout_row(p, b, h, i) + j);
+          const bool kept = keeps_element(p, b, h, i, j);
           weight = kept ? weight * p.dropout.keep_scale : 0.0f;
         }
         if (column < p.dv) sum += weight * E::to_float(v_rows(j)[column * p.v.d_stride]);

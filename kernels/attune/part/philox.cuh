@@ -1,10 +1,8 @@
-// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11) and the
-// decision to keep an element.
+// Philox4x32 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11), of blocks that have much of it in
+// common. A block is what a counter of four words becomes.
 #pragma once
 
 #include <attune/params.h>
-
-#include <attune/part/uniform.cuh>
 
 namespace attune::kernel {
 
@@ -12,7 +10,7 @@ struct PhiloxBlock {
   u32 word[4];
 };
 
-// The keys of a seed's ten rounds. Where all lanes are known to have the same seed, they cost no register.
+// The keys of a seed's rounds. Where all lanes are known to have the same seed, they cost no register.
 struct SeedKeys {
   u32 k0, k1;
   __device__ __forceinline__ SeedKeys(u32 k0, u32 k1) : k0(k0), k1(k1) {}
@@ -26,84 +24,68 @@ struct SeedKeys {
   }
 };
 
-// Blocks of a seed's stream whose numbers have the same high word: half of what their second round multiplies is
-// the same. Block n holds words 4 n .. 4 n + 3 of the stream.
-struct PhiloxBlocks {
-  static constexpr u64 kFirst = 0xD2511F53u, kSecond = 0xCD9E8D57u;
+constexpr u64 kPhiloxFirst = 0xD2511F53u, kPhiloxSecond = 0xCD9E8D57u;
+
+// x after the rounds from kBegin to before kEnd.
+template <int kBegin, int kEnd>
+__device__ __forceinline__ PhiloxBlock philox_rounds(PhiloxBlock x, const SeedKeys& keys) {
+#pragma unroll
+  for (int round = kBegin; round < kEnd; ++round) {
+    const u64 p0 = x.word[0] * kPhiloxFirst, p1 = x.word[2] * kPhiloxSecond;
+    x = {{static_cast<u32>(p1 >> 32) ^ x.word[1] ^ keys.first(round), static_cast<u32>(p1),
+          static_cast<u32>(p0 >> 32) ^ x.word[3] ^ keys.second(round), static_cast<u32>(p0)}};
+  }
+  return x;
+}
+
+// Of cuRAND's stream, Philox4x32-10 of counters n, whose number n has the same high word: half of what their second
+// round multiplies is the same. Block n holds words 4 n .. 4 n + 3 of the stream.
+struct WordBlocks {
   SeedKeys keys;
   u32 c2, c3;  // what the second round leaves of the high word
 
-  __device__ __forceinline__ PhiloxBlocks(const SeedKeys& keys, u32 high) : keys(keys) {
-    const u64 p = (high ^ keys.first(0)) * kFirst;
+  __device__ __forceinline__ WordBlocks(const SeedKeys& keys, u32 high) : keys(keys) {
+    const u64 p = (high ^ keys.first(0)) * kPhiloxFirst;
     c2 = static_cast<u32>(p >> 32) ^ keys.second(1);
     c3 = static_cast<u32>(p);
   }
 
   // Block number `low` + 2^32 `high`.
   [[nodiscard]] __device__ __forceinline__ PhiloxBlock at(u32 low) const {
-    const u64 p = low * kFirst;
-    const u64 q = (static_cast<u32>(p >> 32) ^ keys.second(0)) * kSecond;
-    PhiloxBlock x{{static_cast<u32>(q >> 32) ^ keys.first(1), static_cast<u32>(q),
-                   static_cast<u32>(p) ^ c2, c3}};
-#pragma unroll
-    for (int round = 2; round < 10; ++round) {
-      const u64 p0 = x.word[0] * kFirst, p1 = x.word[2] * kSecond;
-      x = {{static_cast<u32>(p1 >> 32) ^ x.word[1] ^ keys.first(round), static_cast<u32>(p1),
-            static_cast<u32>(p0 >> 32) ^ x.word[3] ^ keys.second(round), static_cast<u32>(p0)}};
-    }
-    return x;
+    const u64 p = low * kPhiloxFirst;
+    const u64 q = (static_cast<u32>(p >> 32) ^ keys.second(0)) * kPhiloxSecond;
+    return philox_rounds<2, 10>({{static_cast<u32>(q >> 32) ^ keys.first(1), static_cast<u32>(q),
+                                  static_cast<u32>(p) ^ c2, c3}},
+                                keys);
   }
 };
 
-// The stream of one call, and which of its words keep their element.
-struct DropoutStream {
-  u64 seed, offset;
-  u32 keep_from;  // 0: all words or none do
-  bool keep_none;
-  __device__ __forceinline__ explicit DropoutStream(const Dropout& d)
-      : seed(d.state == nullptr ? d.seed : d.state[0]),
-        offset(d.state == nullptr ? d.offset : d.state[1]),
-        keep_from(d.keep_from),
-        keep_none(d.keep_none != 0) {}
+// Of FA2's stream, Philox4x32-7 of counters (n, row, column), 64 and twice 32 bits, those of an n and a row: of the
+// six products of the first three rounds four are the same.
+struct ByteBlocks {
+  SeedKeys keys;
+  u32 first, second;       // what the first and the second round add to the column
+  u32 third, word1, last;  // and the third
 
-  [[nodiscard]] __device__ __forceinline__ SeedKeys keys() const {
-    return {uniform(static_cast<u32>(seed)), uniform(static_cast<u32>(seed >> 32))};
+  __device__ __forceinline__ ByteBlocks(const SeedKeys& keys, u64 n, u32 row) : keys(keys) {
+    const u64 p0 = static_cast<u32>(n) * kPhiloxFirst, p1 = row * kPhiloxSecond;
+    first = static_cast<u32>(p0 >> 32) ^ keys.second(0);
+    second = static_cast<u32>(p1) ^ keys.first(1);
+    const u64 q0 =
+        (static_cast<u32>(p1 >> 32) ^ static_cast<u32>(n >> 32) ^ keys.first(0)) * kPhiloxFirst;
+    const u64 q1 =
+        (static_cast<u32>(q0 >> 32) ^ static_cast<u32>(p0) ^ keys.second(1)) * kPhiloxSecond;
+    third = static_cast<u32>(q1 >> 32) ^ keys.first(2);
+    word1 = static_cast<u32>(q1);
+    last = static_cast<u32>(q0) ^ keys.second(2);
   }
 
-  [[nodiscard]] __device__ __forceinline__ PhiloxBlock block(u64 number) const {
-    return PhiloxBlocks(SeedKeys(seed), static_cast<u32>(number >> 32))
-        .at(static_cast<u32>(number));
-  }
-
-  // Word number `index` of the stream.
-  [[nodiscard]] __device__ __forceinline__ u32 word(u64 index) const {
-    const PhiloxBlock x = block(index >> 2);
-    const u32 phase = static_cast<u32>(index) & 3u;
-    const u32 low = phase == 0 ? x.word[0] : x.word[1];
-    const u32 high = phase == 2 ? x.word[2] : x.word[3];
-    return phase < 2 ? low : high;
-  }
-
-  // It and the three that follow it.
-  [[nodiscard]] __device__ __forceinline__ PhiloxBlock words(u64 index) const {
-    const PhiloxBlock x = block(index >> 2),
-                      next = block((index + 4) >> 2);  // it wraps before it is divided
-    const u32 phase = static_cast<u32>(index) & 3u;
-    PhiloxBlock words = x;
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-#pragma unroll
-      for (u32 by = 1; by < 4; ++by) {
-        const u32 other = e + by < 4 ? x.word[(e + by) % 4] : next.word[(e + by) % 4];
-        if (phase == by) words.word[e] = other;
-      }
-    }
-    return words;
-  }
-
-  // Whether one element is kept.
-  [[nodiscard]] __device__ __forceinline__ bool keep(u64 index) const {
-    return word(offset + index) >= keep_from && !keep_none;
+  [[nodiscard]] __device__ __forceinline__ PhiloxBlock at(u32 column) const {
+    const u64 p = (first ^ column) * kPhiloxSecond;
+    const u64 q = (static_cast<u32>(p >> 32) ^ second) * kPhiloxFirst;
+    return philox_rounds<3, 7>({{static_cast<u32>(p) ^ third, word1,
+                                 static_cast<u32>(q >> 32) ^ last, static_cast<u32>(q)}},
+                               keys);
   }
 };
 

@@ -69,8 +69,4 @@ struct WarpRows {
   }
 };
 
-__device__ __forceinline__ u64 dropout_row(const ForwardParams& p, int b, int h, int i) {
-  return ((static_cast<u64>(b) * p.hq + h) * p.sq + i) * p.sk;
-}
-
 }  // namespace attune::kernel

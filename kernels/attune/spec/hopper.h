@@ -13,6 +13,7 @@ struct HopperSpec {
   int value_dim = 128;              // largest dv, at most head_dim
   bool bias = false;
   bool dropout = false;
+  bool bytes = false;    // of dropout: FA2's stream, where it is cuRAND's otherwise
   bool general = false;  // softcap, ALiBi, any scale
   bool lse = true;       // may be asked for; without it, rows' sums are one more column of O
   int queries = 128, keys = 128;  // a tile; 64 queries a warpgroup
