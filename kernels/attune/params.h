@@ -36,6 +36,8 @@ struct Dropout {
   u32 keep_from;     // keep iff the Philox word is at least this ...
   int keep_none;     // ... unless even the largest word is dropped; keep_from is 0 then
   float keep_scale;  // 1 / (1 - p); 1 without dropout
+  int bytes;         // FA2's stream: a byte an element, not a word ...
+  u32 keep_to;       // ... kept iff the byte is at most this
 };
 
 struct LseOutput {

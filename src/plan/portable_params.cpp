@@ -37,11 +37,13 @@ void set_mask(const Mask& mask, ForwardParams& p) {
   p.bottom_right = mask.diagonal == Diagonal::bottom_right ? 1 : 0;
 }
 
-void set_dropout(double probability, kernel::Dropout& dropout) {
-  const DropoutThreshold threshold = dropout_threshold(probability);
+void set_dropout(const Problem& problem, kernel::Dropout& dropout) {
+  const DropoutThreshold threshold = dropout_threshold(problem.dropout);
   dropout.keep_from = threshold.keep_from;
   dropout.keep_none = threshold.keep_none ? 1 : 0;
-  dropout.keep_scale = static_cast<float>(1.0 / (1.0 - probability));
+  dropout.keep_scale = static_cast<float>(1.0 / (1.0 - problem.dropout));
+  dropout.bytes = problem.dropout_stream == DropoutStream::fa2 ? 1 : 0;
+  dropout.keep_to = largest_kept_byte(problem.dropout);
 }
 
 kernel::BiasKind kind_of(const Problem& problem) {
@@ -104,7 +106,7 @@ ForwardParams params_of(const Problem& problem) {
   p.pages = static_cast<int>(problem.pages);
   p.bias.kind = kind_of(problem);
   p.bias.element = element_of(problem.bias.dtype);
-  set_dropout(problem.dropout, p.dropout);
+  set_dropout(problem, p.dropout);
   if (problem.lse == LseLayout::padded32 && !empty) {
     p.lse.padded = static_cast<int>(ceil_div(problem.sq, 32) * 32);
   }
