@@ -121,12 +121,22 @@ def pack(
 
 
 def simple(
-    scale, causal, top_left, left, right, softcap=0.0, slopes=None, deterministic=False
+    scale,
+    causal,
+    top_left,
+    left,
+    right,
+    softcap=0.0,
+    slopes=None,
+    deterministic=False,
+    bias=None,
+    heads_first=False,
 ) -> tuple:
     """of_call() for what most calls say, by position: in half the time."""
     return (
-        None, slopes, None, None, None, None, None, None, None, None, None, None, None, scale,
-        softcap, 0.0, 0, 0, False, causal, top_left, 0, left, right, deterministic, False, 0, -1,
+        bias, slopes, None, None, None, None, None, None, None, None, None, None, None, scale,
+        softcap, 0.0, 0, 0, False, causal, top_left, 0, left, right, deterministic,
+        heads_first, 0, -1,
     )  # fmt: skip
 
 
