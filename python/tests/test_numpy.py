@@ -223,7 +223,12 @@ def fa2_bytes(seed, offset, queries, keys):
     key = [seed & 0xFFFFFFFF, seed >> 32]
     for _ in range(7):
         a, b = words[0] * 0xD2511F53, words[2] * 0xCD9E8D57
-        words = [(b >> 32) ^ words[1] ^ key[0], b & 0xFFFFFFFF, (a >> 32) ^ words[3] ^ key[1], a & 0xFFFFFFFF]
+        words = [
+            (b >> 32) ^ words[1] ^ key[0],
+            b & 0xFFFFFFFF,
+            (a >> 32) ^ words[3] ^ key[1],
+            a & 0xFFFFFFFF,
+        ]
         key = [(key[0] + 0x9E3779B9) & 0xFFFFFFFF, (key[1] + 0xBB67AE85) & 0xFFFFFFFF]
     word = numpy.choose(j % 32 // 8, words).astype("u4")
     return word >> (8 * (i % 16 // 8 * 2 + j % 2)).astype("u4") & 255
@@ -234,7 +239,12 @@ def test_dropout_of_fa2s_stream():
     b, h, queries, keys, seed, offset = 2, 3, 37, 70, 0x123456789ABCDEF, 2**32 - 40
     q, k = numpy.zeros((b, queries, h, 8), "f4"), numpy.zeros((b, keys, h, 8), "f4")
     v = numpy.broadcast_to(numpy.eye(keys, dtype="f4")[:, None], (b, keys, h, keys))
-    options = {"dropout": 0.25, "dropout_seed": seed, "dropout_offset": offset, "dropout_stream": "fa2"}
+    options = {
+        "dropout": 0.25,
+        "dropout_seed": seed,
+        "dropout_offset": offset,
+        "dropout_stream": "fa2",
+    }
     o, lse = attune.attention(q, k, v, lse=True, **options)
     kept = numpy.stack(
         [fa2_bytes(seed, offset + 32 * n, queries, keys) <= 191 for n in range(b * h)]
@@ -258,7 +268,11 @@ REFUSALS = [
     ({"mask": "diagonal"}, ValueError, "mask = 'diagonal' is none of"),
     ({"layout": "sbhd"}, ValueError, "layout = 'sbhd' is none of 'bshd', 'bhsd'"),
     ({"dropout": 0.1}, ValueError, "dropout = 0.1 needs dropout_seed"),
-    ({"dropout_stream": "philox"}, ValueError, "dropout_stream = 'philox' is none of 'curand', 'fa2'"),
+    (
+        {"dropout_stream": "philox"},
+        ValueError,
+        "dropout_stream = 'philox' is none of 'curand', 'fa2'",
+    ),
     (
         {"dropout": 0.999, "dropout_seed": 1, "dropout_stream": "fa2"},
         ValueError,
