@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "api/plan_cache.h"
@@ -162,6 +163,26 @@ TEST(Attention, PagedWithColumnsToSpare) {
       << all.message();
 }
 
+TEST(Attention, DropsByTheStreamThatIsAskedFor) {
+  for (const auto& [stream, word] :
+       {std::pair{DropoutStream::curand, ""}, {DropoutStream::fa2, " dropout_stream=fa2"}}) {
+    Tensors t;
+    t.view_q(2, 5);
+    t.view_k(2, 6);
+    t.args.dropout_seed = 7;
+    t.args.dropout_offset = 9;
+    const Status status = t.run({.dropout = 0.5,
+                                 .dropout_stream = stream,
+                                 .dropout_seed = t.args.dropout_seed,
+                                 .dropout_offset = t.args.dropout_offset});
+    ASSERT_TRUE(status.ok()) << status.message();
+    expect_close(
+        t.o_data,
+        judge(std::string("forward b=2 hq=4 hkv=2 sq=5 sk=6 d=8 dv=6 dropout=0.5") + word, t.args)
+            .o);
+  }
+}
+
 TEST(Attention, BackwardGivesTheGradientsThatHaveAPlace) {
   Tensors t;
   t.view_q(2, 5);
@@ -226,6 +247,16 @@ TEST(Attention, SaysWhatContradictsItself) {
       {"o_strides = (120, 24, 6, -1): an output can't have a negative stride",
        [](Tensors& t, AttentionOptions&) { t.args.o.strides[3] = -1; }},
       {"dropout = 1 is not", [](Tensors&, AttentionOptions& o) { o.dropout = 1; }},
+      {"dropout = 0.999 is out of reach of dropout_stream = fa2",
+       [](Tensors&, AttentionOptions& o) {
+         o.dropout = 0.999;
+         o.dropout_stream = DropoutStream::fa2;
+       }},
+      {"dropout_stream = 2 is not one of its named values",
+       [](Tensors&, AttentionOptions& o) {
+         o.dropout = 0.5;
+         o.dropout_stream = static_cast<DropoutStream>(2);
+       }},
       {"scale = nan is not", [](Tensors&, AttentionOptions& o) { o.scale = std::nan(""); }},
       {"bias has 2 dimensions; it takes 4",
        [](Tensors& t, AttentionOptions& o) {
@@ -288,6 +319,13 @@ TEST(Attention, SaysWhichProblemItSolves) {
   const std::string shape = "dtype=f32 b=2 hq=4 hkv=2 sq=5 sk=6 d=8 dv=6";
   EXPECT_EQ(text(problem_of(t.args.q, t.args.k, t.args.v, {}, options)),
             "forward " + shape + " mask=causal-bottom-right");
+  options.dropout_stream = DropoutStream::fa2;  // of a program that evaluates
+  EXPECT_EQ(text(problem_of(t.args.q, t.args.k, t.args.v, {}, options)),
+            "forward " + shape + " mask=causal-bottom-right");
+  options.dropout = 0.5;
+  EXPECT_EQ(text(problem_of(t.args.q, t.args.k, t.args.v, {}, options)),
+            "forward " + shape + " mask=causal-bottom-right dropout=0.5 dropout_stream=fa2");
+  options.dropout = 0;
   const std::vector<float> sink = numbers(4, 5);
   options.sink = TensorView::contiguous(sink.data(), DType::f32, {4});
   EXPECT_EQ(text(problem_of(t.args.q, t.args.k, t.args.v, t.args.o, options,

@@ -169,7 +169,7 @@ TEST(CApi, EveryScalarOptionArrives) {
   Small s;
   s.problem =
       "forward b=2 hq=4 hkv=2 sq=5 sk=7 d=8 scale=0.25 softcap=2 diagonal=top-left offset=1 "
-      "window=2,1 dropout=0.25 lse=padded32 deterministic";
+      "window=2,1 dropout=0.25 dropout_stream=fa2 lse=padded32 deterministic";
   auto options = sized<attune_attention_options>();
   options.diagonal = ATTUNE_DIAGONAL_TOP_LEFT;
   options.offset = 1;
@@ -182,6 +182,7 @@ TEST(CApi, EveryScalarOptionArrives) {
   options.dropout = 0.25;
   options.dropout_seed = 0x123456789abcdef;
   options.dropout_offset = 4;
+  options.dropout_stream = ATTUNE_DROPOUT_STREAM_FA2;
   options.lse_layout = ATTUNE_LSE_PADDED32;
   options.deterministic = 1;
   options.device = ATTUNE_DEVICE_CPU;
@@ -381,6 +382,10 @@ TEST(CApi, AttentionRefuses) {
   expect_error(attune_attention(&s.q, &s.k, &s.v, &s.o, &options), ATTUNE_INVALID_ARGUMENT,
                "options.device = -1");
   options = s.options();
+  options.dropout_stream = 2;
+  expect_error(attune_attention(&s.q, &s.k, &s.v, &s.o, &options), ATTUNE_INVALID_ARGUMENT,
+               "options.dropout_stream = 2 is none of ATTUNE_DROPOUT_STREAM_...");
+  options = s.options();
   attune_tensor q = s.q;
   q.dtype = 256;  // 256 cut to a byte would be f32
   expect_error(attune_attention(&q, &s.k, &s.v, &s.o, &options), ATTUNE_INVALID_ARGUMENT,
@@ -405,6 +410,16 @@ TEST(CApi, TakesOlderAndNewerStructs) {
   old.struct_size = offsetof(attune_attention_options, mask);
   ASSERT_EQ(attune_attention(&s.q, &s.k, &s.v, &s.o, &old), ATTUNE_OK) << attune_last_error();
   EXPECT_TRUE(std::isnan(s.lse_data[0]));  // its lse was beyond the end
+  // One from before dropout's stream had a name: what lies behind its struct names none.
+  old = s.options();
+  old.struct_size = offsetof(attune_attention_options, dropout_stream);
+  old.dropout = 0.5;
+  old.dropout_stream = -7;
+  s.problem =
+      "forward b=2 hq=4 hkv=2 sq=5 sk=7 d=8 mask=causal-bottom-right dropout=0.5 lse device=cpu";
+  ASSERT_EQ(attune_attention(&s.q, &s.k, &s.v, &s.o, &old), ATTUNE_OK) << attune_last_error();
+  s.expect_right();
+  s.problem = Small{}.problem;
   // A newer one: more fields than we know.
   struct Newer {
     attune_attention_options options;

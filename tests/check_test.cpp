@@ -89,6 +89,7 @@ TEST(Check, AcceptsEveryKindOfProblem) {
                             "alibi=batch-head",
                             "sink",
                             "dropout=0.5",
+                            "dropout=0.5 dropout_stream=fa2",
                             "key_lengths",
                             "packed=q",
                             "packed=k",

@@ -168,6 +168,7 @@ class Usage(Case):
             ["run", path, "--repeat", "0"], ["run", path, "--repeat", "many"],
             ["run", path, "-o", "out.txt"], ["run", path, "--threads", "-1"],
             ["run", path, "--layout", "sbhd"], ["run", path, "--device", "tpu"],
+            ["run", path, "--dropout", "0.5", "--dropout-stream", "mt19937"],
             ["map", path], ["map", path, "-o", "out.jpg"],
             ["map", path, "-o", "out.png", "--colours", "pink"],
             ["explain"], ["explain", "sideways"], ["explain", "forward sq=-"],
@@ -347,12 +348,19 @@ class Run(Case):
                 int(n % 3 > 0) for n in range(b * sq * sk)], "bool")}, []),
             "key lengths": ({**base, "key_lengths": Array((b,), [3, 9], "i64")}, []),
             "dropout": (base, ["--dropout", "0.4", "--seed", "7", "--dropout-offset", "5"]),
+            "dropout of FA2's stream": (base, ["--dropout", "0.4", "--dropout-stream", "fa2", "--seed", "7",
+                                              "--dropout-offset", "5"]),
             "softcap and scale": (base, ["--softcap", "2", "--scale", "0.7"]),
             "grad_lse": ({**base, "grad_lse": normal(b, hq, sq)}, []),
             "packed": ({"q": normal(1, 12, hq, d), "k": normal(1, 14, hkv, d),
                         "v": normal(1, 14, hkv, d), "cu_seqlens_q": Array((3,), cu_q, "i32"),
                         "cu_seqlens_k": Array((3,), cu_k, "i64")},
                        ["--mask", "causal-bottom-right", "--dropout", "0.3"]),
+            "packed, FA2's stream": (
+                {"q": normal(1, 50, hq, d), "k": normal(1, 90, hkv, d), "v": normal(1, 90, hkv, d),
+                 "cu_seqlens_q": Array((3,), [0, 23, 50], "i32"),
+                 "cu_seqlens_k": Array((3,), [0, 49, 90], "i32")},
+                ["--dropout", "0.3", "--dropout-stream", "fa2", "--seed", "3"]),
             "paged": ({"q": base["q"], "k": normal(6, page, hkv, d), "v": normal(6, page, hkv, d),
                        "page_table": Array((b, 3), [5, 0, 2, 1, 3, 4], "i32"),
                        "key_lengths": Array((b,), [10, 5], "i32")}, []),
@@ -439,6 +447,9 @@ class Refusals(Case):
                             "cu_seqlens_q": Array((3,), [0, 5, 4], "i32")}, naming=["cu_seqlens_q"])
         case("page", {**base, "page_table": Array((2, 1), [0, 7], "i32")}, naming=["7"])
         case("dropout", base, "--dropout", "1", naming=["dropout", "1"])
+        case("stream without dropout", base, "--dropout-stream", "fa2", naming=["dropout_stream", "no dropout"])
+        case("dropout of the stream", base, "--dropout", "0.999", "--dropout-stream", "fa2",
+             naming=["0.999", "255/256"])
         case("scale", base, "--scale", "nan", naming=["scale"])
         case("softcap", base, "--softcap", "-1", naming=["softcap"])
         case("window", base, "--window", "-2,0", naming=["-2"])

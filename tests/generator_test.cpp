@@ -88,6 +88,14 @@ TEST(Generator, CoversTheContract) {
        [](const Problem& p) { return p.dropout > 0 && p.kind == Kind::forward; }},
       {"dropout backward",
        [](const Problem& p) { return p.dropout > 0 && p.kind == Kind::backward; }},
+      {"dropout of FA2's stream forward",
+       [](const Problem& p) {
+         return p.dropout_stream == DropoutStream::fa2 && p.kind == Kind::forward;
+       }},
+      {"dropout of FA2's stream backward",
+       [](const Problem& p) {
+         return p.dropout_stream == DropoutStream::fa2 && p.kind == Kind::backward;
+       }},
       {"dropout packed", [](const Problem& p) { return p.dropout > 0 && p.packed_q; }},
       {"key lengths", [](const Problem& p) { return p.key_lengths; }},
       {"packed q only", [](const Problem& p) { return p.packed_q && !p.packed_k; }},

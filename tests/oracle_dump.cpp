@@ -80,6 +80,7 @@ Json fields(const Problem& p, const Arguments& a) {
           {"page_size", p.page_size},
           {"padded_lse", p.lse == LseLayout::padded32},
           {"dropout", p.dropout},
+          {"dropout_stream", p.dropout_stream == DropoutStream::fa2 ? "fa2" : "curand"},
           {"dropout_seed", a.dropout_seed},
           {"dropout_offset", a.dropout_offset}};
 }

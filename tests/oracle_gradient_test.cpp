@@ -159,6 +159,11 @@ const std::vector<Feature> kFeatures = {
        p.alibi_grad = true;
      }},
     {"Dropout", [](Problem& p) { p.dropout = 0.4; }},
+    {"DropoutOfFa2",
+     [](Problem& p) {
+       p.dropout = 0.4;
+       p.dropout_stream = DropoutStream::fa2;
+     }},
     {"BooleanBias",
      [](Problem& p) {
        p.bias.kind = BiasKind::boolean;

@@ -131,9 +131,10 @@ TEST(OracleLayout, PaddedLse) {
   }
 }
 
-TEST(OracleLayout, DropoutDrawsWhatDropoutKeepSays) {
+void expect_mask_of_dropout_keep(DropoutStream stream) {
   Problem p = small_problem();
   p.dropout = 0.5;
+  p.dropout_stream = stream;
   p.dv = p.sk;
   p.hkv = p.hq;
   OracleCase c(p, 18);
@@ -145,6 +146,7 @@ TEST(OracleLayout, DropoutDrawsWhatDropoutKeepSays) {
   }
   OracleCase whole = c;
   whole.problem.dropout = 0;
+  whole.problem.dropout_stream = DropoutStream::curand;
   const oracle::Result with = compute(c);
   const oracle::Result without = compute(whole);
   EXPECT_EQ(with.lse, without.lse);
@@ -152,15 +154,21 @@ TEST(OracleLayout, DropoutDrawsWhatDropoutKeepSays) {
     for (std::int64_t h = 0; h < p.hq; ++h) {
       for (std::int64_t i = 0; i < p.sq; ++i) {
         for (std::int64_t j = 0; j < p.sk; ++j) {
-          const auto index = static_cast<std::uint64_t>(((b * p.hq + h) * p.sq + i) * p.sk + j);
-          const bool keep =
-              oracle::dropout_keep(c.dropout_seed, c.dropout_offset, index, p.dropout);
+          const bool keep = oracle::dropout_keep(p, c.dropout_seed, c.dropout_offset, b, h, i, j);
           const std::size_t n = dense(p.sq, p.hq, p.dv, b, i, h, j);
           EXPECT_NEAR(with.o[n], keep ? 2 * without.o[n] : 0.0, kTiny);
+          if (stream == DropoutStream::fa2) continue;
+          const auto index = static_cast<std::uint64_t>(((b * p.hq + h) * p.sq + i) * p.sk + j);
+          EXPECT_EQ(keep, oracle::dropout_keep(c.dropout_seed, c.dropout_offset, index, p.dropout));
         }
       }
     }
   }
+}
+
+TEST(OracleLayout, DropoutDrawsWhatDropoutKeepSays) {
+  expect_mask_of_dropout_keep(DropoutStream::curand);
+  expect_mask_of_dropout_keep(DropoutStream::fa2);
 }
 
 TEST(OracleLayout, EmptySizes) {

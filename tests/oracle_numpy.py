@@ -21,19 +21,57 @@ MASK32 = np.uint64(0xFFFFFFFF)
 SHIFT32 = np.uint64(32)
 
 
-def philox_uniform(seed, position):
-    """float32 uniforms in (0, 1] at 64-bit positions of the stream of `seed`."""
-    block = position // np.uint64(4)
-    zero = np.zeros_like(block)
-    c0, c1, c2, c3 = block & MASK32, block >> SHIFT32, zero, zero
+def philox(seed, block, subsequence, rounds):
+    """The four words of Philox4x32, arrays in the shape of the 64-bit `block` and `subsequence`."""
+    c0, c1 = block & MASK32, block >> SHIFT32
+    c2, c3 = subsequence & MASK32, subsequence >> SHIFT32
     k0, k1 = seed & 0xFFFFFFFF, seed >> 32
-    for _ in range(10):
+    for _ in range(rounds):
         high0, low0 = c0 * np.uint64(0xD2511F53) >> SHIFT32, c0 * np.uint64(0xD2511F53) & MASK32
         high1, low1 = c2 * np.uint64(0xCD9E8D57) >> SHIFT32, c2 * np.uint64(0xCD9E8D57) & MASK32
         c0, c1, c2, c3 = high1 ^ c1 ^ np.uint64(k0), low1, high0 ^ c3 ^ np.uint64(k1), low0
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    words = np.choose((position % np.uint64(4)).astype(np.int64), [c0, c1, c2, c3])
+    return [c0, c1, c2, c3]
+
+
+def philox_uniform(seed, position):
+    """float32 uniforms in (0, 1] at 64-bit positions of the stream of `seed`."""
+    block = position // np.uint64(4)
+    words = np.choose((position % np.uint64(4)).astype(np.int64),
+                      philox(seed, block, np.zeros_like(block), 10))
     return words.astype(np.uint32).astype(np.float32) * np.float32(2.0**-32) + np.float32(2.0**-33)
+
+
+def philox_bytes(seed, offset, queries, keys):
+    """Bytes [queries, keys] of one head of FA2's stream, whose first block is number `offset`.
+
+    16 queries by 32 keys are drawn at once: lane 4r + c has queries r and r + 8, and of every 8 keys
+    2c and 2c + 1, its 16 bytes in the order (keys by eights, query's half, key's parity).
+    """
+    down, across = (queries + 15) // 16, (keys + 31) // 32
+    block = np.uint64(offset) + np.arange(32, dtype=np.uint64)[None, None, :]
+    patch = (np.arange(down, dtype=np.uint64)[:, None, None] |
+             np.arange(across, dtype=np.uint64)[None, :, None] << SHIFT32)
+    words = philox(seed, *np.broadcast_arrays(block, patch), 7)
+    drawn = np.stack(words, axis=-1).astype("<u4").view(np.uint8)
+    drawn = drawn.reshape(down, across, 8, 4, 4, 2, 2)  # ..., r, c, eight, half, parity
+    return drawn.transpose(0, 5, 2, 1, 4, 3, 6).reshape(down * 16, across * 32)[:queries, :keys]
+
+
+def keep_fa2(case, b, queries, keys):
+    """[Hq, queries, keys] of sequence b."""
+    most = int(np.floor(float(np.float32(1) - np.float32(case.dropout)) * 255))
+    heads = [philox_bytes(case.dropout_seed, (case.dropout_offset + (b * case.hq + h) * 32) % 2**64,
+                          queries, keys) for h in range(case.hq)]
+    return np.stack(heads) <= most
+
+
+def keep_curand(case, b, i, j):
+    """[Hq, i, j] of sequence b."""
+    head = b * case.hq + np.arange(case.hq)[:, None, None]
+    element = (head * case.sq + i[:, None]) * case.sk + j
+    position = element.astype(np.uint64) + np.uint64(case.dropout_offset)
+    return philox_uniform(case.dropout_seed, position) > np.float32(case.dropout)
 
 
 class Case:
@@ -148,9 +186,10 @@ def compute(case):
 
         z = np.ones(s.shape[:2] + (len(j),))
         if case.dropout > 0:
-            element = ((b * case.hq + heads[:, None, None]) * case.sq + i[:, None]) * case.sk + j
-            position = element.astype(np.uint64) + np.uint64(case.dropout_offset)
-            keep = philox_uniform(case.dropout_seed, position) > np.float32(case.dropout)
+            if case.dropout_stream == "fa2":
+                keep = keep_fa2(case, b, len(i), len(j))
+            else:
+                keep = keep_curand(case, b, i, j)
             z = keep / (1 - case.dropout)
         pz = p[:, :, :-1] * z
         out["o"][query] = (pz @ v).transpose(1, 0, 2)

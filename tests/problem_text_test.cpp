@@ -39,6 +39,7 @@ class Draw {
     p.alibi = pick({PerHead::none, PerHead::head, PerHead::batch_head});
     p.sink = coin();
     if (coin()) p.dropout = fraction();
+    if (p.dropout > 0 && coin()) p.dropout_stream = DropoutStream::fa2;
     p.key_lengths = coin();
     layout(p);
     p.lse = pick({LseLayout::none, LseLayout::plain, LseLayout::padded32});
@@ -170,6 +171,20 @@ TEST(ProblemText, KeepsTheDocumentedExample) {
   EXPECT_EQ(print(*p), text);
 }
 
+TEST(ProblemText, KeepsTheStreamOfDropout) {
+  const std::string text =
+      "forward dtype=f32 b=1 hq=1 hkv=1 sq=1 sk=1 d=64 dropout=0.125 dropout_stream=fa2";
+  const Expected<Problem> p = parse(text);
+  ASSERT_TRUE(p.ok()) << p.status().message();
+  EXPECT_EQ(p->dropout_stream, DropoutStream::fa2);
+  EXPECT_EQ(print(*p), text);
+  // The default goes without saying.
+  const Expected<Problem> usual = parse("forward dropout=0.125 dropout_stream=curand");
+  ASSERT_TRUE(usual.ok()) << usual.status().message();
+  EXPECT_EQ(usual->dropout_stream, DropoutStream::curand);
+  EXPECT_EQ(print(*usual).find("dropout_stream"), std::string::npos);
+}
+
 TEST(ProblemText, KeepsScalesOfEighths) {
   const std::string text =
       "forward dtype=f8e4m3 b=2 hq=4 hkv=2 sq=7 sk=9 d=64 scale=0.5 descale lse";
@@ -231,6 +246,7 @@ TEST(ProblemText, NamesTheWordItCannotRead) {
       {"forward q_strides=1,2,3", "q_strides takes 4 integers"},
       {"forward mask=causal", "mask takes none, causal-top-left or causal-bottom-right"},
       {"forward mask=causal-top-left diagonal=top-left", "diagonal is for windows without causal"},
+      {"forward dropout=0.5 dropout_stream=philox", "dropout_stream takes curand or fa2"},
       {"forward bias=i32", "bias takes bool, f32, f16 or bf16"},
       {"forward bias=f32:bh", "bias takes bool"},
       {"forward bias=f32:hbqk", "bias takes bool"},
@@ -312,6 +328,7 @@ TEST(ProblemText, HashTellsEveryFieldApart) {
                                                "alibi=batch-head",
                                                "sink",
                                                "dropout=0.5",
+                                               "dropout=0.5 dropout_stream=fa2",
                                                "key_lengths",
                                                "packed=q",
                                                "packed=k",

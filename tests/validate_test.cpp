@@ -127,6 +127,35 @@ TEST(Validate, RefusesNumbers) {
       });
 }
 
+TEST(Validate, KnowsWhatFa2sStreamCanDrop) {
+  const auto drop = [](double probability) {
+    return [probability](Problem& p) {
+      p.dropout = probability;
+      p.dropout_stream = DropoutStream::fa2;
+    };
+  };
+  expect_refused(
+      Problem{},
+      {
+          {"dropout_stream = fa2 is set, but the problem has no dropout", drop(0)},
+          {"dropout = 0.0039 is out of reach of dropout_stream = fa2, whose bytes drop from 1/256 "
+           "to 255/256",
+           drop(0.0039)},
+          {"dropout = 0.9961 is out of reach", drop(0.9961)},
+          {"dropout = 1 is not a probability to drop", drop(1)},
+          {"dropout_stream = 2 is not one of its named values",
+           [](Problem& p) {
+             p.dropout = 0.5;
+             p.dropout_stream = static_cast<DropoutStream>(2);
+           }},
+      });
+  for (const double probability : {1.0 / 256, 0.1, 0.5, 255.0 / 256}) {
+    Problem p;
+    drop(probability)(p);
+    EXPECT_TRUE(validate(p).ok()) << validate(p).message();
+  }
+}
+
 TEST(Validate, RefusesMasks) {
   expect_refused(
       Problem{},

@@ -203,6 +203,37 @@ class Wrap(unittest.TestCase):
         said = self.wrap(program, "--device", "cpu", "--check", recording, CMAKE_PREFIX_PATH=str(prefix))
         self.assertIn("ok    first y: the same bits", said)
 
+    def test_dropout_of_a_stream_on_the_cpu(self):
+        if not shutil.which("cmake"):
+            self.skipTest("there is no CMake")
+        prefix = self.folder / "prefix"
+        self.execute("cmake", "--install", BUILD, "--prefix", prefix)
+        source, shape = random.Random(3), [2, 40, 3, 16]
+        tensors = {name: (shape, array.array("f", (source.gauss(0, 1) for _ in range(2 * 40 * 3 * 16))))
+                   for name in "qkv"}
+        inputs, recording = self.folder / "inputs.safetensors", self.folder / "recording.safetensors"
+        inputs.write_bytes(safetensors(tensors))
+        step = {"problem": "forward dropout=0.25 dropout_stream=fa2", "dropout_seed": 9, "dropout_offset": 64,
+                **{name: name for name in "qkvo"}}
+        tensor = {"dtype": "f32", "shape": ["B", "S", 3, 16]}
+        program = self.folder / "dropping.json"
+        program.write_text(json.dumps({
+            "attune_program": 1, "name": "dropping", "sizes": {"B": {"max": 8}, "S": {"max": 64}},
+            "inputs": {name: tensor for name in "qkv"}, "outputs": {"o": tensor}, "steps": [{"attention": step}]}))
+        # What the command computes by the same stream, and by the other one.
+        for stream, code, says in (("fa2", 0, "ok    first o: "), ("curand", 1, "FAIL  first o: largest error")):
+            out = self.folder / f"{stream}.safetensors"
+            self.execute(ATTUNE, "run", inputs, "--dropout", "0.25", "--dropout-stream", stream, "--seed", "9",
+                         "--dropout-offset", "64", "-o", out)
+            o = array.array("f", out.read_bytes()[-4 * len(tensors["q"][1]):])
+            recording.write_bytes(safetensors({**{f"first/{name}": x for name, x in tensors.items()},
+                                               "first/o": (shape, o)}))
+            said = self.wrap(program, "--device", "cpu", "--check", recording, code=code,
+                             CMAKE_PREFIX_PATH=str(prefix))
+            self.assertIn(says, said)
+        self.assertIn("forward dropout=0.25 dropout_stream=fa2 dtype=f32",
+                      (self.folder / "out" / "dropping.cpp").read_text())
+
     def test_the_documentation_works(self):
         text = (SOURCE / "docs" / "wrap.md").read_text()
         program, code = (text.split(f"```{language}\n")[1].split("```")[0] for language in ("json", "cpp"))

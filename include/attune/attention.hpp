@@ -22,6 +22,7 @@ struct AttentionOptions {
   std::optional<double> scale = {};  // default 1 / sqrt(D)
   double softcap = 0;
   double dropout = 0;
+  DropoutStream dropout_stream = DropoutStream::curand;  // without dropout: not looked at
   std::uint64_t dropout_seed = 0;
   std::uint64_t dropout_offset = 0;
 

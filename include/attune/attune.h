@@ -178,6 +178,8 @@ ATTUNE_API attune_status attune_explain(const char* problem_text,
 enum { ATTUNE_MASK_NONE = 0, ATTUNE_MASK_CAUSAL_TOP_LEFT = 1, ATTUNE_MASK_CAUSAL_BOTTOM_RIGHT = 2 };
 enum { ATTUNE_DIAGONAL_BOTTOM_RIGHT = 0, ATTUNE_DIAGONAL_TOP_LEFT = 1 };
 enum { ATTUNE_LSE_PLAIN = 0, ATTUNE_LSE_PADDED32 = 1 };
+/* Whose random numbers dropout draws: cuRAND's, 32 bits an element; or FlashAttention-2's, 8 bits. */
+enum { ATTUNE_DROPOUT_STREAM_CURAND = 0, ATTUNE_DROPOUT_STREAM_FA2 = 1 };
 enum { ATTUNE_DEVICE_AUTOMATIC = 0, ATTUNE_DEVICE_CPU = 1, ATTUNE_DEVICE_CUDA = 2 };
 
 /* All zero but struct_size: plain attention. */
@@ -216,6 +218,7 @@ typedef struct attune_attention_options {
   attune_tensor q_scale; /* of f8e4m3, as in attune_arguments: all three or none */
   attune_tensor k_scale;
   attune_tensor v_scale;
+  int32_t dropout_stream; /* ATTUNE_DROPOUT_STREAM_...; not looked at where dropout is 0 */
 } attune_attention_options;
 
 /* q [B, Sq, Hq, D], k [B, Sk, Hkv, D], v [B, Sk, Hkv, Dv] -> o [B, Sq, Hq, Dv]. options may be

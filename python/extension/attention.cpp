@@ -30,6 +30,7 @@ enum OptionAt : int {
   kDropout,
   kDropoutSeed,
   kDropoutOffset,
+  kFa2Dropout,
   kCausal,
   kTopLeft,
   kOffset,
@@ -43,11 +44,11 @@ enum OptionAt : int {
 };
 
 constexpr std::array<const char*, kOptionCount> kNames = {
-    "bias",         "alibi_slopes",  "sink",    "key_lengths",   "cu_seqlens_q",   "cu_seqlens_k",
-    "page_table",   "dropout_state", "q_scale", "k_scale",       "v_scale",        "max_seqlen_q",
-    "max_seqlen_k", "scale",         "softcap", "dropout",       "dropout_seed",   "dropout_offset",
-    "causal",       "top_left",      "offset",  "window's left", "window's right", "deterministic",
-    "layout",       "threads",       "stream"};
+    "bias",           "alibi_slopes",  "sink",     "key_lengths", "cu_seqlens_q",  "cu_seqlens_k",
+    "page_table",     "dropout_state", "q_scale",  "k_scale",     "v_scale",       "max_seqlen_q",
+    "max_seqlen_k",   "scale",         "softcap",  "dropout",     "dropout_seed",  "dropout_offset",
+    "dropout_stream", "causal",        "top_left", "offset",      "window's left", "window's right",
+    "deterministic",  "layout",        "threads",  "stream"};
 
 template <typename T>
 T value(nb::handle options, int index) {
@@ -85,6 +86,7 @@ class Call {
     o.scale = optional<double>(options, kScale);
     o.softcap = value<double>(options, kSoftcap);
     o.dropout = value<double>(options, kDropout);
+    if (value<bool>(options, kFa2Dropout)) o.dropout_stream = DropoutStream::fa2;
     o.dropout_seed = value<std::uint64_t>(options, kDropoutSeed);
     o.dropout_offset = value<std::uint64_t>(options, kDropoutOffset);
     o.mask.causal = value<bool>(options, kCausal);
@@ -166,7 +168,7 @@ class Call {
 
   static std::int64_t stream_of(nb::handle options) {
     if (PyTuple_Check(options.ptr()) == 0 || PyTuple_Size(options.ptr()) != kOptionCount) {
-      throw nb::type_error("the options of a call are a tuple of 27");
+      throw nb::type_error("the options of a call are a tuple of 28");
     }
     return value<std::int64_t>(options, kStream);
   }

@@ -214,10 +214,70 @@ def test_dropout_depends_on_its_seed_alone(qkv):
     numpy.testing.assert_array_equal(first, from_state)
 
 
+def fa2_bytes(seed, offset, queries, keys):
+    """What flash-attn draws for one head, of its csrc/flash_attn/src/dropout.h and philox.cuh."""
+    i, j = numpy.ogrid[:queries, :keys]
+    number = offset + i % 8 * 4 + j % 8 // 2
+    words = numpy.broadcast_arrays(number, number >> 32, i // 16, j // 32)
+    words = [word.astype("u8") & 0xFFFFFFFF for word in words]
+    key = [seed & 0xFFFFFFFF, seed >> 32]
+    for _ in range(7):
+        a, b = words[0] * 0xD2511F53, words[2] * 0xCD9E8D57
+        words = [
+            (b >> 32) ^ words[1] ^ key[0],
+            b & 0xFFFFFFFF,
+            (a >> 32) ^ words[3] ^ key[1],
+            a & 0xFFFFFFFF,
+        ]
+        key = [(key[0] + 0x9E3779B9) & 0xFFFFFFFF, (key[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    word = numpy.choose(j % 32 // 8, words).astype("u4")
+    return word >> (8 * (i % 16 // 8 * 2 + j % 2)).astype("u4") & 255
+
+
+def test_dropout_of_fa2s_stream():
+    """Its mask is flash-attn's, forward and backward, and its own."""
+    b, h, queries, keys, seed, offset = 2, 3, 37, 70, 0x123456789ABCDEF, 2**32 - 40
+    q, k = numpy.zeros((b, queries, h, 8), "f4"), numpy.zeros((b, keys, h, 8), "f4")
+    v = numpy.broadcast_to(numpy.eye(keys, dtype="f4")[:, None], (b, keys, h, keys))
+    options = {
+        "dropout": 0.25,
+        "dropout_seed": seed,
+        "dropout_offset": offset,
+        "dropout_stream": "fa2",
+    }
+    o, lse = attune.attention(q, k, v, lse=True, **options)
+    kept = numpy.stack(
+        [fa2_bytes(seed, offset + 32 * n, queries, keys) <= 191 for n in range(b * h)]
+    ).reshape(b, h, queries, keys)
+    assert 0.74 < kept.mean() < 0.76
+    numpy.testing.assert_array_equal(o.transpose(0, 2, 1, 3) > 0, kept)
+    assert_close(o, (kept / 0.75 / keys).transpose(0, 2, 1, 3))
+
+    grad_o = random(b, queries, h, keys)
+    grads = attune.attention_backward(grad_o, q, k, v, o, lse, **options)
+    want = numpy.einsum("bhij,bihd->bjhd", kept / 0.75 / keys, grad_o.astype("f8"))
+    assert_close(grads.v, want)
+    other = attune.attention(q, k, v, **(options | {"dropout_stream": "curand"}))
+    assert ((other > 0) != (o > 0)).mean() > 0.3
+    # Where nothing is dropped the stream does not count.
+    whole = attune.attention(q, k, v, dropout_stream="fa2")
+    numpy.testing.assert_array_equal(whole, attune.attention(q, k, v))
+
+
 REFUSALS = [
     ({"mask": "diagonal"}, ValueError, "mask = 'diagonal' is none of"),
     ({"layout": "sbhd"}, ValueError, "layout = 'sbhd' is none of 'bshd', 'bhsd'"),
     ({"dropout": 0.1}, ValueError, "dropout = 0.1 needs dropout_seed"),
+    (
+        {"dropout_stream": "philox"},
+        ValueError,
+        "dropout_stream = 'philox' is none of 'curand', 'fa2'",
+    ),
+    (
+        {"dropout": 0.999, "dropout_seed": 1, "dropout_stream": "fa2"},
+        ValueError,
+        "dropout = 0.999 is out of reach of dropout_stream = fa2",
+    ),
     ({"dropout": 1.5, "dropout_seed": 1}, ValueError, "1.5"),
     ({"bias": numpy.zeros((9, 12), "f4")}, ValueError, "bias has shape"),
     ({"bias": numpy.zeros((9, 13), "i2")}, TypeError, "bias has elements of format 'h'"),

@@ -30,10 +30,26 @@ def test_a_plan_computes():
     assert plan.kernel in plan.explain() and plan.kernel in repr(plan)
 
 
+def test_a_plan_draws_the_problems_stream():
+    rng = numpy.random.default_rng(1)
+    q, k, v = (rng.standard_normal((2, 40, 4, 8), dtype="f4") for _ in range(3))
+    o = numpy.empty_like(q)
+    options = {"dropout": 0.5, "dropout_stream": "fa2"}
+    plan = attune.plan(q, k, v, **options)
+    assert "dropout=0.5 dropout_stream=fa2" in plan.problem
+    plan.run(q=q, k=k, v=v, o=o, dropout_seed=3, dropout_offset=64)
+    want = attune.attention(q, k, v, dropout_seed=3, dropout_offset=64, **options)
+    numpy.testing.assert_array_equal(o, want)
+
+
 def test_problems_of_arrays():
     q, k = numpy.zeros((2, 9, 6, 16), "f4"), numpy.zeros((2, 13, 3, 16), "f4")
     shape = "dtype=f32 b=2 hq=6 hkv=3 sq=9 sk=13 d=16"
     assert attune.problem_text(q, k, k, dropout=0.1) == f"forward {shape} dropout=0.1 device=cpu"
+    text = attune.problem_text(q, k, k, dropout=0.125, dropout_stream="fa2", backward=True)
+    assert text == f"backward {shape} dropout=0.125 dropout_stream=fa2 lse device=cpu"
+    assert attune.explain(q, k, k, dropout=0.125, dropout_stream="fa2").kernel.startswith("fwd.cpu")
+    assert "dropout" not in attune.problem_text(q, k, k, dropout_stream="fa2")
     strided = k[:, ::2]
     text = attune.problem_text(q, strided, strided, mask="causal", lse=True)
     assert "sk=7" in text and "k_strides=624,96,16,1" in text and " lse" in text

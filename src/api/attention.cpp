@@ -146,6 +146,8 @@ void take_options(const AttentionOptions& options, Call& call) {
   p.mask = options.mask;
   p.sink = !options.sink.empty();
   p.dropout = options.dropout;
+  // A program that turns dropout off to evaluate keeps its other options.
+  if (options.dropout != 0) p.dropout_stream = options.dropout_stream;
   p.key_lengths = !options.key_lengths.empty();
   p.lse = options.lse.empty() ? LseLayout::none : options.lse_layout;
   p.deterministic = options.deterministic;

@@ -31,6 +31,8 @@ static_assert(ATTUNE_F8E4M3 == static_cast<int>(DType::f8e4m3));
 static_assert(ATTUNE_MAX_RANK == kMaxRank);
 static_assert(ATTUNE_DEVICE_CPU == static_cast<int>(Device::cpu));
 static_assert(ATTUNE_DEVICE_CUDA == static_cast<int>(Device::cuda));
+static_assert(ATTUNE_DROPOUT_STREAM_CURAND == static_cast<int>(DropoutStream::curand));
+static_assert(ATTUNE_DROPOUT_STREAM_FA2 == static_cast<int>(DropoutStream::fa2));
 
 // Each integer of the options that stands for a choice: 0 to `last`.
 Status check_choice(const char* name, std::int32_t value, std::int32_t last, const char* names) {
@@ -45,6 +47,8 @@ Status check_choices(const attune_attention_options& options) {
                         "ATTUNE_DIAGONAL_..."),
            check_choice("lse_layout", options.lse_layout, ATTUNE_LSE_PADDED32, "ATTUNE_LSE_..."),
            check_choice("device", options.device, ATTUNE_DEVICE_CUDA, "ATTUNE_DEVICE_..."),
+           check_choice("dropout_stream", options.dropout_stream, ATTUNE_DROPOUT_STREAM_FA2,
+                        "ATTUNE_DROPOUT_STREAM_..."),
        }) {
     if (!status.ok()) return status;
   }
@@ -142,6 +146,7 @@ Expected<AttentionOptions> to_options(const attune_attention_options& given) {
   if (given.has_scale != 0) options.scale = given.scale;
   options.softcap = given.softcap;
   options.dropout = given.dropout;
+  options.dropout_stream = static_cast<DropoutStream>(given.dropout_stream);
   options.dropout_seed = given.dropout_seed;
   options.dropout_offset = given.dropout_offset;
   options.q_scale = to_view(given.q_scale);

@@ -150,6 +150,11 @@ constexpr std::array kFeatures = {
             }},
     Feature{"softcap", [](Problem& p) { p.softcap = 30; }},
     Feature{"dropout (Philox4x32-10)", [](Problem& p) { p.dropout = 0.1; }},
+    Feature{"dropout of FlashAttention-2's stream (Philox4x32-7)",
+            [](Problem& p) {
+              p.dropout = 0.1;
+              p.dropout_stream = DropoutStream::fa2;
+            }},
     Feature{"q, k and v of f8e4m3 with scales, o of bf16",
             [](Problem& p) {
               p.dtype = DType::f8e4m3;

@@ -104,6 +104,14 @@ Slice make_slice(const Problem& problem, const Arguments& arguments, std::int64_
   return slice;
 }
 
+// By how much dropout's offset moves from one head to the next. A slice has all queries and keys of its
+// sequence, so that within a head nothing moves.
+std::uint64_t numbers_a_head(const Problem& problem) {
+  constexpr std::uint64_t kBlocks = 32;
+  if (problem.dropout_stream == DropoutStream::fa2) return kBlocks;
+  return static_cast<std::uint64_t>(problem.sq) * static_cast<std::uint64_t>(problem.sk);
+}
+
 // The Problem and the inputs of one slice. `call` has to stay where it is: its views point into it.
 void fill(const Slice& slice, const Arguments& all, SliceCall& call) {
   Problem& p = call.problem;
@@ -139,11 +147,11 @@ void fill(const Slice& slice, const Arguments& all, SliceCall& call) {
   if (p.bias.kind != BiasKind::none) a.bias = slice.bias(all.bias);
   if (p.alibi != PerHead::none) a.alibi_slopes = slice.slopes(all.alibi_slopes);
   if (p.sink) a.sink = slice.heads(all.sink);
-  // Elements are numbered through the whole problem; the slice's own numbers start at 0.
+  // Heads are numbered through the whole problem; the slice's own start at 0.
   a.dropout_seed = all.dropout_seed;
   a.dropout_offset = all.dropout_offset +
                      static_cast<std::uint64_t>(slice.b * slice.problem.hq + slice.first_head()) *
-                         static_cast<std::uint64_t>(p.sq) * static_cast<std::uint64_t>(p.sk);
+                         numbers_a_head(slice.problem);
   if (p.kind == Kind::backward) {
     if (!all.o.empty()) a.o = slice.query_side(all.o);
     if (!all.lse.empty()) a.lse = slice.lse(all.lse);

@@ -36,6 +36,7 @@ struct RunOptions {
   std::string device = "auto";
   std::string kernel;
   double dropout = 0;
+  std::string dropout_stream = "curand";
   std::uint64_t seed = 0;
   std::uint64_t dropout_offset = 0;
   int threads = 0;
@@ -120,6 +121,7 @@ Problem forward_problem(const RunOptions& options, const Inputs& inputs) {
   Problem problem = inputs.problem;
   problem.device = device_from(options.device);
   problem.dropout = options.dropout;
+  if (options.dropout_stream == "fa2") problem.dropout_stream = DropoutStream::fa2;
   problem.deterministic = options.deterministic;
   if (options.lse || options.backward) problem.lse = LseLayout::plain;
   return problem;
@@ -277,6 +279,10 @@ Command add_run(CLI::App& app) {
                 "Also compute the gradients, for grad_o from the input or else a random one");
   sub->add_flag("--check", options->check, "Judge the results by the float64 oracle; slow");
   sub->add_option("--dropout", options->dropout, "Probability to drop, in [0, 1)")->type_name("P");
+  sub->add_option("--dropout-stream", options->dropout_stream,
+                  "Whose random numbers: cuRAND's, or FlashAttention-2's of 8 bits an element")
+      ->check(CLI::IsMember({"curand", "fa2"}))
+      ->capture_default_str();
   sub->add_option("--seed", options->seed, "Seed of the dropout")->type_name("S");
   sub->add_option("--dropout-offset", options->dropout_offset, "Offset into the dropout's stream")
       ->type_name("N");

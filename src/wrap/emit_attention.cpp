@@ -230,6 +230,8 @@ class AttentionText {
     set("dropout.keep_from", fmt::format("{}U", params.dropout.keep_from));
     set("dropout.keep_none", std::to_string(params.dropout.keep_none));
     set("dropout.keep_scale", as_float(static_cast<double>(params.dropout.keep_scale)));
+    set("dropout.bytes", std::to_string(params.dropout.bytes));
+    set("dropout.keep_to", fmt::format("{}U", params.dropout.keep_to));
     if (problem.dropout > 0) {
       set("dropout.seed", fmt::format("{}U", step_.dropout_seed));
       set("dropout.offset", fmt::format("{}U", step_.dropout_offset));

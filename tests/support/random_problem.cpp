@@ -223,6 +223,8 @@ Problem random_problem(std::uint64_t seed, std::optional<Kind> kind) {
     p.dtype = DType::f8e4m3;
     p.descale = eighths.chance(0.6);
   }
+  Random streams(seed ^ 0xFA2u);
+  if (p.dropout > 0 && streams.chance(0.5)) p.dropout_stream = DropoutStream::fa2;
   return p;
 }
 
@@ -242,7 +244,10 @@ Problem plainer(Problem p, std::uint64_t seed) {
     p.bias.broadcast_q = p.bias.broadcast_k = false;
     p.bias.aligned = true;
   }
-  if (keeps != dropout) p.dropout = 0;
+  if (keeps != dropout) {
+    p.dropout = 0;
+    p.dropout_stream = DropoutStream::curand;
+  }
   if (keeps != general) {
     p.softcap = 0;
     p.alibi = PerHead::none;

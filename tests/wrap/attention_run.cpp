@@ -87,6 +87,7 @@ attention_arguments arguments_of(const Sizes& z) {
   a.decoded = make(ATTUNE_WRAPPED_F32, {z.b, 1, 4, 40});
   a.packed_o = make(ATTUNE_WRAPPED_F16, {1, z.total, 2, 300});
   a.biased = make(ATTUNE_WRAPPED_BF16, {z.b, z.s, 8, 64});
+  a.dropped = make(ATTUNE_WRAPPED_BF16, {z.b, z.s, 8, 64});
   a.longest = z.longest;
   a.workspace = fake(40);
   a.workspace_bytes = std::size_t{1} << 50;
@@ -201,6 +202,10 @@ void run(attention_instance* instance, const Sizes& z, int arch) {
   x.q = view(a.q), x.k = view(a.k), x.v = view(a.v), x.o = view(a.biased), x.bias = view(a.bias);
   x.dropout_seed = 42, x.dropout_offset = 7;
   take("forward dtype=bf16 hq=8 hkv=2 d=64 dropout=0.25 bias=f32:1hqk" + dense, x);
+  x = {};
+  x.q = view(a.q), x.k = view(a.k), x.v = view(a.v), x.o = view(a.dropped);
+  x.dropout_seed = 43, x.dropout_offset = 96;
+  take("forward dtype=bf16 hq=8 hkv=2 d=64 dropout=0.5 dropout_stream=fa2" + dense, x);
 
   expect(got.size() == want.size(),
          "as many launches: " + number(static_cast<int64_t>(got.size())) + " and " +

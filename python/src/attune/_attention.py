@@ -98,6 +98,8 @@ def attention(q, k, v, *, out=None, lse=False, **options):
         sink: float32 [Hq], a logit that joins the softmax's denominator
         dropout: probability to drop, below 1; the mask depends on (seed, offset) alone.
             PyTorch's generator gives the seed when dropout_seed is None
+        dropout_stream: whose random numbers: "curand", PyTorch's memory-efficient attention's; or
+            "fa2", FlashAttention-2's, of 8 bits: faster, and dropout from 1/256 to 255/256
         dropout_seed, dropout_offset: numbers; or dropout_state, int64 [2] of both, on q's device
         key_lengths: int32 [B]: only the first of the keys exist
         cu_seqlens_q, cu_seqlens_k: int32 [B + 1], with max_seqlen_q, max_seqlen_k

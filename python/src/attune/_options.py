@@ -12,13 +12,14 @@ MASKS = {
     "causal-top-left": (True, True),
 }
 LAYOUTS = {"bshd": False, "bhsd": True}
+DROPOUT_STREAMS = {"curand": False, "fa2": True}
 
 # What stands where in the tuple, tensors first.
 TENSORS = ("bias", "alibi_slopes", "sink", "key_lengths", "cu_seqlens_q", "cu_seqlens_k", "page_table",
            "dropout_state", "q_scale", "k_scale", "v_scale")  # fmt: skip
 NAMES = (*TENSORS, "max_seqlen_q", "max_seqlen_k", "scale", "softcap", "dropout", "dropout_seed",
-         "dropout_offset", "causal", "top_left", "offset", "left", "right", "deterministic",
-         "heads_first", "threads", "stream")  # fmt: skip
+         "dropout_offset", "fa2_dropout", "causal", "top_left", "offset", "left", "right",
+         "deterministic", "heads_first", "threads", "stream")  # fmt: skip
 # Positions, for those who look at one value or change it.
 BIAS, ALIBI_SLOPES, SINK = (NAMES.index(n) for n in ("bias", "alibi_slopes", "sink"))
 CU_SEQLENS_Q, CU_SEQLENS_K = NAMES.index("cu_seqlens_q"), NAMES.index("cu_seqlens_k")
@@ -47,6 +48,7 @@ def pack(
     alibi_slopes=None,
     sink=None,
     dropout=0.0,
+    dropout_stream="curand",
     dropout_seed=None,
     dropout_offset=0,
     dropout_state=None,
@@ -84,6 +86,7 @@ def pack(
         raise ValueError(
             f"dropout = {dropout} needs dropout_seed, a number, for arrays whose framework has no generator"
         )
+    fa2_dropout = one_of("dropout_stream", dropout_stream, DROPOUT_STREAMS)
     left, right = window
     return (
         bias,
@@ -104,6 +107,7 @@ def pack(
         dropout,
         dropout_seed or 0,
         dropout_offset,
+        fa2_dropout,
         causal,
         top_left,
         offset,
@@ -117,12 +121,22 @@ def pack(
 
 
 def simple(
-    scale, causal, top_left, left, right, softcap=0.0, slopes=None, deterministic=False
+    scale,
+    causal,
+    top_left,
+    left,
+    right,
+    softcap=0.0,
+    slopes=None,
+    deterministic=False,
+    bias=None,
+    heads_first=False,
 ) -> tuple:
     """of_call() for what most calls say, by position: in half the time."""
     return (
-        None, slopes, None, None, None, None, None, None, None, None, None, None, None, scale,
-        softcap, 0.0, 0, 0, causal, top_left, 0, left, right, deterministic, False, 0, -1,
+        bias, slopes, None, None, None, None, None, None, None, None, None, None, None, scale,
+        softcap, 0.0, 0, 0, False, causal, top_left, 0, left, right, deterministic,
+        heads_first, 0, -1,
     )  # fmt: skip
 
 
@@ -140,6 +154,7 @@ def of_call(
     scale=None,
     softcap=0.0,
     dropout=0.0,
+    fa2_dropout=False,
     causal=False,
     top_left=False,
     offset=0,
@@ -168,6 +183,7 @@ def of_call(
         dropout,
         0,
         0,
+        fa2_dropout,
         causal,
         top_left,
         offset,

@@ -13,9 +13,9 @@ _OPTIONS = """
     Tensor? bias, Tensor? alibi_slopes, Tensor? sink, Tensor? key_lengths, Tensor? cu_seqlens_q,
     Tensor? cu_seqlens_k, Tensor? page_table, Tensor? dropout_state, Tensor? q_scale,
     Tensor? k_scale, Tensor? v_scale, SymInt? max_seqlen_q, SymInt? max_seqlen_k, float? scale,
-    float softcap, float dropout, int dropout_seed, int dropout_offset, bool causal,
-    bool top_left, SymInt offset, SymInt left, SymInt right, bool deterministic, bool heads_first,
-    int threads, int stream"""
+    float softcap, float dropout, int dropout_seed, int dropout_offset, bool fa2_dropout,
+    bool causal, bool top_left, SymInt offset, SymInt left, SymInt right, bool deterministic,
+    bool heads_first, int threads, int stream"""
 TENSORS = len(_options.TENSORS)
 
 _library = torch.library.Library("attune", "DEF")

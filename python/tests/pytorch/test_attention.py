@@ -264,6 +264,39 @@ def test_checkpointing_draws_the_same_dropout(qkv, reentrant):
     assert all(torch.equal(a, b) for a, b in zip(*grads))
 
 
+@pytest.mark.parametrize("stream", ["curand", "fa2"])
+def test_gradients_through_dropout(stream):
+    """Of float32, against autograd of the mask that v = identity shows."""
+    b, h, queries, keys = 2, 4, 21, 40
+    q, k = (torch.randn(b, h, s, 8, requires_grad=True) for s in (queries, keys))
+    v = torch.eye(keys).expand(b, h, keys, keys).clone().requires_grad_()
+    options = {"dropout": 0.25, "dropout_seed": 5, "dropout_offset": 96, "dropout_stream": stream}
+    out = attend(q, k, v, **options)
+    grad = torch.randn_like(out)
+    got = torch.autograd.grad(out, (q, k, v), grad)
+    z = (out.detach() != 0).double() / 0.75
+    assert 0.7 < z.mean() * 0.75 < 0.8
+    wide = [t.detach().double().requires_grad_() for t in (q, k, v)]
+    p = torch.softmax(wide[0] @ wide[1].mT * 8**-0.5, -1) * z
+    want = torch.autograd.grad(p @ wide[2], wide, grad.double())
+    torch.testing.assert_close(out.double(), p @ wide[2], atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(got, want):
+        torch.testing.assert_close(ours.double(), theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_compiled_dropout_of_fa2s_stream(qkv):
+    options = {"dropout": 0.3, "dropout_stream": "fa2"}
+    compiled = torch.compile(lambda *a: attend(*a, **options), fullgraph=True, backend="aot_eager")
+    results = []
+    for function in (compiled, lambda *a: attend(*a, **options)):
+        torch.manual_seed(5)
+        out = function(*qkv)
+        results.append((out, *torch.autograd.grad(out.square().sum(), qkv)))
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+    torch.manual_seed(5)
+    assert not torch.equal(results[0][0], attend(*qkv, dropout=0.3))
+
+
 def test_dropout_keeps_the_mean():
     q, k = torch.zeros(1, 1, 500, 8), torch.zeros(1, 1, 400, 8)
     out = attend(q, k, torch.ones(1, 1, 400, 8), dropout=0.25)

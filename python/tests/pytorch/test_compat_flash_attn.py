@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import attune
 from attune.compat.flash_attn import (
     flash_attn_func,
     flash_attn_qkvpacked_func,
@@ -50,6 +51,38 @@ def test_dropout():
         results.append((out, *torch.autograd.grad(out.square().sum(), qkv)))
     assert all(torch.equal(a, b) for a, b in zip(*results))
     assert not torch.allclose(results[0][0], flash_attn_qkvpacked_func(qkv), atol=0.1)
+
+
+def probabilities(dropout_p):
+    """p of no scores, by v of an identity: 1 / (64 · (1 - dropout_p)) where flash_attn_func keeps."""
+    q, k = torch.zeros(1, 32, 2, 8), torch.zeros(1, 64, 2, 8)
+    v = torch.eye(64)[None, :, None].expand(1, 64, 2, 64)
+    torch.manual_seed(4)
+    return flash_attn_func(q, k, v, dropout_p=dropout_p), (q, k, v)
+
+
+@pytest.mark.parametrize(
+    ("dropout_p", "stream"),
+    [(1 / 256, "fa2"), (0.3, "fa2"), (255 / 256, "fa2"), (0.001, "curand"), (0.999, "curand")],
+)
+def test_dropout_is_flash_attns_where_its_bytes_reach(dropout_p, stream):
+    got, inputs = probabilities(dropout_p)
+    torch.manual_seed(4)
+    want = attune.attention(*inputs, dropout=dropout_p, dropout_stream=stream)
+    assert torch.equal(got, want)
+
+
+def test_varlen_dropout_is_flash_attns():
+    q = torch.randn(80, 2, 8)
+    starts = torch.tensor([0, 33, 80], dtype=torch.int32)
+    torch.manual_seed(6)
+    got = flash_attn_varlen_func(q, q, q, starts, starts, 47, 47, dropout_p=0.3)
+    torch.manual_seed(6)
+    want = attune.attention(
+        q, q, q, cu_seqlens_q=starts, cu_seqlens_k=starts, max_seqlen_q=47, max_seqlen_k=47,
+        dropout=0.3, dropout_stream="fa2",
+    )  # fmt: skip
+    assert torch.equal(got, want)
 
 
 def turned(x, cos, sin, positions, interleaved):

@@ -182,6 +182,19 @@ def test_attention_of_the_drop_ins():
     assert program.json["outputs"]["out"]["shape"] == ["B", "S", 64]
 
 
+@pytest.mark.parametrize(("stream", "words"), [("curand", ""), ("fa2", " dropout_stream=fa2")])
+def test_attention_names_the_stream_of_its_dropout(stream, words):
+    def function(x):
+        return attune.attention(
+            x, x, x, dropout=0.25, dropout_stream=stream, dropout_seed=3, dropout_offset=32
+        )
+
+    program = trace(function, (2, 8, 4, 16), ("B", "S", None, None))
+    (attention,) = of(program, "attention")
+    assert attention["problem"] == "forward dropout=0.25" + words
+    assert (attention["dropout_seed"], attention["dropout_offset"]) == (3, 32)
+
+
 def test_packed_attention_and_a_second_output():
     def function(x, starts, longest):
         o, lse = attune.attention(x, x, x, cu_seqlens_q=starts, cu_seqlens_k=starts, max_seqlen_q=longest,

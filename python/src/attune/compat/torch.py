@@ -44,10 +44,7 @@ def scaled_dot_product_attention(
         and (attn_mask is None or (not is_causal and type(attn_mask) is torch.Tensor))
         and not _torch._is_autocast_enabled()
     ):
-        options = (
-            attn_mask, None, None, None, None, None, None, None, None, None, scale, 0.0, 0.0, 0, 0,
-            is_causal, True, 0, -1, -1, False, True, 0, -1,
-        )  # fmt: skip
+        options = _options.simple(scale, is_causal, True, -1, -1, bias=attn_mask, heads_first=True)
         try:
             result = _torch.run_bhsd(query, key, value, options, not enable_gqa)
         except ValueError:

@@ -68,6 +68,8 @@ def _words(name: str, given: dict) -> str:
     for key in ("softcap", "dropout"):
         if given[key]:
             text += f" {key}={given[key]!r}"
+    if given["dropout"] and given["fa2_dropout"]:
+        text += " dropout_stream=fa2"
     if given["scale"] is not None:
         text += f" scale={float(given['scale'])!r}"
     return text + (" deterministic" if given["deterministic"] else "")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ... import _options, _torch
 
+# What flash-attn's own random bytes can drop; other probabilities get the general stream.
+FEWEST, MOST = 1 / 256, 255 / 256
+
 
 def run(
     q,
@@ -32,6 +35,7 @@ def run(
             scale=softmax_scale,
             softcap=softcap,
             dropout=dropout_p,
+            fa2_dropout=FEWEST <= dropout_p <= MOST,
             causal=causal,
             left=left,
             right=right,

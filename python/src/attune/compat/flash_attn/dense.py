@@ -28,7 +28,8 @@ def flash_attn_func(
         returns out [batch, seqlen_q, nheads, headdim_v]; with return_attn_probs
             (out, softmax_lse float32 [batch, nheads, seqlen_q], None)
 
-    dropout_p: probability to drop; 0 in evaluation
+    dropout_p: probability to drop; 0 in evaluation. From 1/256 to 255/256 the mask is flash-attn's own of
+        the same seed and offset
     softmax_scale: default 1 / sqrt(headdim)
     causal: the diagonal ends at the bottom right: the last query sees the last key
     window_size: (left, right): query i sees the keys from i + seqlen_k - seqlen_q - left to
