@@ -31,6 +31,7 @@ def problem_text(row, device, direction=None):
         text += " bias_grad" if direction == "backward" and row["bias_grad"] else ""
     if row["dropout"]:
         text += f" dropout={row['dropout']}"
+        text += f" dropout_stream={row['dropout_stream']}" if row["dropout_stream"] else ""
     if row["softcap"]:
         text += f" softcap={row['softcap']}"
     if row["alibi"]:

@@ -44,7 +44,7 @@ from gpu_case import (GRAPH_CALLS, PEERS, Case, first_line, graphed, judge, prob
 from gpu_table import draw
 
 TOKENS, WIDTH = 16384, 2048
-KINDS = ("forward", "f16", "f32", "bias", "dropout")
+KINDS = ("forward", "f16", "f32", "bias", "dropout", "fa2-dropout")
 ALONE = ("window", "small", "general", "paged", "lse", "fp8")  # forward alone
 GROUPS = (*KINDS, *ALONE, "backward", *(f"backward-{kind}" for kind in KINDS[1:]), "bias-gradient",
           "deterministic")
@@ -56,7 +56,8 @@ SMALL = ((1, 16, 512), (1, 16, 1024), (1, 16, 2048), (2, 16, 512), (1, 32, 128),
 
 def row_of(dtype, d, s, mask, **more):
     b, h = max(1, TOKENS // s), WIDTH // d
-    row = {"dtype": dtype, "d": d, "s": s, "mask": mask, "bias": None, "dropout": 0.0, "b": b, "h": h,
+    row = {"dtype": dtype, "d": d, "s": s, "mask": mask, "bias": None, "dropout": 0.0, "dropout_stream": None,
+           "b": b, "h": h,
            "window": 0, "softcap": 0.0, "alibi": False, "page_size": 0, "lse": False, **more}
     return {"hkv": row["h"], **row}
 
@@ -94,7 +95,8 @@ def rows_of(group):
     if group in ("bias", "bias-gradient"):
         return [row_of("bf16", d, s, "full", bias=bias) for d in (64, 128) for s in (1024, 4096)
                 for bias in ("bhqk", "1hqk")]
-    return [row_of("bf16", d, s, mask, dropout=0.125) for d in (64, 128) for s in (1024, 4096)
+    dropout = {"dropout": 0.125, "dropout_stream": "fa2" if group == "fa2-dropout" else None}
+    return [row_of("bf16", d, s, mask, **dropout) for d in (64, 128, 256) for s in (1024, 4096)
             for mask in both]
 
 

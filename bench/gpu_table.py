@@ -22,6 +22,7 @@ SHOWN = (("bf16", "forward", (1024, 4096, 16384)),
          ("f32", "f32", (4096,)),
          ("bf16, bias [B, H, S, S]", "bias", (4096,)),
          ("bf16, dropout 0.125", "dropout", (4096,)),
+         ("bf16, dropout 0.125, FA2's stream", "fa2-dropout", (4096,)),
          ("bf16, ALiBi", "general", (4096,), {"alibi": True}),
          ("bf16, softcap 30", "general", (4096,), {"softcap": 30.0}),
          ("bf16, pages of 16 keys", "paged", (4096,), {"page_size": 16}),
@@ -31,7 +32,8 @@ SHOWN = (("bf16", "forward", (1024, 4096, 16384)),
          ("bf16 backward, deterministic", "deterministic", (8192,)),
          ("f32 backward", "backward-f32", (4096,)),
          ("bf16 backward, gradient of a bias [B, H, S, S] too", "bias-gradient", (4096,)),
-         ("bf16 backward, dropout 0.125", "backward-dropout", (4096,)))
+         ("bf16 backward, dropout 0.125", "backward-dropout", (4096,)),
+         ("bf16 backward, dropout 0.125, FA2's stream", "backward-fa2-dropout", (4096,)))
 
 
 def cell(row, peer):

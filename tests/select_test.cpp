@@ -185,6 +185,10 @@ TEST(Select, TakesHoppersOwnRowsOnHopper) {
       {"dtype=f16 d=72 dropout=0.1", "hopper.sm90a.f16.d96.dropout"},
       {"dtype=f16 d=64 dropout=0.1", "hopper.sm90a.f16.d64.dropout"},
       {"dtype=f16 d=256 dropout=0.1", "portable.sm80.f16.d256.aligned.dropout"},
+      {"dtype=f16 d=128 dropout=0.1 dropout_stream=fa2", "hopper.sm90a.f16.d128.fa2dropout"},
+      {"dtype=bf16 d=256 dropout=0.1 dropout_stream=fa2", "hopper.sm90a.bf16.d256.fa2dropout"},
+      {"dtype=bf16 d=64 bias=bool dropout=0.1 dropout_stream=fa2",
+       "portable.sm80.bf16.d64.aligned.full"},
       {"dtype=bf16 d=256 b=4 hq=33 hkv=33 sq=100 sk=512", "hopper.sm90a.bf16.d256.plain.q128k64"},
       {"dtype=bf16 d=256 b=4 hq=33 hkv=33 sq=100 sk=4096", "hopper.sm90a.bf16.d256.plain.q128k80"},
       // Large tiles for many, small ones where large ones would leave multiprocessors idle.
@@ -251,6 +255,10 @@ TEST(Select, GivesEveryReasonAndAWayAround) {
   }
   expect_part(reasons_against(problem("dtype=bf16 d=64"), device("sm_90"), "sm75.bf16.d64"),
               "it is for sm_75 up to sm_79, the device is sm_90: the sm_80 rows serve it");
+  expect_part(
+      reasons_against(problem("dtype=bf16 d=64 dropout=0.5 dropout_stream=fa2"), device("sm_90"),
+                      "sm90a.bf16.d64.dropout"),
+      "it draws dropout_stream = curand, and the problem's is fa2: a fa2dropout row draws that");
   DeviceFacts tiny = device("sm_80");
   tiny.shared_per_block = 1000;
   expect_part(reasons_against(problem("dtype=bf16 d=64"), tiny, "sm80.bf16.d64.aligned.plain"),

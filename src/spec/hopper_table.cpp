@@ -163,9 +163,9 @@ std::vector<HopperSpec> hopper_forward_rows(DType dtype) {
           spec.queries = tile.queries;
           spec.keys = tile.keys;
           // A warpgroup's products of eighths take a fifth of its time, and meet the other's softmax by themselves; with
-          // dropout, drawing hides them, but at 64 columns turns are faster.
+          // dropout, drawing hides them, but where there is less of it for a product turns are faster.
           spec.turns = kernel::consumers_of(spec) > 1 && !kernel::is_eighths(spec) &&
-                       !(spec.dropout && spec.head_dim > 64);
+                       !(spec.dropout && spec.head_dim > (spec.bytes ? 192 : 64));
           rows.push_back(spec);
         }
       }

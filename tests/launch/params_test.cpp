@@ -125,11 +125,19 @@ TEST_F(Params, DropoutBySeedOrByState) {
   EXPECT_EQ(got.dropout.state, nullptr);
   EXPECT_EQ(got.dropout.keep_from, dropout_threshold(0.25).keep_from);
   EXPECT_EQ(got.dropout.keep_scale, static_cast<float>(1 / 0.75));
+  EXPECT_EQ(got.dropout.bytes, 0);
   const auto state = cuda::DeviceBuffer::allocate(0, 16);
   ASSERT_TRUE(state.ok());
   a.dropout_state = TensorView::contiguous(state->data(), DType::i64, {2});
   got = run(p, a);
   EXPECT_EQ(got.dropout.state, a.dropout_state.data);
+}
+
+TEST_F(Params, DropoutOfEitherStream) {
+  const Problem p = problem("dtype=f16 sq=40 d=64 dropout=0.25 dropout_stream=fa2");
+  const kernel::ForwardParams got = run(p, arguments(p));
+  EXPECT_EQ(got.dropout.bytes, 1);
+  EXPECT_EQ(got.dropout.keep_to, 191U);
 }
 
 // The two bounds against attended(), which walks every case of the contract.
