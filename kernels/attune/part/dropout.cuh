@@ -67,10 +67,10 @@ struct KeptElements {
       const WordBlocks blocks(stream.keys(), static_cast<u32>(begin >> 34));
       const u32 first = static_cast<u32>(begin >> 2), stride = static_cast<u32>(sk >> 2);
       for_each_row([&](int m, int half) {
-        const u32 start = first + (16 * m + 8 * half) * stride;
+        const u64 product = (first + (16 * m + 8 * half) * stride) * kPhiloxFirst;
 #pragma unroll
         for (int group = 0; group < kGroups; ++group)
-          append(m, blocks.at(start + 4 * group), stream);
+          append(m, blocks.behind(product, 4 * group), stream);
       });
     } else {
       for_each_row([&](int m, int half) {
