@@ -89,8 +89,10 @@ def draw(report, output):
             axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"bf16, {report['device']}: Attune {report['version']}, PyTorch "
                     f"{report['torch']}, cuDNN {report['cudnn']}", fontsize=10)
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    # A peer need not be in every panel.
+    drawn = {label: handle for axes in grid.flat
+             for handle, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     figure.savefig(output, dpi=110)
     print(f"wrote {output}")
 
