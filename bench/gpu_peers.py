@@ -56,9 +56,9 @@ SMALL = ((1, 16, 512), (1, 16, 1024), (1, 16, 2048), (2, 16, 512), (1, 32, 128),
 
 def row_of(dtype, d, s, mask, **more):
     b, h = max(1, TOKENS // s), WIDTH // d
-    row = {"dtype": dtype, "d": d, "s": s, "mask": mask, "bias": None, "dropout": 0.0, "dropout_stream": None,
-           "b": b, "h": h,
-           "window": 0, "softcap": 0.0, "alibi": False, "page_size": 0, "lse": False, **more}
+    row = {"dtype": dtype, "d": d, "s": s, "mask": mask, "bias": None, "dropout": 0.0,
+           "dropout_stream": None, "b": b, "h": h, "window": 0, "softcap": 0.0, "alibi": False,
+           "page_size": 0, "lse": False, **more}
     return {"hkv": row["h"], **row}
 
 

@@ -92,7 +92,8 @@ def draw(report, output):
     # A peer need not be in every panel.
     drawn = {label: handle for axes in grid.flat
              for handle, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=5, fontsize=8,
+                  frameon=False)
     figure.savefig(output, dpi=110)
     print(f"wrote {output}")
 

@@ -102,7 +102,7 @@ void fill_from_problem(const Problem& problem, Isa isa, AttentionJob* job) {
   const DropoutThreshold threshold = dropout_threshold(problem.dropout);
   job->keep_from = threshold.keep_from;
   job->keep_none = threshold.keep_none;
-  job->patches = problem.dropout_stream == DropoutStream::fa2;
+  job->bytes = problem.dropout_stream == DropoutStream::fa2;
   job->keep_to = largest_kept_byte(problem.dropout);
   job->keep_scale = static_cast<float>(1.0 / (1.0 - problem.dropout));
   job->page_size = problem.page_size;

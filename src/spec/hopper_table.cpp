@@ -88,10 +88,7 @@ std::vector<Tile> tiles_of(const HopperSpec& spec) {
     if (spec.dropout) return {};
     return {{128, spec.head_dim > 128 ? 64 : 128}};
   }
-  if (spec.general) {
-    return {{128, spec.head_dim == 256 ? 64 : spec.head_dim == 192 ? 96 : 128}};
-  }
-  if (spec.bytes) {
+  if (spec.general || spec.bytes) {
     return {{128, spec.head_dim == 256 ? 64 : spec.head_dim == 192 ? 96 : 128}};
   }
   if (spec.dropout) {

@@ -78,8 +78,8 @@ struct Panel {
       position[r] = static_cast<float>(i + seq.sk - seq.sq);
       bias_row[r] = b * job.bias.b_stride + h * job.bias.h_stride + i * job.bias.q_stride;
       const std::uint64_t head_number = static_cast<std::uint64_t>(b) * job.hq + h;
-      dropout_row[r] = job.dropout_offset + (job.patches ? head_number * 32 + i % 8 * 4
-                                                         : (head_number * job.sq + i) * job.sk);
+      dropout_row[r] = job.dropout_offset + (job.bytes ? head_number * 32 + i % 8 * 4
+                                                       : (head_number * job.sq + i) * job.sk);
       if (++member == job.group) {
         member = 0;
         keys = attended_keys(job, seq, ++i);

@@ -121,8 +121,8 @@ ATTUNE_INLINE F exponent(F score, F scale, F reference) {
 // As dropout_tile(), of FA2's stream: a row has bytes of four blocks for every 32 keys, of each two neighbours of
 // eight keys.
 template <int kPanel>
-void dropout_patches(const AttentionJob& job, const Panel<kPanel>& panel, const Part& part,
-                     float* tile, std::int64_t ld) {
+void dropout_bytes(const AttentionJob& job, const Panel<kPanel>& panel, const Part& part,
+                   float* tile, std::int64_t ld) {
   constexpr std::int64_t kKeys = 32;
   const Range keys = part.keys;
   for (int n = part.first; n < smaller(part.last, panel.vectors); ++n) {
@@ -159,8 +159,8 @@ void dropout_patches(const AttentionJob& job, const Panel<kPanel>& panel, const 
 template <int kPanel>
 void dropout_tile(const AttentionJob& job, const Panel<kPanel>& panel, const Part& part,
                   float* tile, std::int64_t ld) {
-  if (job.patches) {
-    dropout_patches(job, panel, part, tile, ld);
+  if (job.bytes) {
+    dropout_bytes(job, panel, part, tile, ld);
     return;
   }
   const Range keys = part.keys;
