@@ -247,6 +247,9 @@ Problem plainer(Problem p, std::uint64_t seed) {
   if (keeps != dropout) {
     p.dropout = 0;
     p.dropout_stream = DropoutStream::curand;
+  } else if (p.dropout == 0) {  // few have it
+    p.dropout = 0.5;
+    p.dropout_stream = seed / 8 % 2 == 0 ? DropoutStream::fa2 : DropoutStream::curand;
   }
   if (keeps != general) {
     p.softcap = 0;
