@@ -182,6 +182,10 @@ class Reasons {
           "row takes it",
           bias.broadcast_q ? "queries" : "keys");
     }
+    if (p_.sq == 0 || p_.sk == 0 || (p_.b == 0 && !bias.broadcast_b)) {
+      add("the bias has no element, and the copy engine takes no empty tensor: {}",
+          or_else("a portable bias row does"));
+    }
     if (!bias.aligned) {
       add("the bias's rows need not start at multiples of 16 bytes: say so where they do "
           "(bias_aligned)");

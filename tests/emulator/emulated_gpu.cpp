@@ -88,7 +88,12 @@ std::map<std::string, Runs>& runs() {
 }
 
 // As the driver does, for the emulated copy engine.
-void describe_tensor(const BoxedTensor& tensor) {
+Status describe_tensor(const BoxedTensor& tensor) {
+  if (std::ranges::count(tensor.sizes, 0U) > 0) {
+    return {
+        Code::invalid_argument,
+        fmt::format("{} has no element, and the copy engine takes no empty tensor", tensor.name)};
+  }
   emulator::MappedTensor mapped{};
   mapped.magic = emulator::MappedTensor::kMagic;
   mapped.data = static_cast<const unsigned char*>(tensor.data);
@@ -100,6 +105,7 @@ void describe_tensor(const BoxedTensor& tensor) {
   mapped.box_rows = tensor.box[2];
   mapped.element_bytes = static_cast<std::uint32_t>(bytes_of(tensor.element));
   std::memcpy(tensor.map, &mapped, sizeof(mapped));
+  return {};
 }
 
 // A call's tensors where a GPU's would lie.
@@ -188,7 +194,9 @@ class EmulatedGpu final : public DeviceUnderTest {
     }
     auto params = complete(plan, problem, copies.arguments(), workspace.data());
     if constexpr (std::is_same_v<Plan, HopperPlan>) {
-      for (const BoxedTensor& tensor : boxes(plan, problem, params)) describe_tensor(tensor);
+      for (const BoxedTensor& tensor : boxes(plan, problem, params)) {
+        if (Status status = describe_tensor(tensor); !status.ok()) return status;
+      }
     }
     // A problem's own, so that one seed repeats it.
     const auto seed = static_cast<unsigned>(problem.sq * 31 + problem.sk * 17 + problem.d);
