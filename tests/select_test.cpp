@@ -185,6 +185,7 @@ TEST(Select, TakesHoppersOwnRowsOnHopper) {
       {"dtype=f16 d=72 dropout=0.1", "hopper.sm90a.f16.d96.dropout"},
       {"dtype=f16 d=64 dropout=0.1", "hopper.sm90a.f16.d64.dropout"},
       {"dtype=f16 d=256 dropout=0.1", "portable.sm80.f16.d256.aligned.dropout"},
+      {"dtype=bf16 d=256 dropout=0.1", "hopper.sm90a.bf16.d256.dropout"},
       {"dtype=f16 d=128 dropout=0.1 dropout_stream=fa2", "hopper.sm90a.f16.d128.fa2dropout"},
       {"dtype=bf16 d=256 dropout=0.1 dropout_stream=fa2", "hopper.sm90a.bf16.d256.fa2dropout"},
       {"dtype=bf16 d=64 bias=bool dropout=0.1 dropout_stream=fa2",

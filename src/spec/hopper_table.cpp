@@ -99,8 +99,9 @@ std::vector<Tile> tiles_of(const HopperSpec& spec) {
         return {{128, 128}};
       case 192:
         return {{128, spec.value_dim == 128 ? 96 : 80}};
-      default:
-        return {};
+      default:  // f16 would spill
+        return spec.element == kernel::Element::bf16 ? std::vector<Tile>{{128, 64}}
+                                                     : std::vector<Tile>{};
     }
   }
   if (!spec.lse) {

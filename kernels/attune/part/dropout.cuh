@@ -50,6 +50,8 @@ struct KeptElements {
  private:
   static constexpr int kGroups = W::kKeyTiles / 2;
   static_assert(W::kKeyTiles % 2 == 0 && 4 * kGroups <= 32);
+  // O leaves few registers: where blocks are cut, one word is drawn at a time, each by a block of its own.
+  static constexpr bool kSparing = W::kTogether == 2 && W::kWidthTiles > 24;
 
   __device__ __forceinline__ void draw_words(const ForwardParams& params, int b, int h, int row,
                                              int j) {
@@ -72,6 +74,17 @@ struct KeptElements {
         for (int group = 0; group < kGroups; ++group)
           append(m, blocks.behind(product, 4 * group), stream);
       });
+    } else if constexpr (kSparing) {
+      const u32 room = 0u - stream.keep_from;
+      u64 at = begin;
+#pragma unroll 1
+      for (int n = 0; n < 2 * kGroups; ++n) {
+#pragma unroll 1
+        for (int e = 0; e < 2; ++e) append_carry(low[0], stream.word(at + e), room);
+#pragma unroll 1
+        for (int e = 2; e < 4; ++e) append_carry(high[0], stream.word(at + e), room);
+        at += n == kGroups - 1 ? 8 * sk - 16 * (kGroups - 1) : 16;
+      }
     } else {
       for_each_row([&](int m, int half) {
         const u64 start = begin + (16 * m + 8 * half) * sk;
