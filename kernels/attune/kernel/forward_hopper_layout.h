@@ -50,7 +50,7 @@ constexpr HopperShared forward_hopper_shared(const HopperSpec& spec, int query_p
   const int k = query_parts * queries, v = k + spec.stages * keys;
   const int value_stride = values + (spec.lse ? 0 : spec.keys * kPanelBytes);
   const int bias = v + spec.stages * value_stride, barriers = bias + spec.stages * bias_tile;
-  const int count = 1 + kHopperTiles + 2 * query_parts + 6 * spec.stages;
+  const int count = 1 + kHopperTiles + query_parts + 2 * consumers_of(spec) + 6 * spec.stages;
   const int tiles = barriers + (count + 1) / 2 * 16;
   const int flags = tiles + kHopperTiles * hopper_tile_bytes(spec);
   const int sums = flags + (kRounds - 1) * kTileFlagsBytes;

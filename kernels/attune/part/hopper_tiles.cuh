@@ -89,7 +89,9 @@ __device__ __forceinline__ bool leads_warp() { return threadIdx.x % 32 == 0; }
 template <HopperSpec kSpec>
 struct HopperRings {
   static constexpr HopperShared kShared = forward_hopper_shared(kSpec);
-  using QueryRing = Ring<kShared.query_parts>;
+  // Two tiles' parts lie in as many places as there is room for, so that warpgroups share places; but no barrier, for
+  // one of them may be a tile ahead of another.
+  using QueryRing = Ring<kShared.query_parts, false, 2 * consumers_of(kSpec)>;
   using KeyRing = Ring<kSpec.stages, kSpec.mates>;
   static constexpr int kTileBytes = hopper_tile_bytes(kSpec);
 
