@@ -53,8 +53,10 @@ std::string check_seed(std::uint64_t seed) {
     problem = random_problem(seed, Kind::forward);
   }
   // Few rows serve many features: none of Hopper's, and of a table's part hardly one.
-  const std::uint64_t every = device_under_test().has_whole_table() ? 2 : 4;
-  if (on_gpu() && seed % every != 0) problem = plainer(problem, seed / every);
+  if (on_gpu()) {
+    const std::uint64_t every = device_under_test().has_whole_table() ? 2 : 4;
+    if (seed % every != 0) problem = plainer(problem, seed / every);
+  }
   const std::string text = print(problem);
   if (const Status status = validate(problem); !status.ok()) {
     return fmt::format("{}\n    validate: {}", text, status.message());
