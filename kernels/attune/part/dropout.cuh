@@ -120,8 +120,8 @@ struct KeptElements {
       // Of the first and of the second eight keys of each group, the last that is put in front has the highest bits.
       u32 first = 0, second = 0;
       const auto put = [&](u32 a, u32 b) {
-        first = first >> 1 | (stream.kept(a) & kByteSigns);
-        second = second >> 1 | (stream.kept(b) & kByteSigns);
+        first = first >> 1 | stream.kept(a);
+        second = second >> 1 | stream.kept(b);
       };
       if constexpr (kGroups % 2 == 0) {
 #pragma unroll

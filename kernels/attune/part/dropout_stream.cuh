@@ -31,11 +31,7 @@ struct WordStream : DropoutStart {
 
   // Word number `index` of the stream.
   [[nodiscard]] __device__ __forceinline__ u32 word(u64 index) const {
-    const PhiloxBlock x = block(index >> 2);
-    const u32 phase = static_cast<u32>(index) & 3u;
-    const u32 low = phase == 0 ? x.word[0] : x.word[1];
-    const u32 high = phase == 2 ? x.word[2] : x.word[3];
-    return phase < 2 ? low : high;
+    return word_of(block(index >> 2), static_cast<u32>(index) & 3u);
   }
 
   // It and the three that follow it.
@@ -70,15 +66,13 @@ struct ByteStream : DropoutStart {
     return {keys, offset + head * 32 + i % 8 * 4 + pair, static_cast<u32>(i) / 16};
   }
 
-  // In the sign of each byte whether it keeps its element, other bits undefined: lower bits by a difference that does
-  // not borrow, signs by a table of three.
+  // In the sign of each byte whether it keeps its element: lower bits by a difference that does not borrow, signs by a
+  // table of three.
   [[nodiscard]] __device__ __forceinline__ u32 kept(u32 bytes) const {
     const u32 not_above = (keep_to | 0x80808080u) - (bytes & 0x7f7f7f7fu);
-    return (keep_to & ~bytes) | (~(keep_to ^ bytes) & not_above);
+    return ((keep_to & ~bytes) | (~(keep_to ^ bytes) & not_above)) & 0x80808080u;
   }
 };
-
-constexpr u32 kByteSigns = 0x80808080u;
 
 __device__ __forceinline__ u64 head_number(const ForwardParams& p, int b, int h) {
   return static_cast<u64>(b) * p.hq + h;
@@ -95,9 +89,7 @@ __device__ __forceinline__ bool keeps_element(const ForwardParams& p, int b, int
     const ByteStream stream(p.dropout);
     const PhiloxBlock x =
         stream.blocks(SeedKeys(stream.seed), head_number(p, b, h), i, j % 8 / 2).at(j / 32);
-    const int word = j % 32 / 8;
-    const u32 low = word == 0 ? x.word[0] : x.word[1], high = word == 2 ? x.word[2] : x.word[3];
-    const u32 kept = stream.kept(word < 2 ? low : high) & kByteSigns;
+    const u32 kept = stream.kept(word_of(x, static_cast<u32>(j) % 32 / 8));
     return (kept >> (8 * (i % 16 / 8 * 2 + j % 2)) & 0x80u) != 0;
   }
   const WordStream stream(p.dropout);

@@ -25,7 +25,7 @@ struct KeptBytes {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const u32 before = (n + i) % 8 == 0 ? 0 : bits[n / 8] >> 1;
-        bits[n / 8] = before | (stream.kept(x.word[i]) & kByteSigns);
+        bits[n / 8] = before | stream.kept(x.word[i]);
       }
     }
   }

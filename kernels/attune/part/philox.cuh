@@ -10,6 +10,12 @@ struct PhiloxBlock {
   u32 word[4];
 };
 
+// One of a block's words, without an index into registers.
+__device__ __forceinline__ u32 word_of(const PhiloxBlock& x, u32 n) {
+  const u32 low = n == 0 ? x.word[0] : x.word[1], high = n == 2 ? x.word[2] : x.word[3];
+  return n < 2 ? low : high;
+}
+
 // The keys of a seed's rounds. Where all lanes are known to have the same seed, they cost no register.
 struct SeedKeys {
   u32 k0, k1;
