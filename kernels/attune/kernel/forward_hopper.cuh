@@ -57,8 +57,8 @@ struct HopperForward {
   static constexpr bool kHandsRegisters = kRegisters < 256;  // else each thread has all it can
   static_assert(!kHandsRegisters ||
                 kConsumers * kOwnRegisters + kCopyRegisters <= (kConsumers + 1) * kRegisters);
-  // Barriers by number. Turns: one a warpgroup; cut: likewise; of all who compute.
-  static constexpr int kTurn = 1, kCut = kTurn + kConsumers, kAll = kCut + kConsumers;
+  // Barriers by number. Turns: one a warpgroup; of its own: likewise; of all who compute.
+  static constexpr int kTurn = 1, kOwn = kTurn + kConsumers, kAll = kOwn + kConsumers;
 
   static __device__ __forceinline__ void run(const HopperParams& p) {
     extern __shared__ __align__(1024) unsigned char shared[];
@@ -79,11 +79,11 @@ struct HopperForward {
     if (threadIdx.x < 128) {
       if constexpr (kHandsRegisters) give_registers<kCopyRegisters>();
       copy_tiles(p, rings);
-      if constexpr (kSpec.split) ClusterCombine<kSpec, W, kAll>::look_on();
+      if constexpr (kSpec.split) ClusterCombine<kSpec, W, kAll, kOwn>::look_on();
     } else {
       if constexpr (kHandsRegisters) take_registers<kOwnRegisters>();
       compute_tiles(p.f, rings);
-      if constexpr (kSpec.split) ClusterCombine<kSpec, W, kAll>{p.f, rings}.run();
+      if constexpr (kSpec.split) ClusterCombine<kSpec, W, kAll, kOwn>{p.f, rings}.run();
     }
   }
 
@@ -206,7 +206,7 @@ struct HopperForward {
       rings.flag(kCarefulRound, here);
     }
     if constexpr (kSpec.split) {
-      ClusterCombine<kSpec, W, kAll>{p, rings}.leave(softmax, o);
+      ClusterCombine<kSpec, W, kAll, kOwn>{p, rings}.leave(softmax, o);
       return;
     }
     softmax.template finish<kSpec.lse>(p, tile.h);
@@ -251,7 +251,7 @@ struct HopperForward {
       }
     }
     fence_shared_for_engines();
-    barrier_sync(kCut + static_cast<int>(threadIdx.x) / 128 - 1, 128);
+    barrier_sync(kOwn + static_cast<int>(threadIdx.x) / 128 - 1, 128);
   }
 
   // What a warpgroup does with tile number `tile` and all that follow it, to the last of them.
@@ -359,7 +359,7 @@ struct HopperForward {
       whole_to = left > larger(blocks.refer_at, blocks.met) ? left : blocks.covered_from(left);
       if constexpr (kSpec.bias) {
         // A bias may all but hide the first keys that a row meets. All warps have to agree.
-        if (whole_to < left && barrier_or(kCut + group, 128, softmax.refers_low())) whole_to = left;
+        if (whole_to < left && barrier_or(kOwn + group, 128, softmax.refers_low())) whole_to = left;
       }
       return asked;
     }

@@ -19,13 +19,13 @@ __device__ __noinline__ void write_exact_row(const ForwardParams& p, const TileF
   ExactRow<kSpec>(p, facts.seq, facts.place.b, h, i).write(reference, inverse);
 }
 
-// kBarrier: a number among the barriers of the block, for the warpgroups that compute.
-template <HopperSpec kSpec, typename W, int kBarrier>
+// kAll, kOwn: numbers among the barriers of the block, for the warpgroups that compute and for each of them.
+template <HopperSpec kSpec, typename W, int kAll, int kOwn>
 struct ClusterCombine {
   using Rings = HopperRings<kSpec>;
   using E = Elements<kSpec.element>;
   static constexpr HopperShared kShared = Rings::kShared;
-  static constexpr int kThreads = consumers_of(kSpec) * 128;
+  static constexpr int kGroup = 128, kGroups = consumers_of(kSpec), kThreads = kGroups * kGroup;
   static constexpr int kColumns = 4;  // that a thread combines at once
   static constexpr int kPieces = kSpec.value_dim / kColumns;
   static constexpr int kRowBytes = kSpec.value_dim * 4;
@@ -54,7 +54,7 @@ struct ClusterCombine {
   // By the warps that compute, once they are through with their keys.
   template <typename State>
   __device__ __forceinline__ void leave(const State& softmax, const typename W::Values& o) const {
-    barrier_sync(kBarrier, kThreads);  // others may still multiply by K and V
+    barrier_sync(kAll, kThreads);  // others may still multiply by K and V
     const int t = threadIdx.x % 4;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -91,19 +91,25 @@ struct ClusterCombine {
     if (rank == 0) write_outside_of(facts, queries, thread);
     const int left = facts.seq.sq - facts.place.block * queries;
     const int rows = map.rows(larger(smaller(queries, left), 0));
-    const int each = (rows + blocks - 1) / blocks, from = rank * each;
-    const int count = smaller(rows - from, each);
+    // Each warpgroup has rows of its own, and waits for itself alone.
+    const int group = uniform(thread / kGroup), own = thread % kGroup;
+    const int each = (rows + blocks * kGroups - 1) / (blocks * kGroups);
+    const int from = (rank * kGroups + group) * each, count = smaller(rows - from, each);
     if (count <= 0) return;
     const KeyBlocks all = KeyBlocks::of<kSpec.keys>(sides_of_rows<true>(p, facts.sides), rows);
     const int used = KeyShares(all, blocks).used;
-    if (thread < count) weigh(facts, from, thread, used);
-    barrier_sync(kBarrier, kThreads);
-    for (int piece = thread; piece < count * kPieces; piece += kThreads) {
-      add(facts, from, piece / kPieces, piece % kPieces, used);
+    const int place = group * each;  // of the first row's facts
+    if (own < count) weigh(facts, from + own, used, facts_at(place + own));
+    barrier_sync(kOwn + group, kGroup);
+    for (int piece = own; piece < count * kPieces; piece += kGroup) {
+      const int row = piece / kPieces;
+      add(facts, from + row, piece % kPieces, used, facts_at(place + row));
     }
-    barrier_sync(kBarrier, kThreads);
+    barrier_sync(kOwn + group, kGroup);
 #pragma unroll 1
-    for (int row = thread / 32; row < count; row += kThreads / 32) again(facts, from, row);
+    for (int row = own / 32; row < count; row += kGroup / 32) {
+      again(facts, from + row, facts_at(place + row));
+    }
   }
 
   __device__ __forceinline__ void write_outside_of(const TileFacts& facts, int queries,
@@ -123,14 +129,14 @@ struct ClusterCombine {
     return facts.place.block * map.queries(kSpec.queries) + map.queries(row);
   }
 
-  // What each share of a row counts, and its LSE. Row `row` of those from `from` on.
-  __device__ __forceinline__ void weigh(const TileFacts& facts, int from, int row, int used) const {
+  // What each share of a row counts, and its LSE.
+  __device__ __forceinline__ void weigh(const TileFacts& facts, int row, int used, u32 at) const {
     float m[kMostSplits], l[kMostSplits];
     float reference = -infinity();
 #pragma unroll
     for (int i = 0; i < kMostSplits; ++i) {
       u32 sums[2] = {0, 0};
-      if (i < used) load_cluster(sums, cluster_address(sums_at(from + row), i));
+      if (i < used) load_cluster(sums, cluster_address(sums_at(row), i));
       m[i] = __uint_as_float(sums[0]);
       l[i] = __uint_as_float(sums[1]);
       // The reference of a share in which the row has met no key is any.
@@ -143,9 +149,8 @@ struct ClusterCombine {
       m[i] = l[i] != 0.0f ? exp2_fast(m[i] - base) : 0.0f;
       sum = fmaf(m[i], l[i], sum);
     }
-    const int h = head_of(facts, from + row);
+    const int h = head_of(facts, row);
     const FinishedRow finished = finish_row<false, kSpec.element>(p, h, reference, sum);
-    const u32 at = facts_at(row);
 #pragma unroll
     for (int i = 0; i < kMostSplits; ++i) {
       store_shared(at + 4 * i, __float_as_uint(m[i] * finished.inverse));
@@ -153,20 +158,20 @@ struct ClusterCombine {
     store_shared(at + 32, __float_as_uint(reference), __float_as_uint(finished.inverse));
     store_shared(at + 40, 0, __float_as_uint(sum));
     if (p.lse.data == nullptr) return;
-    *lse_at(p, facts.seq, facts.place.b, h, query_of(facts, from + row)) = finished.lse;
+    *lse_at(p, facts.seq, facts.place.b, h, query_of(facts, row)) = finished.lse;
   }
 
   // Some neighbouring columns of a row.
-  __device__ __forceinline__ void add(const TileFacts& facts, int from, int row, int piece,
-                                      int used) const {
-    const u32 at = value_at(from + row, 16 * piece);
+  __device__ __forceinline__ void add(const TileFacts& facts, int row, int piece, int used,
+                                      u32 known) const {
+    const u32 at = value_at(row, 16 * piece);
     u32 part[kMostSplits][4], weights[2][4];
 #pragma unroll
     for (int i = 0; i < kMostSplits; ++i) {
       load_cluster(part[i], cluster_address(at, i < used ? i : 0), i < used);
     }
-    load_shared(weights[0], facts_at(row));
-    load_shared(weights[1], facts_at(row) + 16);
+    load_shared(weights[0], known);
+    load_shared(weights[1], known + 16);
     float sum[kColumns] = {}, test = 0.0f;  // NaN as soon as one of them is not finite
 #pragma unroll
     for (int e = 0; e < kColumns; ++e) {
@@ -176,20 +181,20 @@ struct ClusterCombine {
       }
       test = fmaf(sum[e], 0.0f, test);
     }
-    if (test != test) store_shared(facts_at(row) + 40, 1u);
+    if (test != test) store_shared(known + 40, 1u);
     const u32 words[2] = {E::pack(sum[0], sum[1]), E::pack(sum[2], sum[3])};
-    const int h = head_of(facts, from + row), column = kColumns * piece;
-    auto* const to = QueryRows<typename E::Bits>(p.o, facts.place.b, facts.seq.q_start,
-                                                 h)(query_of(facts, from + row));
+    const int h = head_of(facts, row), column = kColumns * piece;
+    auto* const to =
+        QueryRows<typename E::Bits>(p.o, facts.place.b, facts.seq.q_start, h)(query_of(facts, row));
     store_global(to + column, words, column < p.dv);
   }
 
   // By a warp: as exact_rows(), whose rule for infinities is that of products that keep them.
-  __device__ __forceinline__ void again(const TileFacts& facts, int from, int row) const {
+  __device__ __forceinline__ void again(const TileFacts& facts, int row, u32 at) const {
     u32 known[4];  // reference, inverse, doubtful, sum
-    load_shared(known, facts_at(row) + 32);
+    load_shared(known, at + 32);
     if (known[2] == 0 || !(__uint_as_float(known[3]) * 0.0f == 0.0f)) return;
-    write_exact_row<kSpec>(p, facts, head_of(facts, from + row), query_of(facts, from + row),
+    write_exact_row<kSpec>(p, facts, head_of(facts, row), query_of(facts, row),
                            __uint_as_float(known[0]), __uint_as_float(known[1]));
   }
 };
