@@ -166,16 +166,19 @@ class Case:
         return lambda: torch.autograd.grad(o, wanted, grad, retain_graph=True), context
 
     def flex(self):
-        """FlexAttention, compiled for ALiBi or a softcap with a causal mask."""
+        """FlexAttention, compiled for ALiBi or a softcap."""
         torch, row = self.torch, self.row
         from torch.nn.attention import flex_attention
 
         slopes, cap = self.tensors.get("alibi_slopes"), row["softcap"]
 
         def changed(score, b, h, i, j):
-            return cap * torch.tanh(score / cap) if cap else score - slopes[h] * (i - j)
+            return cap * torch.tanh(score / cap) if cap else score - slopes[h] * (i - j).abs()
 
-        mask = flex_attention.create_block_mask(lambda b, h, i, j: i >= j, None, None, row["s"], row["s"])
+        mask = None
+        if row["mask"] == "causal":
+            mask = flex_attention.create_block_mask(lambda b, h, i, j: i >= j, None, None, row["s"], row["s"])
+        torch.compiler.reset()  # rows are few, but more than the recompilations of one function that it allows
         compiled = torch.compile(flex_attention.flex_attention, dynamic=False)
         q, k, v = (self.tensors[name].transpose(1, 2) for name in "qkv")
         return lambda: [compiled(q, k, v, score_mod=changed, block_mask=mask)]

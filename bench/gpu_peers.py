@@ -77,8 +77,9 @@ def rows_of(group):
     if group == "small":
         return [row_of("bf16", d, s, "causal", b=b, h=h) for d in (64, 128) for b, h, s in SMALL]
     if group == "general":
-        return [row_of("bf16", d, s, "causal", **more) for d in (64, 128) for s in (1024, 4096)
-                for more in ({"alibi": True}, {"softcap": 30.0})]
+        return [row_of("bf16", d, s, mask, **more) for d in (64, 128) for s in (1024, 4096)
+                for mask, more in (("full", {"alibi": True}), ("causal", {"alibi": True}),
+                                   ("causal", {"softcap": 30.0}))]
     if group == "paged":
         return [row_of("bf16", d, s, "causal", page_size=page) for d in (64, 128) for s in (1024, 4096)
                 for page in (16, 64, 256)]

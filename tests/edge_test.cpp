@@ -247,6 +247,31 @@ TEST_P(Edges, LargeScores) {
   EXPECT_EQ(judge_problem(p, Distribution::normal), "");
 }
 
+// Scores that rise or fall by hundreds on the way to a row's own place among keys, or beyond either end of them.
+TEST_P(Edges, SteepSlopes) {
+  Problem p = base();
+  p.alibi = PerHead::head;
+  ask_all_gradients(p);
+  const double slopes[] = {1, -0.5, 0, 8};
+  struct Shape {
+    std::int64_t sq, sk;
+    bool causal;
+    std::int64_t offset;
+  };
+  for (const Shape& shape :
+       {Shape{70, 600, false, 0}, Shape{600, 70, false, 0}, Shape{150, 600, true, 0},
+        Shape{150, 600, true, 450}, Shape{600, 150, true, 0}}) {
+    p.sq = shape.sq;
+    p.sk = shape.sk;
+    p.mask.causal = shape.causal;
+    p.mask.offset = shape.offset;
+    if (const std::string reason = skip_reason(p); !reason.empty()) GTEST_SKIP() << reason;
+    Tensors tensors(p, Distribution::normal, 1);
+    tensors.edit("alibi_slopes", [&](const Index& i) { return slopes[i[0]]; });
+    EXPECT_EQ(judge_problem(p, tensors), "") << print(p);
+  }
+}
+
 // "Masked out" as many models write it: finite, and as low as the dtype goes.
 TEST_P(Edges, HugeNegativeBias) {
   Problem p = base();

@@ -9,6 +9,7 @@
 #include <attune/part/hopper_tiles.cuh>
 #include <attune/part/key_shares.cuh>
 #include <attune/part/packed_rows.cuh>
+#include <attune/part/power_terms.cuh>
 #include <attune/part/shared_tile.cuh>
 #include <attune/part/transpose_values.cuh>
 
@@ -94,8 +95,14 @@ struct HopperQueries {
     if (!leads_warp()) return;
 #pragma unroll 1
     for (int group = 0; group < consumers_of(kSpec); ++group) {
-      rings.blocks(turn, group) =
-          GroupBlocks::of<kSpec.keys>(sides, group * kGroupRows, all, tile.round != kFirstRound);
+      const int row = group * kGroupRows;
+      GroupBlocks blocks = GroupBlocks::of<kSpec.keys>(sides, row, all, tile.round != kFirstRound);
+      if constexpr (kSpec.general) {
+        const PowerTerms terms(p.f, seq, place.b, place.h);
+        const int first = place.block * kSpec.queries + row + terms.shift;
+        blocks.template follow_slope<kSpec.keys>(all, first, terms.slope);
+      }
+      rings.blocks(turn, group) = blocks;
     }
   }
 

@@ -54,6 +54,18 @@ struct GroupBlocks {
             follow ? -1 : met};
   }
 
+  // ALiBi raises scores by `slope` powers of two a key on the way to a row's own place among keys, the first row's being
+  // `place`. Where they could outgrow a reference far behind it, references follow maxima until all have been there.
+  template <int kKeys>
+  __device__ __forceinline__ void follow_slope(const KeyBlocks& all, int place, float slope) {
+    constexpr float kMostGrowth = 40.0f;
+    const float way = static_cast<float>(all.end) * kKeys - static_cast<float>(place);
+    if (slope >= 0.0f && slope * fmaxf(way, kKeys) <= kMostGrowth) return;
+    refer_at = -1;
+    const int there = clamp(place / kKeys, all.first, all.end - 1) - all.first;
+    met = slope < 0.0f ? -1 : smaller(met, there);
+  }
+
   // The first of the blocks before `left` that are covered without a gap; behind it where there is none.
   [[nodiscard]] __device__ __forceinline__ int covered_from(int left) const {
     return 2 * left <= covered.end ? (covered.first + 1) / 2 : left;
