@@ -270,6 +270,32 @@ TEST(Select, GivesEveryReasonAndAWayAround) {
               "bytes of shared memory a block, sm_80 offers 1000");
 }
 
+// Empty where the row that is taken says none.
+std::string note_of_chosen(const std::string& words, const std::string& arch) {
+  const DeviceFacts gpu = device(arch);
+  for (const Candidate& candidate : candidates(problem(words), {}, &gpu)) {
+    if (candidate.reasons.empty()) return candidate.note;
+  }
+  ADD_FAILURE() << "no row serves " << words;
+  return {};
+}
+
+TEST(Select, SaysWhatAPortableRowCostsWhereThereAreBetterOnes) {
+  EXPECT_EQ(
+      note_of_chosen("dtype=bf16 d=128 alibi=head dropout=0.1", "sm_90"),
+      "on an H200 it takes at least 1.3 times as long as "
+      "fwd.hopper.sm90a.bf16.d128.dropout.q128k128, the nearest of Hopper's rows: ALiBi is not "
+      "compiled in: a general row has it");
+  expect_part(note_of_chosen("dtype=f16 d=256 softcap=80 lse", "sm_90"),
+              "at least 2.2 times as long as fwd.hopper.sm90a.f16.d256.general.q128k64");
+  expect_part(note_of_chosen("dtype=bf16 d=64 align=4", "sm_90"),
+              "at least 1.6 times as long as fwd.hopper.sm90a.bf16.d64.");
+  for (const char* words : {"dtype=bf16 d=128", "dtype=f32 d=128", "backward dtype=bf16 d=128"}) {
+    EXPECT_EQ(note_of_chosen(words, "sm_90"), "") << words;
+  }
+  EXPECT_EQ(note_of_chosen("dtype=bf16 d=128 alibi=head dropout=0.1", "sm_100"), "");
+}
+
 TEST(Select, AForcedRowRefusesTheOthers) {
   const DeviceFacts h200 = device("sm_90");
   const Problem p = problem("dtype=bf16 d=64");

@@ -99,4 +99,17 @@ ClusterShape cluster_shape(const kernel::HopperSpec& spec, const Problem& proble
   return best_shape(spec, problem, sms).shape;
 }
 
+double times_of_portable(const kernel::HopperSpec& spec) {
+  // Of head dims up to 64, up to 128, and above. That of a bias above 128, and of ALiBi and softcap, was not measured:
+  // as without.
+  struct Times {
+    double small, middle, large;
+  };
+  constexpr Times kPlain{1.6, 1.9, 2.2}, kBias{1.8, 2.5, 2.2};
+  constexpr Times kDropout{1.2, 1.3, 1.7}, kBytes{1.5, 1.9, 2.4};
+  const Times times = spec.bias ? kBias : !spec.dropout ? kPlain : spec.bytes ? kBytes : kDropout;
+  if (spec.head_dim <= 64) return times.small;
+  return spec.head_dim <= 128 ? times.middle : times.large;
+}
+
 }  // namespace attune

@@ -24,4 +24,8 @@ struct ClusterShape {
 [[nodiscard]] ClusterShape cluster_shape(const kernel::HopperSpec& spec, const Problem& problem,
                                          int sms);
 
+// How many times as long portable rows of the same features took as this one, on an H200, at 4,096 or 8,192 keys
+// without a mask (docs/kernels/forward_hopper.md, forward_portable.md).
+[[nodiscard]] double times_of_portable(const kernel::HopperSpec& spec);
+
 }  // namespace attune
