@@ -77,7 +77,7 @@ void print_text(const std::vector<SharedLibrary>& libraries) {
         {"  " + std::string(to_string(isa)), missing.empty() ? "yes" : "no: " + missing});
   }
   fmt::print("{}\n", table(sets));
-  fmt::print("GPU, forward passes with device=cuda:\n");
+  fmt::print("GPU, for device=cuda:\n");
   for (const SharedLibrary& library : libraries) {
     if (library.found.empty()) {
       fmt::print("  {} is missing ({}): {}\n", library.name, library.purpose, library.details);
