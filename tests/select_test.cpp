@@ -10,6 +10,7 @@
 #include <attune/plan.hpp>
 #include <attune/problem.hpp>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,12 +34,18 @@ DeviceFacts device(const std::string& arch) {
   return found.ok() ? *found : DeviceFacts{};
 }
 
-// The id of the row that is taken; empty when none serves.
-std::string chosen(const Problem& problem, const DeviceFacts& device) {
+// The row that is taken, if any serves.
+std::optional<Candidate> taken(const Problem& problem, const DeviceFacts& device) {
   for (const Candidate& candidate : candidates(problem, {}, &device)) {
-    if (candidate.reasons.empty()) return id_of(candidate.spec);
+    if (candidate.reasons.empty()) return candidate;
   }
   return {};
+}
+
+// Its id; empty when none serves.
+std::string chosen(const Problem& problem, const DeviceFacts& device) {
+  const std::optional<Candidate> row = taken(problem, device);
+  return row ? id_of(row->spec) : "";
 }
 
 // All reasons against the first row whose id has `part`.
@@ -272,12 +279,9 @@ TEST(Select, GivesEveryReasonAndAWayAround) {
 
 // Empty where the row that is taken says none.
 std::string note_of_chosen(const std::string& words, const std::string& arch) {
-  const DeviceFacts gpu = device(arch);
-  for (const Candidate& candidate : candidates(problem(words), {}, &gpu)) {
-    if (candidate.reasons.empty()) return candidate.note;
-  }
-  ADD_FAILURE() << "no row serves " << words;
-  return {};
+  const std::optional<Candidate> row = taken(problem(words), device(arch));
+  EXPECT_TRUE(row) << "no row serves " << words;
+  return row ? row->note : "";
 }
 
 TEST(Select, SaysWhatAPortableRowCostsWhereThereAreBetterOnes) {

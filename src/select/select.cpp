@@ -76,15 +76,16 @@ auto rank(const KernelSpec& spec, double cycles) {
 
 // Where a portable row is the first to serve on a GPU that has rows of its own: what that costs, and what stands in
 // the way of the nearest of those.
-void say_cost_of_portable(std::vector<Candidate>& list) {
+void say_cost_of_portable(const DeviceFacts& device, std::vector<Candidate>& list) {
   const auto serves = [](const Candidate& c) { return c.reasons.empty(); };
   const auto taken = std::ranges::find_if(list, serves);
   if (taken == list.end() || taken->spec.family != Family::portable) return;
-  const auto hurdles = [](const Candidate& c) {
-    return c.spec.family == Family::hopper ? c.reasons.size() : std::string::npos;
-  };
-  const auto nearest = std::ranges::min_element(list, {}, hurdles);
-  if (nearest->spec.family != Family::hopper) return;
+  const Candidate* nearest = nullptr;
+  for (const Candidate& c : list) {
+    if (c.spec.family != Family::hopper || c.spec.archs.begin != device.arch) continue;
+    if (nearest == nullptr || c.reasons.size() < nearest->reasons.size()) nearest = &c;
+  }
+  if (nearest == nullptr) return;
   taken->note = fmt::format(
       "on an H200 it takes at least {} times as long as {}, the nearest of Hopper's rows: {}",
       times_of_portable(nearest->spec.hopper), id_of(nearest->spec),
@@ -121,7 +122,7 @@ std::vector<Candidate> cuda_candidates(const Problem& problem, std::string_view 
   std::vector<Candidate> sorted;
   sorted.reserve(list.size());
   for (const auto& [_, i] : order) sorted.push_back(std::move(list[i]));
-  if (device != nullptr && device->arch == 90 && forced.empty()) say_cost_of_portable(sorted);
+  if (device != nullptr && forced.empty()) say_cost_of_portable(*device, sorted);
   return sorted;
 }
 
