@@ -35,23 +35,25 @@ find_program() { # NAME FOLDER: in a build tree, or beside the others
 
 step() { printf '\n== [%3d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*"; }
 
-report() { # LOG STATUS: what a program found
-  grep -hE '^\[  (PASSED|FAILED|SKIPPED) |ERROR SUMMARY|RACECHECK SUMMARY' "$1" | sort -u | head -n 20 | sed "s|^|$(basename "$1"): |" || true
-  if [ "$2" != 0 ]; then
+report() { # LOG STATUS: what a program found; 77: it skipped itself
+  local found
+  found=$(grep -hE '^\[  (PASSED|FAILED|SKIPPED) |ERROR SUMMARY|RACECHECK SUMMARY' "$1" | sort -u | head -n 20) || found=$(tail -n 2 "$1")
+  printf '%s\n' "$found" | sed "s|^|$(basename "$1"): |"
+  if [ "$2" != 0 ] && [ "$2" != 77 ]; then
     failed=yes
     echo "$1: exit status $2; it ends"
     tail -n 5 "$1"
   fi
 }
 
-side_by_side() { # NAME, then lines of arguments of attune_gpu_tests, a process each
-  local name=$1 line pid status
+side_by_side() { # NAME, then commands of plain words, a process each
+  local name=$1 command log pid status
   local -a pids=() logs_of=()
   shift
-  for line in "$@"; do
-    local log=$logs/$name.${#pids[@]}.log
-    # shellcheck disable=SC2086  # a line is several words
-    env $line >"$log" 2>&1 &
+  for command in "$@"; do
+    log=$logs/$name.${#pids[@]}.log
+    # shellcheck disable=SC2086  # a command is several words
+    env $command >"$log" 2>&1 &
     pids+=($!)
     logs_of+=("$log")
   done
@@ -75,10 +77,7 @@ for name in $steps; do
   case $name in
     kernels)
       arch=sm_$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)
-      status=0
-      "$attune" compile --all --arch "$arch" --check -o "$bundle" >"$logs/kernels.log" 2>&1 || status=$?
-      tail -n 2 "$logs/kernels.log"
-      report "$logs/kernels.log" "$status"
+      side_by_side kernels "$attune compile --all --arch $arch --check -o $bundle"
       if [ -e "$bundle" ]; then export ATTUNE_BUNDLE=$bundle; fi
       ;;
     tests)
@@ -92,18 +91,16 @@ for name in $steps; do
       side_by_side huge "$gpu_tests --huge --gtest_filter=Large* --gtest_brief=1"
       ;;
     masks)
-      status=0
-      python3 tests/gpu_dropout_torch.py . "$library" >"$logs/masks.log" 2>&1 || status=$?
-      tail -n 3 "$logs/masks.log"
-      if [ "$status" != 77 ]; then report "$logs/masks.log" "$status"; fi
+      side_by_side masks "python3 tests/gpu_dropout_torch.py . $library"
       ;;
     sanitizer)
-      few="--every-kernel --grid-count=40 --gtest_filter=*KernelGrid*"
+      memcheck="compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 1 $gpu_tests --every-kernel"
+      few="--grid-count=40 --gtest_filter=*KernelGrid*"
       side_by_side sanitizer \
-        "compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 1 $gpu_tests $few" \
-        "compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 1 $gpu_tests --every-kernel --gtest_filter=*Dropout*Forward*:*Clusters*Match*:*Mates*Tiles*" \
-        "compute-sanitizer --tool synccheck --error-exitcode 1 $gpu_tests $few" \
-        "compute-sanitizer --tool racecheck --error-exitcode 1 $gpu_tests $few"
+        "$memcheck $few" \
+        "$memcheck --gtest_filter=*Dropout*Forward*:*Clusters*Match*:*Mates*Tiles*" \
+        "compute-sanitizer --tool synccheck --error-exitcode 1 $gpu_tests --every-kernel $few" \
+        "compute-sanitizer --tool racecheck --error-exitcode 1 $gpu_tests --every-kernel $few"
       ;;
     *)
       echo "gpu_all.sh: $name is none of kernels, tests, huge, masks, sanitizer" >&2
